@@ -1,0 +1,42 @@
+"""What the recogniser says about one file. No model code here, so that these types cost nothing to import."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of speech between two of Whisper's timestamps, in seconds from the start of the file."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The text of one file, and how sure Whisper is of it.
+
+    Whisper computes the four figures for each window of up to 30 s. For a file of one window they are that
+    window's. For a longer file they are, so that a filter on a table finds files with one bad window:
+
+    Attributes:
+        text: as `whisper.transcribe(...)["text"]`, with the leading space that Whisper's tokens carry.
+        language: code of the language that was given or detected, e.g. `en`.
+        avg_logprob: mean natural-log probability of a token, over all windows that were not skipped as
+            silence (over all windows, if all were).
+        no_speech_prob: probability of `<|nospeech|>`, mean over windows, weighted by the audio that each
+            accounts for.
+        compression_ratio: UTF-8 bytes over zlib bytes of a window's text, the highest of all windows.
+        temperature: the highest temperature that a window's text was sampled at; 0.0 is greedy.
+        segments: with start and end as Whisper gives them.
+
+    A file of less than one frame (10 ms) has no window: empty text, and NaN for the figures.
+    """
+
+    text: str
+    language: str
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
+    temperature: float
+    segments: tuple[Segment, ...]
