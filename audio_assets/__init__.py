@@ -1,0 +1,54 @@
+"""Audio in S3 becomes a Parquet training table: inventory, transcripts, tokens, table.
+
+What users import from Python lives here; the Dagster project is `audio_assets.definitions`.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from audio_assets.tokenisation import tokenise
+
+__all__ = ["read_table", "tokenise"]
+
+
+def read_table(
+    folder: "str | Iterable[str] | None" = None,
+    start: object = None,
+    end: object = None,
+    columns: "Sequence[str] | None" = None,
+) -> "pd.DataFrame":
+    """Read any slice of `audio_table`, at any granularity from a minute to everything.
+
+    Reads only the files of the folders and minutes asked for.
+
+        read_table("p225", "2023-08-24", "2023-08-25", columns=["Key", "transcribed_text"])
+
+    Args:
+        folder: a `FolderName` or several, None for all.
+        start: first minute, inclusive; whatever `pandas.Timestamp` takes, UTC where no zone is given.
+        end: last minute, exclusive.
+        columns: names of the columns to read, None for all.
+
+    Returns:
+        A row for each object; columns and types as README.md lists them, null as NaN.
+
+    Raises:
+        ValueError: `columns` names one that the table does not have, or AUDIO_TABLE_URI is no location.
+        StorageError: the table cannot be read.
+    """
+    from audio_assets.defs.resources import audio_table_store
+    from audio_assets.table import read_slice
+
+    return read_slice(audio_table_store(), folder, start, end, columns)
+
+
+def __getattr__(name: str) -> object:
+    # torch takes seconds to import, and a Dagster code location must not wait for it.
+    if name == "tokenise":
+        from audio_assets.tokenisation import tokenise
+
+        return tokenise
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,79 @@
+"""`audio_table`: the training table, a row for each object."""
+
+import concurrent.futures
+
+import dagster as dg
+import pyarrow as pa
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
+
+from audio_assets import schema
+from audio_assets.assemble import audio_rows
+from audio_assets.defs.metadata import column_schema, markdown_table, partition_metadata
+from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
+from audio_assets.defs.resources import Bucket
+from audio_assets.partitions import FolderMinute
+from audio_assets.reconcile import Digest
+from audio_assets.speech import MissingInputError, inventory_rows
+from audio_assets.storage import ConflictError
+from audio_assets.table import CONFLICT_ROUNDS, THREADS, Table
+
+PREVIEW_COLUMNS = ["Key", "transcribed_text", "tokenized_info", "avg_logprob", "duration_s", "status", "error"]
+
+
+@dg.asset(
+    deps=["s3_inventory", "transcripts", "tokens"],
+    partitions_def=folder_minute,
+    backfill_policy=backfill_policy,
+    group_name="audio",
+    kinds={"parquet"},
+    owners=["team:speech"],
+    code_version="1",
+)
+def audio_table(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.MaterializeResult:
+    """A row for each object, FLAC or not: what was said, its tokens, how sure Whisper was, where it came from."""
+    table = bucket.audio_table
+    partitions = partitions_of(context)
+
+    def replace(partition: FolderMinute) -> tuple[FolderMinute, pa.Table]:
+        for _ in range(CONFLICT_ROUNDS):
+            # The version is read before the inputs: who reads inputs later writes last.
+            version = table.read(partition)
+            try:
+                inputs = (_read(t, partition) for t in (bucket.inventory, bucket.transcripts, bucket.tokens))
+                rows = audio_rows(*inputs)
+            except MissingInputError as e:
+                raise MissingInputError(f"{partition.key}: {e}") from e
+            try:
+                table.replace(partition, rows, version)
+                return partition, rows
+            except ConflictError:
+                continue
+        raise ConflictError(f"other runs keep replacing {partition.key}; let them finish first")
+
+    preview: list[pa.Table] = []
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        for partition, rows in pool.map(replace, partitions):
+            failed = rows["status"].to_pylist().count(schema.FAILED)
+            metadata = partition_metadata(table, table.path(partition), len(rows))
+            metadata |= {
+                "failed": dg.MetadataValue.int(failed),
+                "preview": markdown_table(rows.select(PREVIEW_COLUMNS)),
+            }
+            context.add_asset_metadata(metadata, partition_key=partition.key)
+            # The sensor compares this with the bucket. It is an observation because the materialisations of
+            # a range share their tags, and each partition needs its own.
+            digest = Digest.of(inventory_rows(rows))
+            context.log_event(
+                dg.AssetObservation(
+                    context.asset_key, partition=partition.key, tags={DATA_VERSION_TAG: str(digest)}
+                )
+            )
+            preview.append(rows)
+    return dg.MaterializeResult()
+
+
+def _read(table: Table, partition: FolderMinute) -> pa.Table:
+    rows = table.read(partition).rows
+    if rows is None:
+        raise MissingInputError(f"{table.name} has no such partition; materialise that first")
+    return rows

@@ -1,0 +1,182 @@
+"""The only place that reads the environment: locations, Whisper, tokeniser, timing.
+
+Each variable is documented in `.env.example`. Defaults are those of the demo.
+"""
+
+import datetime as dt
+import functools
+import pathlib
+from typing import TYPE_CHECKING
+
+import boto3
+import dagster as dg
+import pyarrow as pa
+from dagster_aws.s3 import S3Resource
+
+from audio_assets import schema
+from audio_assets.source import AudioSource
+from audio_assets.speech import Tokenising, Transcribing
+from audio_assets.storage import ObjectStore
+from audio_assets.table import Table
+
+if TYPE_CHECKING:
+    from audio_assets.transcription import Transcriber
+
+PROJECT = pathlib.Path(__file__).parents[2]
+DEMO_BUCKET = PROJECT / "demo_bucket"
+DEMO_CHECKPOINT = pathlib.Path(__file__).parents[1] / "demo" / "checkpoint.pt"
+
+
+def _setting(name: str, default: str) -> str:
+    # An empty line in .env means "not set".
+    return dg.EnvVar(name).get_value() or default
+
+
+def _source_uri() -> str:
+    return _setting("AUDIO_SOURCE_URI", DEMO_BUCKET.as_uri()).rstrip("/")
+
+
+def _table_uri() -> str:
+    return _setting("AUDIO_TABLE_URI", f"{_source_uri()}/output_parquet")
+
+
+def audio_table_store() -> ObjectStore:
+    """Where the tables lie, for readers outside Dagster."""
+    return ObjectStore(_table_uri())
+
+
+def settle_time() -> dt.timedelta:
+    """How long after its end a minute counts as closed.
+
+    Raises:
+        ValueError: SETTLE_SECONDS is no number.
+    """
+    value = _setting("SETTLE_SECONDS", "60")
+    try:
+        return dt.timedelta(seconds=float(value))
+    except ValueError:
+        raise ValueError(f"SETTLE_SECONDS is a number of seconds, not {value!r}") from None
+
+
+class Bucket(dg.ConfigurableResource):
+    """Where the audio lies and where the tables go.
+
+    Attributes:
+        source_uri: AUDIO_SOURCE_URI.
+        table_uri: AUDIO_TABLE_URI.
+        s3: how S3 is reached; by default as every AWS client reads its environment.
+    """
+
+    source_uri: str
+    table_uri: str
+    s3: dg.ResourceDependency[S3Resource]
+
+    def _store(self, uri: str) -> ObjectStore:
+        session = boto3.Session(
+            aws_access_key_id=self.s3.aws_access_key_id,
+            aws_secret_access_key=self.s3.aws_secret_access_key,
+            aws_session_token=self.s3.aws_session_token,
+            region_name=self.s3.region_name,
+            profile_name=self.s3.profile_name,
+        )
+        return ObjectStore(uri, session, endpoint_url=self.s3.endpoint_url)
+
+    @property
+    def source(self) -> AudioSource:
+        return AudioSource(self._store(self.source_uri), self._store(self.table_uri))
+
+    def _table(self, name: str, columns: pa.Schema) -> Table:
+        return Table(self._store(self.table_uri), name, columns)
+
+    @property
+    def inventory(self) -> Table:
+        return self._table("s3_inventory", schema.INVENTORY)
+
+    @property
+    def transcripts(self) -> Table:
+        return self._table("transcripts", schema.TRANSCRIPTS)
+
+    @property
+    def tokens(self) -> Table:
+        return self._table("tokens", schema.TOKENS)
+
+    @property
+    def audio_table(self) -> Table:
+        return self._table("audio_table", schema.AUDIO_TABLE)
+
+
+class Whisper(dg.ConfigurableResource):
+    """The recogniser, on the device that the machine has.
+
+    Attributes:
+        model: WHISPER_MODEL, a name that `whisper.load_model` knows or the path of a checkpoint.
+        device: WHISPER_DEVICE, `auto`, `cpu`, `cuda` or `cuda:1`.
+        language: WHISPER_LANGUAGE, a code such as `en`, or `auto` to detect it for each object.
+        batch_size: WHISPER_BATCH_SIZE, clips at a time, or `auto` for what the device holds.
+    """
+
+    model: str
+    device: str = "auto"
+    language: str = "auto"
+    batch_size: str = "auto"
+
+    @property
+    def _language(self) -> str | None:
+        return None if self.language == "auto" else self.language
+
+    def transcribing(self, table: Table) -> Transcribing:
+        from audio_assets.transcription import model_identity
+
+        identity = model_identity(self.model, language=self._language, device=self.device)
+        return Transcribing(table, identity, self.load)
+
+    def load(self) -> "Transcriber":
+        """The model, kept for as long as the process lives.
+
+        Raises:
+            ValueError: a setting is wrong, or the checkpoint cannot be read.
+        """
+        if self.batch_size != "auto" and not (self.batch_size.isdigit() and int(self.batch_size)):
+            raise ValueError(f"WHISPER_BATCH_SIZE is a number of clips or auto, not {self.batch_size!r}")
+        batch_size = None if self.batch_size == "auto" else int(self.batch_size)
+        return _load_whisper(self.model, self.device, self._language, batch_size)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_whisper(model: str, device: str, language: str | None, batch_size: int | None) -> "Transcriber":
+    from audio_assets.transcription import Transcriber
+
+    return Transcriber.load(model, device=device, language=language, batch_size=batch_size)
+
+
+class AudioTokeniser(dg.ConfigurableResource):
+    """The tokeniser.
+
+    Attributes:
+        name: TOKENISER, `simulated` or `package.module:function`.
+    """
+
+    name: str = "simulated"
+
+    def tokenising(self, table: Table) -> Tokenising:
+        from audio_assets.tokenisation import load_tokeniser
+
+        return Tokenising(table, self.name, functools.partial(load_tokeniser, self.name))
+
+
+@dg.definitions
+def resources() -> dg.Definitions:
+    return dg.Definitions(
+        resources={
+            "bucket": Bucket(source_uri=_source_uri(), table_uri=_table_uri(), s3=S3Resource()),
+            "whisper": Whisper(
+                model=_setting("WHISPER_MODEL", str(DEMO_CHECKPOINT)),
+                device=_setting("WHISPER_DEVICE", "auto"),
+                language=_setting("WHISPER_LANGUAGE", "auto"),
+                batch_size=_setting("WHISPER_BATCH_SIZE", "auto"),
+            ),
+            "tokeniser": AudioTokeniser(name=_setting("TOKENISER", "simulated")),
+        },
+        # One process for a run: the model is loaded once, and a step costs no new interpreter.
+        executor=dg.in_process_executor,
+    )

@@ -1,0 +1,167 @@
+"""What a sensor's tick should ask for: the bucket is the wanted state, the table the actual one.
+
+Pure: no clock, no storage, no Dagster. Every decision is made from what is there now, never from what
+changed, so that a lost event, run or tick is made good by the next one (as controllers do: "level
+triggered"). A watermark on LastModified would be unsound: several objects share a second, a multipart
+upload carries the time at which it began, a deleted object leaves no trace.
+"""
+
+import dataclasses
+import datetime as dt
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from audio_assets.partitions import FolderMinute
+from audio_assets.storage import ObjectInfo
+
+PARTITIONS_PER_RUN = 100
+OBJECTS_PER_RUN = 20_000
+# A run passes over a partition that is done in well under the time that starting another run takes.
+LARGEST_GAP = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Digest:
+    """A fingerprint of a partition's objects that does not depend on their order.
+
+    The wrap-around sum of a 64-bit hash of each (Key, ETag), beside their number; it streams and needs no
+    sorting.
+    """
+
+    count: int = 0
+    total: int = 0
+
+    @classmethod
+    def of(cls, objects: Iterable[ObjectInfo]) -> "Digest":
+        count = total = 0
+        for o in objects:
+            hashed = hashlib.blake2b(f"{o.key}\0{o.etag}".encode(), digest_size=8)
+            count, total = count + 1, total + int.from_bytes(hashed.digest(), "big")
+        return cls(count, total % 2**64)
+
+    def __str__(self) -> str:
+        return f"{self.count}-{self.total:016x}"
+
+
+EMPTY = Digest()
+"""The digest of a partition whose objects are all gone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """Folders that were listed whole, and what is in them.
+
+    Attributes:
+        folders: every folder that was listed, or is known to be gone.
+        partitions: the digest of each partition with objects.
+    """
+
+    folders: Collection[str]
+    partitions: Mapping[FolderMinute, Digest]
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One run: a range of partition keys, in the order in which they are registered.
+
+    Attributes:
+        start, end: first and last partition key, inclusive.
+        partitions: how many of the range need work.
+        fingerprint: of what is asked for; the same for the same wanted state.
+    """
+
+    start: str
+    end: str
+    partitions: int
+    fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a tick asks for.
+
+    Attributes:
+        add: partition keys to register, in order, before the requests.
+        delete: partition keys whose objects are gone and whose rows are too.
+        requests: runs, in the order of the partitions.
+    """
+
+    add: list[str]
+    delete: list[str]
+    requests: list[Request]
+
+
+def group(objects: Iterable[ObjectInfo]) -> dict[FolderMinute, list[ObjectInfo]]:
+    """Objects by partition."""
+    grouped: dict[FolderMinute, list[ObjectInfo]] = {}
+    for o in objects:
+        grouped.setdefault(FolderMinute.of(o.key, o.last_modified), []).append(o)
+    return grouped
+
+
+def plan(
+    listing: Listing,
+    recorded: Mapping[str, str],
+    registered: Sequence[str],
+    busy: Collection[str],
+    now: dt.datetime,
+    settle: dt.timedelta,
+) -> Plan:
+    """Compare the bucket with the table.
+
+    Args:
+        recorded: by partition key, the digest that `audio_table` was last made from.
+        registered: the partition keys that Dagster knows, in its order.
+        busy: partition keys that a queued or running run covers; they are looked at again when it ends.
+        now: the clock that `settle` is measured by.
+        settle: how long after its end a minute counts as closed; open ones are left for a later tick.
+    """
+    closed = now - dt.timedelta(minutes=1) - settle
+    wanted = {p.key: digest for p, digest in sorted(listing.partitions.items()) if p.minute <= closed}
+    present = {p.key for p in listing.partitions}
+    known = set(registered)
+    empty = str(EMPTY)
+    delete = []
+    for key in dict.fromkeys([*registered, *recorded]):
+        if key in present or FolderMinute.parse(key).folder not in listing.folders:
+            continue
+        if recorded.get(key, empty) != empty:
+            wanted[key] = EMPTY
+        elif key in known and key not in busy:
+            delete.append(key)
+    pending = {key: digest for key, digest in wanted.items() if recorded.get(key) != str(digest)}
+    add = [key for key in pending if key not in known]
+    order = [*registered, *add]
+    return Plan(add, delete, list(_requests(order, pending, busy)))
+
+
+def _requests(order: Sequence[str], pending: Mapping[str, Digest], busy: Collection[str]) -> Iterator[Request]:
+    """Cut the pending partitions into ranges of bounded size that keep clear of busy ones."""
+    chunk: list[str] = []
+    first = objects = gap = 0
+    for at, key in enumerate(order):
+        if key in busy or key not in pending:
+            gap = LARGEST_GAP + 1 if key in busy else gap + 1
+            continue
+        count = pending[key].count
+        if chunk and (
+            gap > LARGEST_GAP or at - first >= PARTITIONS_PER_RUN or objects + count > OBJECTS_PER_RUN
+        ):
+            yield _request(chunk, pending)
+            chunk = []
+        if not chunk:
+            first, objects = at, 0
+        chunk.append(key)
+        objects, gap = objects + count, 0
+    if chunk:
+        yield _request(chunk, pending)
+
+
+def _request(chunk: Sequence[str], pending: Mapping[str, Digest]) -> Request:
+    state = "\n".join(f"{key}={pending[key]}" for key in chunk)
+    return Request(chunk[0], chunk[-1], len(chunk), hashlib.sha256(state.encode()).hexdigest()[:16])
+
+
+def retry_delay(attempts: int) -> dt.timedelta:
+    """How long after the end of the last of `attempts` runs the same request is made again."""
+    return min(dt.timedelta(minutes=2 ** min(attempts - 1, 10)), dt.timedelta(hours=1))

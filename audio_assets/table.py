@@ -1,0 +1,187 @@
+"""A table's partitions on storage: read one, replace one, read any slice.
+
+One Parquet file for each partition, at the Hive path of `partitions.FolderMinute`, with the schema of
+`schema`. What the rows mean is decided elsewhere.
+"""
+
+import concurrent.futures
+import dataclasses
+import datetime as dt
+import io
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from audio_assets import schema
+from audio_assets.partitions import FolderMinute
+from audio_assets.storage import ObjectStore, StorageError
+
+# Small objects are latency-bound: this many requests in flight keep a store busy from one process.
+THREADS = 16
+# How often a partition is made anew when other runs replace it meanwhile, before that is an error.
+CONFLICT_ROUNDS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Version:
+    """A partition as it was read.
+
+    Attributes:
+        rows: with the table's schema, None where the partition has no file.
+        version: the file's version, which `Table.replace` is fenced by; None where there is no file.
+    """
+
+    rows: pa.Table | None
+    version: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """One table below AUDIO_TABLE_URI.
+
+    Attributes:
+        store: where all tables lie.
+        name: the folder of this one, which is its asset's name.
+        schema: of the files, without partition columns.
+    """
+
+    store: ObjectStore
+    name: str
+    schema: pa.Schema
+
+    @property
+    def uri(self) -> str:
+        return f"{self.store.uri}/{self.name}"
+
+    def path(self, partition: FolderMinute) -> str:
+        """The key of a partition's file in the store."""
+        return f"{self.name}/{partition.path}"
+
+    def read(self, partition: FolderMinute) -> Version:
+        """Read one partition.
+
+        Raises:
+            StorageError: the file cannot be read, or is no Parquet file of this schema.
+        """
+        found = self.store.read_latest(self.path(partition))
+        if found is None:
+            return Version(None, None)
+        body, version = found
+        return Version(self._parse(self.path(partition), body), version)
+
+    def replace(self, partition: FolderMinute, rows: pa.Table, version: Version) -> bool:
+        """Replace one partition's file as a whole, unless it holds these rows already.
+
+        Args:
+            rows: with the table's schema.
+            version: what `read` gave; fences the write.
+
+        Returns:
+            Whether anything was written.
+
+        Raises:
+            ConflictError: another run replaced the file since it was read.
+            StorageError: it cannot be written.
+        """
+        rows = rows.select(self.schema.names).cast(self.schema)
+        if version.rows is not None and version.rows.equals(rows):
+            return False
+        sink = io.BytesIO()
+        pq.write_table(rows, sink, compression="zstd")
+        self.store.replace(self.path(partition), sink.getvalue(), version.version)
+        return True
+
+    def partitions(
+        self,
+        folder: str | None = None,
+        start: dt.datetime | None = None,
+        end: dt.datetime | None = None,
+    ) -> list[FolderMinute]:
+        """The partitions that have a file, with `start` <= minute < `end`, in order."""
+        prefix = self.name
+        if folder is not None:
+            # Any minute has the folder's directory in its path.
+            some_minute = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+            prefix += "/" + FolderMinute(folder, some_minute).path.partition("/")[0]
+        found = (FolderMinute.from_path(path) for path in self.store.list(prefix + "/"))
+        return sorted(
+            p
+            for p in found
+            if p is not None and (start is None or p.minute >= start) and (end is None or p.minute < end)
+        )
+
+    def scan(self, partitions: Sequence[FolderMinute], columns: Sequence[str] | None = None) -> pa.Table:
+        """Read partitions side by side into one table, partition columns included.
+
+        Raises:
+            ValueError: `columns` names one that the table does not have.
+        """
+        full = self.full_schema()
+        names = full.names if columns is None else list(columns)
+        if unknown := [c for c in names if c not in full.names]:
+            raise ValueError(f"{self.name} has no column {unknown}; it has {full.names}")
+        wanted = pa.schema([full.field(name) for name in names])
+
+        def read(partition: FolderMinute) -> pa.Table | None:
+            found = self.store.read_latest(self.path(partition))
+            if found is None:
+                return None
+            inside = [name for name in names if name in self.schema.names]
+            rows = self._parse(self.path(partition), found[0], inside or self.schema.names[:1])
+            return with_partition_columns(rows, partition).select(names).cast(wanted)
+
+        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+            parts = [rows for rows in pool.map(read, partitions) if rows is not None]
+        return pa.concat_tables(parts) if parts else wanted.empty_table()
+
+    def full_schema(self) -> pa.Schema:
+        """The columns as readers see them: partition columns stand behind those of the inventory."""
+        names = self.schema.names
+        at = names.index("LastModified") + 1 if "LastModified" in names else 2
+        fields = list(self.schema)
+        return pa.schema([*fields[:at], *schema.PARTITION_SCHEMA, *fields[at:]])
+
+    def _parse(self, path: str, body: bytes, columns: Iterable[str] | None = None) -> pa.Table:
+        try:
+            rows = pq.read_table(pa.BufferReader(body), columns=columns and list(columns))
+            return rows.cast(pa.schema([self.schema.field(name) for name in rows.schema.names]))
+        except (pa.ArrowException, KeyError, ValueError) as e:
+            raise StorageError(
+                f"{self.store.uri}/{path} is no file of {self.name}: {e}; delete it and materialise again"
+            ) from e
+
+
+def with_partition_columns(rows: pa.Table, partition: FolderMinute) -> pa.Table:
+    """Append the columns that the Hive path carries."""
+    minute = partition.minute
+    values = (partition.folder, minute.date(), minute.hour, minute.minute)
+    for field, value in zip(schema.PARTITION_SCHEMA, values, strict=True):
+        rows = rows.append_column(field, pa.repeat(pa.scalar(value, field.type), len(rows)))
+    return rows
+
+
+def read_slice(
+    table: Table,
+    folder: str | Iterable[str] | None = None,
+    start: object = None,
+    end: object = None,
+    columns: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """What `audio_assets.read_table` does, for any table."""
+    since, until = _utc(start), _utc(end)
+    folders = [folder] if folder is None or isinstance(folder, str) else list(folder)
+    partitions = [p for f in folders for p in table.partitions(f, since, until)]
+    frame = table.scan(partitions, columns).to_pandas()
+    for name in frame.columns[frame.dtypes == object]:
+        frame[name] = frame[name].where(frame[name].notna(), np.nan)
+    return frame
+
+
+def _utc(moment: object) -> dt.datetime | None:
+    if moment is None:
+        return None
+    stamp = pd.Timestamp(moment)  # type: ignore[arg-type]
+    return (stamp.tz_localize("UTC") if stamp.tz is None else stamp.tz_convert("UTC")).to_pydatetime()
