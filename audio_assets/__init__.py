@@ -39,10 +39,10 @@ def read_table(
         ValueError: `columns` names one that the table does not have, or AUDIO_TABLE_URI is no location.
         StorageError: the table cannot be read.
     """
-    from audio_assets.defs.resources import audio_table_store
+    from audio_assets.defs.resources import audio_table
     from audio_assets.table import read_slice
 
-    return read_slice(audio_table_store(), folder, start, end, columns)
+    return read_slice(audio_table(), folder, start, end, columns)
 
 
 def __getattr__(name: str) -> object:

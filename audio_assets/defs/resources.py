@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from audio_assets.transcription import Transcriber
 
 PROJECT = pathlib.Path(__file__).parents[2]
+AUDIO_TABLE = "audio_table"
 DEMO_BUCKET = PROJECT / "demo_bucket"
 DEMO_CHECKPOINT = pathlib.Path(__file__).parents[1] / "demo" / "checkpoint.pt"
 
@@ -40,9 +41,9 @@ def _table_uri() -> str:
     return _setting("AUDIO_TABLE_URI", f"{_source_uri()}/output_parquet")
 
 
-def audio_table_store() -> ObjectStore:
-    """Where the tables lie, for readers outside Dagster."""
-    return ObjectStore(_table_uri())
+def audio_table() -> Table:
+    """The table that `audio_assets.read_table` reads, as the environment names it."""
+    return Table(ObjectStore(_table_uri()), AUDIO_TABLE, schema.AUDIO_TABLE)
 
 
 def settle_time() -> dt.timedelta:
@@ -102,7 +103,7 @@ class Bucket(dg.ConfigurableResource):
 
     @property
     def audio_table(self) -> Table:
-        return self._table("audio_table", schema.AUDIO_TABLE)
+        return self._table(AUDIO_TABLE, schema.AUDIO_TABLE)
 
 
 class Whisper(dg.ConfigurableResource):
