@@ -135,7 +135,9 @@ def plan(
     return Plan(add, delete, list(_requests(order, pending, busy)))
 
 
-def _requests(order: Sequence[str], pending: Mapping[str, Digest], busy: Collection[str]) -> Iterator[Request]:
+def _requests(
+    order: Sequence[str], pending: Mapping[str, Digest], busy: Collection[str]
+) -> Iterator[Request]:
     """Cut the pending partitions into ranges of bounded size that keep clear of busy ones."""
     chunk: list[str] = []
     first = objects = gap = 0

@@ -13,7 +13,9 @@ def _field(name: str, kind: pa.DataType, description: str, *, nullable: bool = T
 
 PARTITION_SCHEMA = pa.schema(
     [
-        _field("FolderName", pa.string(), "Part of the key before the file name; . for none.", nullable=False),
+        _field(
+            "FolderName", pa.string(), "Part of the key before the file name; . for none.", nullable=False
+        ),
         _field("LastModifiedDate", pa.date32(), "Day of LastModified, UTC.", nullable=False),
         _field("LastModifiedHour", pa.int32(), "Hour of LastModified, 0 to 23, UTC.", nullable=False),
         _field("LastModifiedMinute", pa.int32(), "Minute of LastModified, 0 to 59, UTC.", nullable=False),
@@ -28,7 +30,9 @@ _OBJECT = [
 _INVENTORY = [
     *_OBJECT,
     _field("Size", pa.int64(), "Bytes.", nullable=False),
-    _field("LastModified", pa.timestamp("ms", tz="UTC"), "When the store last saw it change.", nullable=False),
+    _field(
+        "LastModified", pa.timestamp("ms", tz="UTC"), "When the store last saw it change.", nullable=False
+    ),
 ]
 _TEXT = [_field("transcribed_text", pa.string(), "What Whisper heard; null where not FLAC or failed.")]
 _TOKENS = [
@@ -62,3 +66,10 @@ AUDIO_TABLE = pa.schema(
 
 OK, NOT_FLAC, FAILED = "ok", "not_flac", "failed"
 """The values of `status`."""
+
+
+def with_partition_columns(columns: pa.Schema) -> pa.Schema:
+    """A table's columns as readers see them: those of the path stand behind those of the object."""
+    at = columns.names.index("LastModified") + 1 if "LastModified" in columns.names else len(_OBJECT)
+    fields = list(columns)
+    return pa.schema([*fields[:at], *PARTITION_SCHEMA, *fields[at:]])

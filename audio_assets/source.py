@@ -30,7 +30,7 @@ class AudioSource:
     def __post_init__(self) -> None:
         if self._excluded == "":
             raise ValueError(
-                f"AUDIO_TABLE_URI is AUDIO_SOURCE_URI ({self.store.uri}); give the tables a folder of their own"
+                f"AUDIO_TABLE_URI is AUDIO_SOURCE_URI ({self.store.uri}); give the tables their own folder"
             )
 
     @functools.cached_property
@@ -65,7 +65,9 @@ class AudioSource:
             yield folder, listed.objects
         below = sorted(f"{name}/" for name in listed.subfolders)
         # A subtree that sorts wholly before the place to go on from is not listed again.
-        below = [p for p in below if after is None or (o := folder_order(p.removesuffix("/"))) >= after[: len(o)]]
+        below = [
+            p for p in below if after is None or (o := folder_order(p.removesuffix("/"))) >= after[: len(o)]
+        ]
         for child, found in zip(below, map_ahead(pool, self._list, below, ahead=LISTINGS_AHEAD), strict=True):
             yield from self._walk(pool, child, found, after)
 

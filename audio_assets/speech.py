@@ -179,7 +179,8 @@ class SpeechPass:
             conflicts.append(opened.partition)
             return
         statuses = {
-            name: collections.Counter(row["status"] for row in rows.values()) for name, rows in opened.rows.items()
+            name: collections.Counter(row["status"] for row in rows.values())
+            for name, rows in opened.rows.items()
         }
         yield Finished(opened.partition, statuses, opened.computed, opened.audio_s)
 
@@ -249,7 +250,11 @@ class SpeechPass:
         except (AudioError, ObjectChangedError) as e:
             return partition, info, e, None
         tokens: np.ndarray | Exception | None = None
-        if self._tokenising and self._tokenise and info.key not in partition.rows[self._tokenising.table.name]:
+        if (
+            self._tokenising
+            and self._tokenise
+            and info.key not in partition.rows[self._tokenising.table.name]
+        ):
             try:
                 tokens = self._tokenise(audio.samples, info.etag)
             except Exception as e:
@@ -259,7 +264,9 @@ class SpeechPass:
 
     # --- from clips to rows ---------------------------------------------------------------------------
 
-    def _recognised(self, clips: Iterator[tuple[tuple[_Open, ObjectInfo, Audio], np.ndarray]]) -> Iterator[None]:
+    def _recognised(
+        self, clips: Iterator[tuple[tuple[_Open, ObjectInfo, Audio], np.ndarray]]
+    ) -> Iterator[None]:
         """Transcribe the clips; yields now and then so that complete partitions get written."""
         first = next(clips, None)
         if first is None:
@@ -290,7 +297,9 @@ class SpeechPass:
         values |= {name: getattr(result, name) for name in confidence}
         partition.add(self._transcribing.table.name, info, OK, transcribed_text=result.text.strip(), **values)
 
-    def _add_tokens(self, partition: _Open, info: ObjectInfo, tokens: "np.ndarray | Exception | str | None") -> None:
+    def _add_tokens(
+        self, partition: _Open, info: ObjectInfo, tokens: "np.ndarray | Exception | str | None"
+    ) -> None:
         assert self._tokenising is not None
         name, identity = self._tokenising.table.name, self._tokenising.identity
         if isinstance(tokens, np.ndarray):

@@ -82,7 +82,9 @@ class ObjectStore:
         self._client: BaseClient | None = None
         if parts.scheme == "file" and parts.path and parts.netloc in ("", "localhost"):
             # Not urlsplit's path: a folder may hold ? and #.
-            self._local = pathlib.Path(urllib.parse.unquote(self.uri.split("://", 1)[1].removeprefix("localhost")))
+            self._local = pathlib.Path(
+                urllib.parse.unquote(self.uri.split("://", 1)[1].removeprefix("localhost"))
+            )
             self._store: Any = None
         elif parts.scheme == "s3" and parts.netloc:
             self._bucket = parts.netloc
@@ -91,7 +93,9 @@ class ObjectStore:
             self._client = session.client("s3", endpoint_url=endpoint_url)
             self._store = _s3_store(self._bucket, self._prefix, session, self._client)
         else:
-            raise ValueError(f"{uri!r} is no location; it should read like s3://bucket/prefix or file:///folder")
+            raise ValueError(
+                f"{uri!r} is no location; it should read like s3://bucket/prefix or file:///folder"
+            )
 
     def __repr__(self) -> str:
         return f"ObjectStore({self.uri!r})"
@@ -101,7 +105,9 @@ class ObjectStore:
         if self._store is None:
             assert self._local is not None
             if not self._local.is_dir():
-                raise StorageError(f"{self.uri} does not exist; make the folder or mend the setting that names it")
+                raise StorageError(
+                    f"{self.uri} does not exist; make the folder or mend the setting that names it"
+                )
             self._store = LocalStore(self._local)
         return self._store
 
@@ -155,7 +161,9 @@ class ObjectStore:
                 Bucket=self._bucket, Prefix=root + prefix, Delimiter="/"
             )
             for page in pages:
-                folders += [p["Prefix"].removeprefix(root).removesuffix("/") for p in page.get("CommonPrefixes", [])]
+                folders += [
+                    p["Prefix"].removeprefix(root).removesuffix("/") for p in page.get("CommonPrefixes", [])
+                ]
                 for found in page.get("Contents", []):
                     if found["Key"] != root + prefix:
                         key, etag = found["Key"].removeprefix(root), found["ETag"].strip('"')

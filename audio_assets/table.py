@@ -72,6 +72,11 @@ class Table:
         body, version = found
         return Version(self._parse(self.path(partition), body), version)
 
+    def read_uncast(self, partition: FolderMinute) -> pa.Table | None:
+        """What a partition's file really holds, whatever its schema; None where there is no file."""
+        found = self.store.read_latest(self.path(partition))
+        return None if found is None else pq.read_table(pa.BufferReader(found[0]))
+
     def replace(self, partition: FolderMinute, rows: pa.Table, version: Version) -> bool:
         """Replace one partition's file as a whole, unless it holds these rows already.
 
@@ -119,7 +124,7 @@ class Table:
         Raises:
             ValueError: `columns` names one that the table does not have.
         """
-        full = self.full_schema()
+        full = schema.with_partition_columns(self.schema)
         names = full.names if columns is None else list(columns)
         if unknown := [c for c in names if c not in full.names]:
             raise ValueError(f"{self.name} has no column {unknown}; it has {full.names}")
@@ -136,13 +141,6 @@ class Table:
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
             parts = [rows for rows in pool.map(read, partitions) if rows is not None]
         return pa.concat_tables(parts) if parts else wanted.empty_table()
-
-    def full_schema(self) -> pa.Schema:
-        """The columns as readers see them: partition columns stand behind those of the inventory."""
-        names = self.schema.names
-        at = names.index("LastModified") + 1 if "LastModified" in names else 2
-        fields = list(self.schema)
-        return pa.schema([*fields[:at], *schema.PARTITION_SCHEMA, *fields[at:]])
 
     def _parse(self, path: str, body: bytes, columns: Iterable[str] | None = None) -> pa.Table:
         try:
@@ -175,7 +173,7 @@ def read_slice(
     folders = [folder] if folder is None or isinstance(folder, str) else list(folder)
     partitions = [p for f in folders for p in table.partitions(f, since, until)]
     frame = table.scan(partitions, columns).to_pandas()
-    for name in frame.columns[frame.dtypes == object]:
+    for name in frame.select_dtypes(object).columns:
         frame[name] = frame[name].where(frame[name].notna(), np.nan)
     return frame
 

@@ -41,7 +41,9 @@ def tokenise(audio: np.ndarray, *, generator: "torch.Generator | None" = None) -
 
     time.sleep(SIMULATED_INFERENCE_S)
     length = int(torch.randint(MIN_TOKENS, MAX_TOKENS + 1, (), generator=generator))
-    return torch.randint(0, torch.iinfo(torch.int16).max + 1, (length,), generator=generator, dtype=torch.int16)
+    return torch.randint(
+        0, torch.iinfo(torch.int16).max + 1, (length,), generator=generator, dtype=torch.int16
+    )
 
 
 def _simulated(audio: np.ndarray, etag: str) -> np.ndarray:
@@ -75,7 +77,9 @@ def load_tokeniser(name: str) -> Tokeniser:
         if tokens.ndim != 1 or not np.can_cast(tokens.dtype, np.int64):
             raise ValueError(f"{name} gave {tokens.dtype} {list(tokens.shape)}; wanted integers [tokens]")
         if len(tokens) and (tokens.min() < -(2**15) or tokens.max() >= 2**15):
-            raise ValueError(f"{name} gave tokens from {tokens.min()} to {tokens.max()}, which int16 cannot hold")
+            raise ValueError(
+                f"{name} gave tokens from {tokens.min()} to {tokens.max()}, which int16 cannot hold"
+            )
         return tokens.astype(np.int16)
 
     return checked

@@ -17,7 +17,15 @@ from audio_assets.speech import MissingInputError, inventory_rows
 from audio_assets.storage import ConflictError
 from audio_assets.table import CONFLICT_ROUNDS, THREADS, Table
 
-PREVIEW_COLUMNS = ["Key", "transcribed_text", "tokenized_info", "avg_logprob", "duration_s", "status", "error"]
+PREVIEW_COLUMNS = [
+    "Key",
+    "transcribed_text",
+    "tokenized_info",
+    "avg_logprob",
+    "duration_s",
+    "status",
+    "error",
+]
 
 
 @dg.asset(
@@ -28,9 +36,10 @@ PREVIEW_COLUMNS = ["Key", "transcribed_text", "tokenized_info", "avg_logprob", "
     kinds={"parquet"},
     owners=["team:speech"],
     code_version="1",
+    metadata=column_schema(schema.with_partition_columns(schema.AUDIO_TABLE)),
 )
 def audio_table(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.MaterializeResult:
-    """A row for each object, FLAC or not: what was said, its tokens, how sure Whisper was, where it came from."""
+    """A row for each object, FLAC or not: its text, its tokens, how sure Whisper was, where it came from."""
     table = bucket.audio_table
     partitions = partitions_of(context)
 
@@ -50,7 +59,6 @@ def audio_table(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Materia
                 continue
         raise ConflictError(f"other runs keep replacing {partition.key}; let them finish first")
 
-    preview: list[pa.Table] = []
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         for partition, rows in pool.map(replace, partitions):
             failed = rows["status"].to_pylist().count(schema.FAILED)
@@ -68,7 +76,6 @@ def audio_table(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Materia
                     context.asset_key, partition=partition.key, tags={DATA_VERSION_TAG: str(digest)}
                 )
             )
-            preview.append(rows)
     return dg.MaterializeResult()
 
 

@@ -122,7 +122,9 @@ def _covered(run: dg.DagsterRun, registered: list[str]) -> list[str]:
         return []
     if key := run.tags.get(PARTITION_NAME_TAG):
         return [key]
-    start, end = (run.tags.get(tag) for tag in (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG))
+    start, end = (
+        run.tags.get(tag) for tag in (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
+    )
     if start in registered and end in registered:
         return registered[registered.index(start) : registered.index(end) + 1]
     return []

@@ -13,7 +13,7 @@ from audio_assets.defs.resources import Bucket
 from audio_assets.partitions import FolderMinute
 from audio_assets.reconcile import group
 from audio_assets.storage import ConflictError
-from audio_assets.table import CONFLICT_ROUNDS, THREADS, with_partition_columns
+from audio_assets.table import CONFLICT_ROUNDS, THREADS
 
 
 @dg.asset(
@@ -62,4 +62,6 @@ def _rows(objects) -> pa.Table:
     ordered = sorted(objects, key=lambda o: o.key)
     columns = zip(*((o.key, o.etag, o.size, o.last_modified) for o in ordered), strict=True)
     arrays = list(columns) or [[]] * len(schema.INVENTORY)
-    return pa.table([pa.array(a, f.type) for a, f in zip(arrays, schema.INVENTORY, strict=True)], schema.INVENTORY)
+    return pa.table(
+        [pa.array(a, f.type) for a, f in zip(arrays, schema.INVENTORY, strict=True)], schema.INVENTORY
+    )

@@ -34,8 +34,8 @@ def partition_metadata(table: Table, path: str, rows: int) -> dict[str, dg.Metad
 def markdown_table(rows: pa.Table) -> dg.MarkdownMetadataValue:
     """The first rows, cells cut to a readable length."""
     lines = ["| " + " | ".join(rows.schema.names) + " |", "|" + "---|" * rows.num_columns]
-    for row in rows.slice(0, PREVIEW_ROWS).to_pylist():
-        lines.append("| " + " | ".join(_cell(value) for value in row.values()) + " |")
+    shown = rows.slice(0, PREVIEW_ROWS).to_pylist()
+    lines += ["| " + " | ".join(_cell(value) for value in row.values()) + " |" for row in shown]
     return dg.MetadataValue.md("\n".join(lines))
 
 

@@ -69,7 +69,9 @@ def speech(
             context.add_asset_metadata(metadata, asset_key=name, partition_key=finished.partition.key)
         if time.monotonic() - reported > SECONDS_BETWEEN_PROGRESS or done == len(partitions):
             reported = time.monotonic()
-            context.log.info(f"{done} of {len(partitions)} partitions, {computed} clips, {audio_s:.0f} s of audio")
+            context.log.info(
+                f"{done} of {len(partitions)} partitions, {computed} clips, {audio_s:.0f} s of audio"
+            )
 
     for name in tables:
         yield dg.MaterializeResult(

@@ -154,7 +154,7 @@ def log_mel(audio: Tensor) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """mel [batch, 80, frames]; rows in and out [batch, length]; CTC targets, concatenated, and their lengths."""
+    """mel [batch, 80, frames], rows in and out [batch, length], CTC targets in a row, and their lengths."""
 
     mel: Tensor
     inputs: Tensor
@@ -164,12 +164,14 @@ class Batch:
 
 
 def make_batch(clips: list[Clip], rng: np.random.Generator, *, full: bool) -> Batch:
-    """Augment, pad and label. Half of the clips are padded as `transcribe()` pads (mel 0.0), half with zeros."""
+    """Augment, pad and label; half are padded as `transcribe()` pads (mel 0.0), half with zeros."""
     waves, leads = [], []
     for clip in clips:
         wave = clip.audio.astype(np.float32) / 32768
         lead = int(rng.uniform(0, 0.5) * SAMPLE_RATE)
-        wave = np.concatenate([np.zeros(lead, np.float32), wave, np.zeros(int(rng.uniform(0, 0.3) * SAMPLE_RATE))])
+        wave = np.concatenate(
+            [np.zeros(lead, np.float32), wave, np.zeros(int(rng.uniform(0, 0.3) * SAMPLE_RATE))]
+        )
         if clip.text:
             wave = wave * rng.uniform(0.3, 1.0) / max(np.abs(wave).max(), 1e-4)
             if rng.random() < 0.8:
@@ -177,7 +179,9 @@ def make_batch(clips: list[Clip], rng: np.random.Generator, *, full: bool) -> Ba
                 wave = wave + power * rng.standard_normal(len(wave))
         waves.append(wave.astype(np.float32))
         leads.append(lead / SAMPLE_RATE)
-    frames = N_FRAMES if full else -(-max(map(len, waves)) // HOP_LENGTH) // 2 * 2 + 2 * int(rng.integers(1, 60))
+    frames = (
+        N_FRAMES if full else -(-max(map(len, waves)) // HOP_LENGTH) // 2 * 2 + 2 * int(rng.integers(1, 60))
+    )
     audio = torch.zeros(len(clips), frames * HOP_LENGTH)
     for i, wave in enumerate(waves):
         audio[i, : len(wave)] = torch.from_numpy(wave[: audio.shape[1]])
@@ -202,7 +206,7 @@ def make_batch(clips: list[Clip], rng: np.random.Generator, *, full: bool) -> Ba
 
 
 def label(clip: Clip, lead_s: float, end_s: float, rng: np.random.Generator) -> tuple[list[int], list[int]]:
-    """Decoder input and target rows: with timestamps for half of the clips, `<|nospeech|>` alone for silence."""
+    """Decoder input and target rows: half of them with timestamps, `<|nospeech|>` alone for silence."""
     if not clip.text:
         return [ROW[TOKENIZER.sot]], [ROW[TOKENIZER.no_speech]]
     text = TOKENIZER.encode(" " + clip.text)
@@ -233,7 +237,7 @@ def batches(clips: list[Clip], size: int, rng: np.random.Generator) -> Iterator[
 
 
 def train(student: Student, clips: list[Clip], held_out: list[Clip], args: argparse.Namespace) -> None:
-    """Two stages: short contexts first (cheap, learns to listen), then half of the batches at the full 30 s."""
+    """Two stages: short contexts (cheap, learns to listen), then half of the batches at the full 30 s."""
     rng = np.random.default_rng(args.seed)
     optimiser = torch.optim.AdamW(student.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
     short, long = batches(clips, 64, rng), batches(clips, 24, rng)
@@ -263,9 +267,13 @@ def train(student: Student, clips: list[Clip], held_out: list[Clip], args: argpa
         optimiser.step()
         if step % 100 == 99:
             pace = (time.time() - started) / (step + 1)
-            print(f"step {step + 1}/{total}  loss {np.mean(losses[-100:]):.3f}  {pace:.2f} s/step", flush=True)
+            print(
+                f"step {step + 1}/{total}  loss {np.mean(losses[-100:]):.3f}  {pace:.2f} s/step", flush=True
+            )
         if step % 500 == 499:
-            print(f"  word error rate on held-out voices: {word_error_rate(student.export(), held_out[:96]):.1%}")
+            print(
+                f"  word error rate, held-out voices: {word_error_rate(student.export(), held_out[:96]):.1%}"
+            )
             save(student.export(), args.out)
 
 
@@ -299,13 +307,17 @@ def save(model: Whisper, path: pathlib.Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=pathlib.Path, default=CHECKPOINT)
     parser.add_argument("--clips", type=int, default=16000)
     parser.add_argument("--short-steps", type=int, default=2500)
     parser.add_argument("--full-steps", type=int, default=1700)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--start-from", type=pathlib.Path, help="a checkpoint of an earlier run, to go on from")
+    parser.add_argument(
+        "--start-from", type=pathlib.Path, help="a checkpoint of an earlier run, to go on from"
+    )
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
@@ -322,7 +334,8 @@ def main() -> None:
     train(student, clips, held_out, args)
     model = student.export()
     save(model, args.out)
-    print(f"{args.out}: word error rate on {len(held_out)} held-out clips {word_error_rate(model, held_out):.2%}")
+    rate = word_error_rate(model, held_out)
+    print(f"{args.out}: word error rate on {len(held_out)} held-out clips {rate:.2%}")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ HELD_OUT_RATES = (*range(140, 150), *range(190, 200))
 
 @dataclasses.dataclass(frozen=True)
 class Voice:
-    """One speaker: an espeak-ng language and variant, its rate in words per minute and its pitch (0 to 99)."""
+    """One speaker: espeak-ng's language and variant, words per minute, and pitch from 0 to 99."""
 
     language: str
     variant: str
@@ -67,7 +67,13 @@ def sentence(rng: random.Random) -> str:
     """A sentence of the grammar: `Place red by two seven, now.` or a string of one to eight digits."""
     if rng.random() < 0.6:
         digits = " ".join(rng.choices(DIGITS, k=rng.randint(1, 3)))
-        words = [rng.choice(VERBS), rng.choice(COLOURS), rng.choice(PREPOSITIONS), digits, rng.choice(ADVERBS)]
+        words = [
+            rng.choice(VERBS),
+            rng.choice(COLOURS),
+            rng.choice(PREPOSITIONS),
+            digits,
+            rng.choice(ADVERBS),
+        ]
     else:
         words = rng.choices(DIGITS, k=rng.randint(1, 8))
     return " ".join(words).capitalize() + "."

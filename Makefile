@@ -1,0 +1,58 @@
+# Needs git, make and Python 3.11 to 3.13. Everything is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo dev test lint bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    install, process the sample speech, show the table"
+	@echo "make dev     the Dagster UI with sensor and daemon (your bucket: see .env.example)"
+	@echo "make test    install, lint, type-check, test"
+	@echo "make bench   the benchmarks; writes the figures that docs/ quotes"
+	@echo "make clean   remove the demo's bucket and its Dagster instance"
+
+demo: .venv/installed $(DAGSTER_HOME)/dagster.yaml
+	@$(BIN)/python -m audio_assets.demo
+
+dev: .venv/installed $(DAGSTER_HOME)/dagster.yaml
+	@mkdir -p demo_bucket
+	$(BIN)/dagster dev --workspace workspace.yaml
+
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: .venv/installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+bench: .venv/installed-bench
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf demo_bucket .dagster_home
+
+$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
+	@mkdir -p $(DAGSTER_HOME)
+	@cp dagster.yaml $@
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "Python 3.11 to 3.13 is needed; say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv (PyTorch and Dagster take a minute or two) ..."
+	@$(PIP) --editable .
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	@echo "Installing what the tests need ..."
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+.venv/installed-bench: .venv/installed
+	@echo "Installing what the benchmarks compare with ..."
+	@$(PIP) --editable '.[bench]'
+	@touch $@

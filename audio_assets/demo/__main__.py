@@ -1,0 +1,229 @@
+"""What `make demo` runs: sample speech into the demo bucket, the sensor's tick, its runs, the table.
+
+Everything between the bucket and the table is what production uses; only the settings have their
+defaults, and the console shows less.
+"""
+
+import csv
+import dataclasses
+import datetime as dt
+import logging
+import os
+import pathlib
+import shutil
+import sys
+import time
+
+import dagster as dg
+import pandas as pd
+
+from audio_assets.demo.make_sample import SAMPLE, TRUTH
+from audio_assets.schema import OK
+
+# Synthetic speech of voices that training never hears; docs/demo.md has the model's figures.
+MAX_WORD_ERROR_RATE = 0.05
+MAX_TICKS = 10
+SETTINGS = (
+    *("AUDIO_SOURCE_URI", "AUDIO_TABLE_URI", "TOKENISER", "SETTLE_SECONDS"),
+    *("WHISPER_MODEL", "WHISPER_DEVICE", "WHISPER_LANGUAGE", "WHISPER_BATCH_SIZE"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One object of the sample and what the table must say of it."""
+
+    key: str
+    last_modified: dt.datetime
+    status: str
+    text: str
+
+
+def read_truth() -> list[Sample]:
+    """The objects of `sample.csv`."""
+    with TRUTH.open(newline="") as file:
+        return [
+            Sample(row["Key"], dt.datetime.fromisoformat(row["LastModified"]), row["status"], row["text"])
+            for row in csv.DictReader(file)
+        ]
+
+
+def lay_sample(bucket: pathlib.Path) -> int:
+    """Copy the sample into a folder with its times of upload; returns how many objects were new."""
+    new = 0
+    for sample in read_truth():
+        target, uploaded = bucket / sample.key, sample.last_modified.timestamp()
+        if target.exists() and target.stat().st_mtime == uploaded:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # The name appears with its final time, so that a sensor that looks meanwhile sees no other minute.
+        partial = bucket.parent / f".{bucket.name}.partial"
+        shutil.copyfile(SAMPLE / sample.key, partial)
+        os.utime(partial, (uploaded, uploaded))
+        partial.replace(target)
+        new += 1
+    return new
+
+
+class _Steps(logging.Formatter):
+    """Messages of assets and failures, without Dagster's prefix."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        meta = getattr(record, "dagster_meta", {})
+        return f"    {meta.get('step_key') or 'run'}: {meta.get('orig_message', record.getMessage())}"
+
+
+def _worth_showing(record: logging.LogRecord) -> bool:
+    event = getattr(record, "dagster_meta", {}).get("dagster_event")
+    if event is None:
+        return record.levelno >= logging.INFO
+    return event.is_step_success or event.is_failure
+
+
+@dg.logger
+def steps_logger(_: dg.InitLoggerContext) -> logging.Logger:
+    """One line for each step, on standard output."""
+    logger = logging.Logger("demo")
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_Steps())
+    handler.addFilter(_worth_showing)
+    logger.addHandler(handler)
+    return logger
+
+
+def process(instance: dg.DagsterInstance, definitions: dg.Definitions) -> int:
+    """Evaluate the sensor and execute what it asks for, until it asks for nothing.
+
+    Returns:
+        How many runs there were.
+
+    Raises:
+        RuntimeError: a run failed, or the sensor keeps asking.
+    """
+    shown = dg.Definitions.merge(definitions, dg.Definitions(loggers={"console": steps_logger}))
+    repository = shown.get_repository_def()
+    sensor, job = repository.get_sensor_def("new_s3_keys"), repository.get_job("process_audio")
+    cursor: str | None = None
+    runs = 0
+    for _ in range(MAX_TICKS):
+        resources = repository.get_top_level_resources()
+        with dg.build_sensor_context(
+            instance=instance, cursor=cursor, repository_def=repository, resources=resources
+        ) as context:
+            tick = sensor.evaluate_tick(context)
+        cursor = tick.cursor
+        for request in tick.dynamic_partitions_requests or []:
+            keys = list(request.partition_keys)
+            if isinstance(request, dg.AddDynamicPartitionsRequest):
+                print(f"  sensor new_s3_keys: {len(keys)} new partitions")
+                instance.add_dynamic_partitions(request.partitions_def_name, keys)
+            else:
+                for key in keys:
+                    instance.delete_dynamic_partition(request.partitions_def_name, key)
+        if not tick.run_requests and not cursor:
+            print(f"  sensor new_s3_keys: {tick.skip_message}")
+            return runs
+        for request in tick.run_requests or []:
+            print(f"  sensor new_s3_keys asks for {' … '.join(_range(request))}", flush=True)
+            result = job.execute_in_process(
+                instance=instance,
+                partition_key=request.partition_key,
+                tags={
+                    **request.tags,
+                    "dagster/run_key": request.run_key or "",
+                    "dagster/sensor_name": sensor.name,
+                },
+                run_config={"loggers": {"console": {}}},
+                raise_on_error=False,
+            )
+            if not result.success:
+                raise RuntimeError(f"run {result.run_id} failed; `make dev` shows it")
+            runs += 1
+    raise RuntimeError(f"the sensor still asks for runs after {MAX_TICKS} ticks; `make dev` shows why")
+
+
+def _range(request: dg.RunRequest) -> list[str]:
+    if request.partition_key:
+        return [request.partition_key]
+    return [
+        v
+        for tag, v in sorted(request.tags.items(), reverse=True)
+        if tag.startswith("dagster/asset_partition")
+    ]
+
+
+def compare(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The table beside the true words, and what is wrong with it (an empty list if nothing is)."""
+    import jiwer
+
+    truth = pd.DataFrame([dataclasses.asdict(sample) for sample in read_truth()])
+    found = truth.merge(table, left_on="key", right_on="Key", how="left", suffixes=("_true", ""))
+    wrong = [f"{key} has no row" for key in found["key"][found["Key"].isna()]]
+    wrong += [f"{key} has {n} rows" for key, n in found["key"].value_counts().items() if n > 1]
+    for row in found.dropna(subset="Key").itertuples():
+        if row.status != row.status_true:
+            wrong.append(f"{row.Key} is {row.status}, not {row.status_true}: {row.error}")
+        elif row.status == OK and not 20 <= len(row.tokenized_info) <= 1000:
+            wrong.append(f"{row.Key} has {len(row.tokenized_info)} tokens")
+    heard = found[found["status"] == OK]
+    words = _normal(heard["text"]), _normal(heard["transcribed_text"])
+    rate = jiwer.wer(*words) if len(heard) else 1.0
+    if rate > MAX_WORD_ERROR_RATE:
+        wrong.append(f"word error rate {rate:.1%} is above {MAX_WORD_ERROR_RATE:.0%}")
+    print(f"\nword error rate {rate:.1%} over {sum(len(t.split()) for t in words[0])} words\n")
+    shown = found.assign(
+        partition=found["FolderName"] + "|" + found["LastModified"].dt.strftime("%Y-%m-%d-%H:%M"),
+        tokens=[
+            len(t) if isinstance(t, list) or hasattr(t, "__len__") else "" for t in found["tokenized_info"]
+        ],
+        result=found["status"] + found["error"].map(lambda e: f": {e}" if isinstance(e, str) else ""),
+    )
+    columns = {
+        "key": "Key",
+        "partition": "partition",
+        "text": "true words",
+        "transcribed_text": "transcribed_text",
+    }
+    return shown[[*columns, "tokens", "result"]].rename(columns=columns), wrong
+
+
+def _normal(texts: pd.Series) -> list[str]:
+    return [text.lower().rstrip(".") for text in texts]
+
+
+def main() -> int:
+    started = time.monotonic()
+    # The demo is the same whatever .env or the shell says; real buckets are for `make dev`.
+    for name in SETTINGS:
+        os.environ.pop(name, None)
+    from audio_assets import read_table
+    from audio_assets.definitions import defs
+    from audio_assets.defs.resources import DEMO_BUCKET
+
+    print(f"1. Sample speech into the demo bucket {DEMO_BUCKET}")
+    DEMO_BUCKET.mkdir(exist_ok=True)
+    print(f"  {lay_sample(DEMO_BUCKET)} new objects of {len(read_truth())}")
+
+    print("2. The sensor looks at the bucket, Dagster runs what it asks for", flush=True)
+    with dg.DagsterInstance.get() as instance:
+        runs = process(instance, defs())
+    print(f"  {runs} runs" if runs else "  nothing to do: the table is what the bucket says")
+
+    print("3. The resulting audio_table", end="")
+    shown, wrong = compare(read_table())
+    print(shown.fillna("").to_string(index=False, max_colwidth=48))
+    for problem in wrong:
+        print(f"WRONG: {problem}")
+    if wrong:
+        return 1
+    print(f"""
+Done in {time.monotonic() - started:.0f} s. What next?
+  make dev                                    the Dagster UI on this bucket: http://127.0.0.1:3000
+  cp any.flac {DEMO_BUCKET.name}/p225/                  the running sensor picks it up once its minute is over
+  .venv/bin/python -c "import audio_assets; print(audio_assets.read_table('p225'))"
+  cp .env.example .env                        your own bucket and Whisper model (README.md)""")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
