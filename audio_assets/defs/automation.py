@@ -13,7 +13,7 @@ from dagster._core.storage.tags import (
 )
 
 from audio_assets.defs.audio_table import audio_table
-from audio_assets.defs.partitions import folder_minute
+from audio_assets.defs.partitions import FOLDER_MINUTE, folder_minute
 from audio_assets.defs.resources import Bucket, settle_time
 from audio_assets.partitions import FolderMinute
 from audio_assets.reconcile import Digest, Listing, Request, group, plan, retry_delay
@@ -55,7 +55,7 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
             audio_table.key, dg.DagsterEventType.ASSET_OBSERVATION, [DATA_VERSION_TAG]
         ).items()
     }
-    registered = instance.get_dynamic_partitions(folder_minute.name)
+    registered = list(instance.get_dynamic_partitions(FOLDER_MINUTE))
     known = {FolderMinute.parse(key).folder for key in (*registered, *recorded)}
     after = json.loads(context.cursor)["after"] if context.cursor else None
     listing, last = list_folders(bucket.source, known, after)

@@ -4,7 +4,8 @@ import dagster as dg
 
 from audio_assets.partitions import FolderMinute
 
-folder_minute = dg.DynamicPartitionsDefinition(name="folder_minute")
+FOLDER_MINUTE = "folder_minute"
+folder_minute = dg.DynamicPartitionsDefinition(name=FOLDER_MINUTE)
 
 # A run covers a range, so that the model is loaded once; its size bounds what a failure can cost.
 backfill_policy = dg.BackfillPolicy.multi_run(max_partitions_per_run=100)

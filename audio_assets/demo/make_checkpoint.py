@@ -86,7 +86,8 @@ class Student(nn.Module):
         encoder = self.whisper.encoder
         x = F.gelu(encoder.conv1(mel.bfloat16()))
         x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
-        x = (x + encoder.positional_embedding[: x.shape[1]]).to(x.dtype)
+        positions: Tensor = encoder.get_buffer("positional_embedding")
+        x = (x + positions[: x.shape[1]]).to(x.dtype)
         for block in encoder.blocks:
             x = block(x)
         return encoder.ln_post(x)
@@ -282,8 +283,9 @@ def word_error_rate(model: Whisper, clips: list[Clip]) -> float:
     errors = words = 0
     for i in range(0, len(clips), 16):
         group = clips[i : i + 16]
-        padded = [whisper.pad_or_trim(torch.from_numpy(c.audio.astype(np.float32) / 32768)) for c in group]
-        results = whisper.decode(model, log_mel(torch.stack(padded)), language="en", fp16=False)
+        padded = np.stack([whisper.pad_or_trim(c.audio.astype(np.float32) / 32768) for c in group])
+        results = whisper.decode(model, log_mel(torch.from_numpy(padded)), language="en", fp16=False)
+        assert isinstance(results, list)
         for clip, result in zip(group, results, strict=True):
             words += len(clip.text.split())
             errors += edit_distance(clip.text.split(), result.text.split())
