@@ -18,6 +18,13 @@ MINUTE_FORMAT = "%Y-%m-%d-%H:%M"
 # when partitions are typed; | separates folder and minute; % escapes. Blanks at the ends would be trimmed.
 _KEY_ESCAPES = re.compile(r'[\x00-\x1f\x7f%|,\[\]*"\\]|\.{3,}|^\s+|\s+$')
 
+# Letters of all alphabets stay as they are: Spark and Hive decode %XX, but one byte at a time. The rest is
+# what readers, shells or file systems stumble over: all other signs, blanks at the ends, lone dots.
+_PATH_ESCAPES = re.compile(r"[^\w .~-]|^ | $|^\.+$")
+LONGEST_FILE_NAME = 160
+
+_DOT_FOLDER = re.compile(r"\./*")
+
 _PATH = re.compile(
     r"(?:^|/)FolderName=(?P<folder>[^/]*)"
     r"/LastModifiedDate=(?P<date>\d{4}-\d\d-\d\d)/LastModifiedHour=(?P<hour>\d{1,2})"
@@ -58,7 +65,7 @@ class FolderMinute:
     @property
     def key(self) -> str:
         """The partition key, e.g. `p225|2023-08-24-00:21`; `parse` reads it back."""
-        folder = _KEY_ESCAPES.sub(lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), self.folder)
+        folder = _KEY_ESCAPES.sub(_percent, self.folder)
         return f"{folder}|{self.minute.strftime(MINUTE_FORMAT)}"
 
     @classmethod
@@ -85,10 +92,9 @@ class FolderMinute:
         Folder names are percent-encoded as Hive readers decode them. The file name never starts with `.` or
         `_`, which readers take for a hidden file.
         """
-        folder = urllib.parse.quote(self.folder, safe=" ")
-        # A blank at either end, and a lone dot, are what file systems and readers stumble over.
-        folder = re.sub(r"^ | $", "%20", folder)
-        visible = re.sub(r"^[._]", lambda m: f"%{ord(m[0]):02X}", folder)
+        folder = _PATH_ESCAPES.sub(_percent, self.folder)
+        # Only the directory says which folder it is; the name must fit what file systems and S3 allow.
+        visible = re.sub(r"^[._]", _percent, folder).encode()[:LONGEST_FILE_NAME].decode(errors="ignore")
         file = f"{visible}_{self.minute:%Y-%m-%d_%H-%M}.parquet"
         return (
             f"FolderName={folder}/LastModifiedDate={self.minute:%Y-%m-%d}"
@@ -108,11 +114,20 @@ class FolderMinute:
 
 
 def folder_of(key: str) -> str:
-    """The `FolderName` of an object's key, e.g. `a/b` of `a/b/c.flac`."""
+    """The `FolderName` of an object's key, e.g. `a/b` of `a/b/c.flac`; `folder_prefix` reads it back."""
     folder, separator, _ = key.rpartition("/")
-    return folder if separator else ROOT_FOLDER
+    if not separator:
+        return ROOT_FOLDER
+    # S3 knows folders that are really called `.`; a slash more tells them from the root.
+    return f"{folder}/" if _DOT_FOLDER.fullmatch(folder) else folder
 
 
 def folder_prefix(folder: str) -> str:
     """What the keys of a folder's objects start with: `a/b/` for `a/b`, nothing for the root."""
-    return "" if folder == ROOT_FOLDER else f"{folder}/"
+    if folder == ROOT_FOLDER:
+        return ""
+    return folder if _DOT_FOLDER.fullmatch(folder) else f"{folder}/"
+
+
+def _percent(found: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in found[0].encode())

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Iterator
 
 from audio_assets.parallel import map_ahead
-from audio_assets.partitions import ROOT_FOLDER, folder_prefix
-from audio_assets.storage import Folder, ObjectInfo, ObjectStore
+from audio_assets.partitions import folder_of, folder_prefix
+from audio_assets.storage import Folder, ObjectInfo, ObjectStore, StorageError
 
 LISTINGS_AHEAD = 16
 
@@ -54,22 +54,29 @@ class AudioSource:
         Raises:
             StorageError: a folder cannot be listed.
         """
+        reached = None if after is None else folder_order(after)
         with concurrent.futures.ThreadPoolExecutor(LISTINGS_AHEAD) as pool:
-            yield from self._walk(pool, "", self._list(""), None if after is None else folder_order(after))
+            levels = [iter([("", self._root())])]
+            while levels:
+                prefix, listed = next(levels[-1], (None, None))
+                if prefix is None or listed is None:
+                    levels.pop()
+                    continue
+                folder = folder_of(prefix)
+                if reached is None or folder_order(folder) > reached:
+                    yield folder, listed.objects
+                # A subtree that lies wholly before the place to go on from is not listed again.
+                below = sorted((f"{name}/" for name in listed.subfolders), key=_order)
+                below = [p for p in below if reached is None or _order(p) >= reached[: len(_order(p))]]
+                levels.append(
+                    zip(below, map_ahead(pool, self._list, below, ahead=LISTINGS_AHEAD), strict=True)
+                )
 
-    def _walk(
-        self, pool: concurrent.futures.Executor, prefix: str, listed: Folder, after: tuple[str, ...] | None
-    ) -> Iterator[tuple[str, list[ObjectInfo]]]:
-        folder = prefix.removesuffix("/") or ROOT_FOLDER
-        if after is None or folder_order(folder) > after:
-            yield folder, listed.objects
-        below = sorted(f"{name}/" for name in listed.subfolders)
-        # A subtree that sorts wholly before the place to go on from is not listed again.
-        below = [
-            p for p in below if after is None or (o := folder_order(p.removesuffix("/"))) >= after[: len(o)]
-        ]
-        for child, found in zip(below, map_ahead(pool, self._list, below, ahead=LISTINGS_AHEAD), strict=True):
-            yield from self._walk(pool, child, found, after)
+    def _root(self) -> Folder:
+        try:
+            return self._list("")
+        except StorageError as e:
+            raise StorageError(f"{e} (AUDIO_SOURCE_URI)") from e
 
     def _list(self, prefix: str) -> Folder:
         listed = self.store.list_folder(prefix)
@@ -83,4 +90,9 @@ class AudioSource:
 
 def folder_order(folder: str) -> tuple[str, ...]:
     """Sorts folders as `AudioSource.folders` walks them: a parent first, then by name."""
-    return () if folder == ROOT_FOLDER else tuple(folder.split("/"))
+    return _order(folder_prefix(folder))
+
+
+def _order(prefix: str) -> tuple[str, ...]:
+    # Not the prefix itself: "a-b/" sorts before "a/".
+    return tuple(prefix.split("/")[:-1])

@@ -87,10 +87,12 @@ def inventory_rows(rows: pa.Table) -> list[ObjectInfo]:
 class _Open:
     """A partition under way: its objects, the rows so far for each table, and what is still to come."""
 
-    def __init__(self, partition: FolderMinute, objects: list[ObjectInfo]) -> None:
+    def __init__(
+        self, partition: FolderMinute, objects: list[ObjectInfo], versions: dict[str, Version]
+    ) -> None:
         self.partition = partition
         self.objects = objects
-        self.versions: dict[str, Version] = {}
+        self.versions = versions
         self.rows: dict[str, dict[str, dict[str, Any]]] = {}
         self.computed, self.audio_s = 0, 0.0
 
@@ -128,7 +130,8 @@ class SpeechPass:
         self._tokenising = tokenising
         self._tokenise = tokenising.load() if tokenising else None
         self._outputs = [output for output in (transcribing, tokenising) if output]
-        self._done: collections.deque[_Open] = collections.deque()
+        self._writing: concurrent.futures.Executor | None = None
+        self._writes: collections.deque[tuple[_Open, concurrent.futures.Future[None]]] = collections.deque()
         self.transcriber: Transcriber | None = None
         """The model, once an object needed it."""
         self.seconds = 0.0
@@ -153,13 +156,10 @@ class SpeechPass:
     def _round(self, partitions: Sequence[FolderMinute], conflicts: list[FolderMinute]) -> Iterator[Finished]:
         reading = concurrent.futures.ThreadPoolExecutor(THREADS, "read")
         writing = concurrent.futures.ThreadPoolExecutor(THREADS, "write")
-        writes: collections.deque[tuple[_Open, concurrent.futures.Future[None]]] = collections.deque()
+        self._writing, self._writes = writing, (writes := collections.deque())
         started = time.perf_counter()
         try:
-            for _ in itertools.chain(self._recognised(self._clips(reading, partitions)), [None]):
-                while self._done:
-                    opened = self._done.popleft()
-                    writes.append((opened, writing.submit(self._write, opened)))
+            for _ in self._recognised(self._clips(reading, partitions)):
                 while writes and (writes[0][1].done() or len(writes) > PARTITIONS_AHEAD):
                     yield from self._settle(*writes.popleft(), conflicts)
             while writes:
@@ -188,8 +188,8 @@ class SpeechPass:
 
     def _clips(
         self, pool: concurrent.futures.Executor, partitions: Sequence[FolderMinute]
-    ) -> Iterator[tuple[tuple[_Open, ObjectInfo, Audio], np.ndarray]]:
-        """What Whisper is to hear; all else is settled on the way."""
+    ) -> Iterator[tuple[tuple[_Open, ObjectInfo, Audio], np.ndarray] | None]:
+        """What Whisper is to hear; None for each object that is settled without it."""
         opened = map_ahead(pool, self._open_partition, partitions, ahead=PARTITIONS_AHEAD)
         loaded = map_ahead(
             pool,
@@ -212,19 +212,22 @@ class SpeechPass:
                     continue
                 self._add_transcript(partition, info, None, audio)
             self._close_if_complete(partition)
+            yield None
 
     def _open_partition(self, partition: FolderMinute) -> _Open:
+        # The versions are read before the inventory: who reads the inventory later writes last.
+        versions = {output.table.name: output.table.read(partition) for output in self._outputs}
         inventory = self._inventory.read(partition)
         if inventory.rows is None:
             raise MissingInputError(f"{partition.key} has no {self._inventory.name}; materialise that first")
-        opened = _Open(partition, inventory_rows(inventory.rows))
+        opened = _Open(partition, inventory_rows(inventory.rows), versions)
         objects = {(o.key, o.etag) for o in opened.objects}
         for output in self._outputs:
             name = output.table.name
-            opened.versions[name] = version = output.table.read(partition)
+            rows = versions[name].rows
             opened.rows[name] = {
                 row["Key"]: row
-                for row in (version.rows.to_pylist() if version.rows is not None else [])
+                for row in (rows.to_pylist() if rows is not None else [])
                 if row["status"] == OK
                 and row[output.producer] == output.identity
                 and (row["Key"], row["ETag"]) in objects
@@ -265,17 +268,21 @@ class SpeechPass:
     # --- from clips to rows ---------------------------------------------------------------------------
 
     def _recognised(
-        self, clips: Iterator[tuple[tuple[_Open, ObjectInfo, Audio], np.ndarray]]
+        self, clips: Iterator[tuple[tuple[_Open, ObjectInfo, Audio], np.ndarray] | None]
     ) -> Iterator[None]:
-        """Transcribe the clips; yields now and then so that complete partitions get written."""
-        first = next(clips, None)
-        if first is None:
+        """Transcribe the clips; yields now and then so that finished partitions get reported."""
+        for first in clips:
+            if first is not None:
+                break
+            yield
+        else:
             return
         assert self._transcribing is not None
         started = time.perf_counter()
         self.transcriber = self._transcribing.load()
         self.seconds -= time.perf_counter() - started
-        for (partition, info, audio), result in self.transcriber.transcribe(itertools.chain([first], clips)):
+        rest = (clip for clip in clips if clip is not None)
+        for (partition, info, audio), result in self.transcriber.transcribe(itertools.chain([first], rest)):
             self._add_transcript(partition, info, audio, result)
             self._close_if_complete(partition)
             yield
@@ -312,7 +319,8 @@ class SpeechPass:
 
     def _close_if_complete(self, partition: _Open) -> None:
         if partition.complete:
-            self._done.append(partition)
+            assert self._writing is not None
+            self._writes.append((partition, self._writing.submit(self._write, partition)))
 
     def _write(self, opened: _Open) -> None:
         for output in self._outputs:

@@ -10,6 +10,7 @@ import datetime as dt
 import fcntl
 import os
 import pathlib
+import re
 import secrets
 import urllib.parse
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from botocore.exceptions import ClientError
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import AlreadyExistsError, InvalidPathError, NotModifiedError, PreconditionError
 from obstore.store import LocalStore, S3Store
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class StorageError(RuntimeError):
@@ -113,7 +116,9 @@ class ObjectStore:
 
     def relative(self, other: "ObjectStore") -> str | None:
         """The key prefix of `other` inside this store, None where it lies elsewhere."""
-        inner, outer = other.uri + "/", self.uri + "/"
+        inner, outer = (
+            f"{store._local.resolve() if store._local else store.uri}/" for store in (other, self)
+        )
         return inner.removeprefix(outer) if inner.startswith(outer) else None
 
     # --- listing --------------------------------------------------------------------------------------
@@ -127,12 +132,16 @@ class ObjectStore:
         Raises:
             StorageError: the store cannot be listed.
         """
+        folder = prefix.removesuffix("/")
+        if prefix and not _is_plain(folder):
+            return self._list_odd_names(prefix)
+        store = self._open()
         try:
-            found = obstore.list_with_delimiter(self._open(), prefix.rstrip("/") or None)
+            found = obstore.list_with_delimiter(store, folder or None)
         except InvalidPathError:
             return self._list_odd_names(prefix)
         except Exception as e:
-            raise StorageError(f"cannot list {self.uri}/{prefix}: {_first_line(e)}") from e
+            raise StorageError(f"cannot list {self.uri}/{prefix}: {_reason(e)}") from e
         # The console of S3 marks a folder by an empty object of its own name, which is no audio.
         objects = [_info(o) for o in found["objects"] if o["path"] + "/" != prefix]
         return Folder([name.removesuffix("/") for name in found["common_prefixes"]], objects)
@@ -146,13 +155,13 @@ class ObjectStore:
                 for found in batch:
                     yield found["path"]
         except Exception as e:
-            raise StorageError(f"cannot list {self.uri}/{prefix}: {_first_line(e)}") from e
+            raise StorageError(f"cannot list {self.uri}/{prefix}: {_reason(e)}") from e
 
     def _list_odd_names(self, prefix: str) -> Folder:
         """List a folder of S3 that holds keys which obstore refuses, such as `a//b` or control characters."""
         if self._client is None:
             raise StorageError(
-                f"{self.uri}/{prefix} holds a file with a control character in its name; rename it"
+                f"{self.uri}/{prefix} holds a name with control characters or not in UTF-8; rename the file"
             )
         root = f"{self._prefix}/" if self._prefix else ""
         folders, objects = [], []
@@ -183,13 +192,15 @@ class ObjectStore:
         """
         etag = info.etag if info.etag.startswith("W/") else f'"{info.etag}"'
         try:
+            if not _is_plain(info.key):
+                return self._read_odd_name(info, etag)
             body = bytes(obstore.get(self._open(), info.key, options={"if_match": etag}).bytes())
-        except InvalidPathError:
-            body = self._read_odd_name(info, etag)
+        except ObjectChangedError:
+            raise
         except (FileNotFoundError, PreconditionError, NotModifiedError) as e:
             raise _changed(info) from e
         except Exception as e:
-            raise StorageError(f"cannot read {self.uri}/{info.key}: {_first_line(e)}") from e
+            raise StorageError(f"cannot read {self.uri}/{info.key}: {_reason(e)}") from e
         if len(body) != info.size:
             raise StorageError(f"{self.uri}/{info.key} came with {len(body)} bytes instead of {info.size}")
         return body
@@ -215,7 +226,7 @@ class ObjectStore:
         except FileNotFoundError:
             return None
         except Exception as e:
-            raise StorageError(f"cannot read {self.uri}/{key}: {_first_line(e)}") from e
+            raise StorageError(f"cannot read {self.uri}/{key}: {_reason(e)}") from e
 
     # --- writing --------------------------------------------------------------------------------------
 
@@ -236,21 +247,21 @@ class ObjectStore:
             if self._local is not None:
                 _replace_local(self._local / key, body, version)
             else:
-                mode = "create" if version is None else {"e_tag": version}
-                obstore.put(self._store, key, body, mode=mode)
+                obstore.put(self._store, key, body, mode="create" if version is None else {"e_tag": version})
         except (AlreadyExistsError, PreconditionError, ConflictError) as e:
             raise ConflictError(f"{self.uri}/{key} was replaced by another run meanwhile") from e
         except Exception as e:
-            raise StorageError(f"cannot write {self.uri}/{key}: {_first_line(e)}") from e
+            raise StorageError(f"cannot write {self.uri}/{key}: {_reason(e)}") from e
 
 
 def _s3_store(bucket: str, prefix: str, session: boto3.Session, client: BaseClient) -> S3Store:
     endpoint = client.meta.endpoint_url
+    elsewhere: dict[str, Any] = {} if "amazonaws.com" in endpoint else {"endpoint": endpoint}
     has_credentials = session.get_credentials() is not None
     return S3Store(
         bucket,
         prefix=prefix or None,
-        endpoint=endpoint if "amazonaws.com" not in endpoint else None,
+        **elsewhere,
         region=client.meta.region_name or "us-east-1",
         credential_provider=Boto3CredentialProvider(session=session) if has_credentials else None,
         # Public buckets are read without an account, as `aws s3 --no-sign-request` does.
@@ -265,11 +276,19 @@ def _info(found: Any) -> ObjectInfo:
     return ObjectInfo(found["path"], etag, found["size"], found["last_modified"])
 
 
+def _is_plain(path: str) -> bool:
+    """Whether obstore takes a path: it refuses empty and dot segments and control characters."""
+    return not any(part in ("", ".", "..") or _CONTROL.search(part) for part in path.split("/"))
+
+
 def _changed(info: ObjectInfo) -> ObjectChangedError:
     return ObjectChangedError(f"deleted or overwritten after it was listed with ETag {info.etag}")
 
 
-def _first_line(e: Exception) -> str:
+def _reason(e: Exception) -> str:
+    """What S3 answered where it did, else the first line of an exception."""
+    if answer := re.search(r"<Code>(.*?)</Code>\s*(?:<Message>(.*?)</Message>)?", str(e), re.DOTALL):
+        return ": ".join(part for part in answer.groups() if part)
     return str(e).strip().partition("\n")[0] or type(e).__name__
 
 
