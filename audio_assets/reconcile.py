@@ -84,11 +84,13 @@ class Plan:
         add: partition keys to register, in order, before the requests.
         delete: partition keys whose objects are gone and whose rows are too.
         requests: runs, in the order of the partitions.
+        open: how many partitions wait for their minute to close.
     """
 
     add: list[str]
     delete: list[str]
     requests: list[Request]
+    open: int
 
 
 def group(objects: Iterable[ObjectInfo]) -> dict[FolderMinute, list[ObjectInfo]]:
@@ -132,7 +134,9 @@ def plan(
     pending = {key: digest for key, digest in wanted.items() if recorded.get(key) != str(digest)}
     add = [key for key in pending if key not in known]
     order = [*registered, *add]
-    return Plan(add, delete, list(_requests(order, pending, busy)))
+    return Plan(
+        add, delete, list(_requests(order, pending, busy)), len(present) - len(present & wanted.keys())
+    )
 
 
 def _requests(

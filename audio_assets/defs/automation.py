@@ -76,13 +76,14 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
         dynamic.append(folder_minute.build_add_request(decided.add))
     if decided.delete:
         dynamic.append(folder_minute.build_delete_request(decided.delete))
-    seen = f"{len(listing.partitions)} partitions in {len(listing.folders)} folders"
-    waiting = len(decided.requests) - len(runs)
-    context.log.info(f"{seen}; {len(runs)} runs asked for, {waiting} left for later")
-    skip = None if runs else f"{seen}; nothing to ask for now" + (f", {waiting} wait" if waiting else "")
+    said = [f"{len(listing.partitions)} partitions in {len(listing.folders)} folders looked at"]
+    if decided.open:
+        said.append(f"{decided.open} wait for their minute to close")
+    if waiting := len(decided.requests) - len(runs):
+        said.append(f"{waiting} runs wait for others to end")
     return dg.SensorResult(
         run_requests=runs,
-        skip_reason=skip,
+        skip_reason=None if runs else "; ".join([*said, "nothing to ask for now"]),
         dynamic_partitions_requests=dynamic,
         cursor=json.dumps({"after": last}) if last is not None else "",
     )
