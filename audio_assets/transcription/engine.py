@@ -1,9 +1,10 @@
 """Runs many files' walks side by side and answers their requests in batches."""
 
 import itertools
+import os
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,22 +12,30 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import whisper
-from whisper.audio import N_FRAMES, SAMPLE_RATE
+from torch import Tensor
+from whisper.audio import SAMPLE_RATE
 from whisper.tokenizer import get_tokenizer
 
+from audio_assets.transcription.batch import DecodeBatch
+from audio_assets.transcription.decoder import Decoder
+from audio_assets.transcription.encoder import Encoder
 from audio_assets.transcription.mel import log_mels
+from audio_assets.transcription.sampling import Sampler
 from audio_assets.transcription.transcriber import Stats
 from audio_assets.transcription.transcript import Transcript
-from audio_assets.transcription.windows import (
-    Decode,
-    Decoded,
-    DetectLanguage,
-    Request,
-    Walk,
-    walk,
-)
+from audio_assets.transcription.windows import Decode, Decoded, DetectLanguage, Request, Walk, Window, walk
 
 K = TypeVar("K")
+MOST_SLOTS = {"cpu": 64, "cuda": 256}
+ENCODED_AT_ONCE = 16
+# Room that is waited for before windows join the decode batch: each join costs a pass over their prompts.
+JOINED_AT_ONCE = 16
+# How much is under way at a time: files for each slot of the decode batch, and hours of audio, whose
+# spectrograms take 115 MB an hour (184 MB from large-v3 on).
+FILES_PER_SLOT = 2
+MOST_AUDIO_S = 4 * 3600.0
+# Audio that is held besides, while its spectrograms are computed; or one file, if that is longer.
+INTAKE_S = 600.0
 
 
 @dataclass(eq=False)
@@ -40,6 +49,7 @@ class _File:
     transcript: Transcript | None = None
 
     def answer(self, result: str | Decoded | None) -> None:
+        """Send the walk what it asked for; the first answer, which starts it, is None."""
         try:
             self.request = self.walk.send(result)
         except StopIteration as stop:
@@ -47,24 +57,39 @@ class _File:
 
 
 class Engine:
+    """A model with the batches that it works on.
+
+    Attributes:
+        batch_size: slots of the decode batch.
+    """
+
     def __init__(
         self,
         model: whisper.Whisper,
         *,
         language: str | None,
-        batch_size: int,
+        batch_size: int | None,
+        dtype: torch.dtype,
         stats: Stats,
     ) -> None:
-        self.model = model
-        self.device = model.device
+        self.device, self.dims = model.device, model.dims
         self.language = language if model.is_multilingual else language or "en"
-        self.batch_size = batch_size
-        self.stats = stats
         self.tokenizer = get_tokenizer(
-            model.is_multilingual, num_languages=model.num_languages
+            model.is_multilingual, num_languages=model.num_languages, language="en"
         )
+        self.stats = stats
+        self.encoder = Encoder(model.encoder, dtype)
+        self.decoder = Decoder(model.decoder, dtype, rows=MOST_SLOTS[self.device.type])
+        self.sampler = Sampler(model, self.tokenizer)
+        slot_bytes = self.decoder.slot_bytes(self.dims.n_audio_ctx)
+        self.batch_size = batch_size or default_slots(slot_bytes, self.device)
+        self.encoded_at_once = ENCODED_AT_ONCE
+        self._batch: DecodeBatch | None = None
+        self._under_way: list[_File] = []
+        self._waiting: deque[_File] = deque()
 
     @classmethod
+    @torch.inference_mode()
     def load(
         cls,
         name: str,
@@ -75,102 +100,159 @@ class Engine:
         precision: str,
         stats: Stats,
     ) -> "Engine":
+        """Settings as in `Transcriber.load`, checked and resolved."""
+        if device == "cpu":
+            # Numbers too small for a normal exponent make x86 processors many times slower.
+            torch.set_flush_denormal(True)
         model = whisper.load_model(name, device=device).eval()
-        return cls(model, language=language, batch_size=batch_size or 16, stats=stats)
+        dtype = getattr(torch, precision)
+        return cls(model, language=language, batch_size=batch_size, dtype=dtype, stats=stats)
 
-    @torch.inference_mode()
-    def transcribe(
-        self, audio: Iterable[tuple[K, np.ndarray]]
-    ) -> Iterator[tuple[K, Transcript | Exception]]:
+    def transcribe(self, audio: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, Transcript | Exception]]:
+        """As `Transcriber.transcribe`."""
+        # What an earlier call left behind when its caller stopped asking is dropped.
+        self._under_way, self._waiting = [], deque()
+        if self._batch is not None:
+            self._batch.rows.clear()
         source = iter(audio)
-        files: list[_File] = []
+        exhausted = False
         while True:
-            room = 4 * self.batch_size - len(files)
-            taken = list(itertools.islice(source, max(0, room)))
-            valid = []
-            for key, array in taken:
-                try:
-                    check(array)
-                except (TypeError, ValueError) as error:
-                    yield key, error
-                else:
-                    valid.append((key, array))
-            files += self._start(valid)
-            if files:
-                self._answer_some(files)
-            elif not taken:
+            while not exhausted and self._has_room():
+                taken = self._take(source)
+                exhausted = not taken
+                yield from self._start(taken)
+            if not self._under_way:
                 return
-            for file in [f for f in files if f.request is None]:
-                files.remove(file)
+            with torch.inference_mode():
+                self._work()
+            done = [f for f in self._under_way if f.request is None]
+            self._under_way = [f for f in self._under_way if f.request is not None]
+            for file in done:
                 self.stats.files += 1
                 self.stats.audio_s += file.audio_s
                 yield file.key, file.transcript
 
-    def _start(self, items: list[tuple[K, np.ndarray]]) -> list[_File]:
-        with self._timed("mel_s"):
-            mels = log_mels([a for _, a in items], self.model.dims.n_mels, self.device)
-        files = []
-        for (key, array), mel in zip(items, mels, strict=True):
-            file = _File(
-                key, len(array) / SAMPLE_RATE, walk(mel, self.tokenizer, self.language)
-            )
-            file.answer(None)
-            files.append(file)
-        return files
+    @property
+    def _handful(self) -> int:
+        return min(JOINED_AT_ONCE, self.batch_size)
 
-    def _answer_some(self, files: list[_File]) -> None:
-        """Answer one batch of requests that can be run together."""
-        groups: dict[Any, list[_File]] = defaultdict(list)
-        for file in files:
-            if isinstance(file.request, Decode):
-                r = file.request
-                groups[r.language, r.prompt, r.temperature].append(file)
-            elif isinstance(file.request, DetectLanguage):
-                groups[None].append(file)
-        if not groups:
-            return
-        group = max(groups.values(), key=len)[: self.batch_size]
-        self._encode(
-            [f.request.window for f in group if f.request.window.encoding is None]
-        )
-        features = torch.stack([f.request.window.encoding for f in group])
-        if isinstance(group[0].request, DetectLanguage):
-            with self._timed("language_s"):
-                _, probabilities = self.model.detect_language(features)
-            for file, p in zip(group, probabilities, strict=True):
-                file.answer(max(p, key=p.get))
-            return
-        request = group[0].request
-        with self._timed("decode_s"):
-            results = whisper.decode(
-                self.model,
-                features,
-                language=request.language,
-                prompt=list(request.prompt),
-                temperature=request.temperature,
-                fp16=False,
-            )
-        self.stats.fallbacks += len(group) * (request.temperature > 0)
-        for file, r in zip(group, results, strict=True):
-            self.stats.tokens += len(r.tokens)
-            file.answer(
-                Decoded(
-                    tuple(r.tokens),
-                    r.text,
-                    r.avg_logprob,
-                    r.no_speech_prob,
-                    r.temperature,
+    # --- files come in ------------------------------------------------------------------------------
+
+    def _has_room(self) -> bool:
+        """Whether to take in files: in handfuls, as spectrograms are cheaper together."""
+        files = FILES_PER_SLOT * self.batch_size - len(self._under_way)
+        audio_s = MOST_AUDIO_S - sum(f.audio_s for f in self._under_way)
+        return not self._under_way or (audio_s > 0 and files >= self._handful)
+
+    def _take(self, source: Iterator[tuple[K, np.ndarray]]) -> list[tuple[K, np.ndarray]]:
+        taken, audio_s = [], 0.0
+        for item in itertools.islice(source, FILES_PER_SLOT * self.batch_size - len(self._under_way)):
+            taken.append(item)
+            audio_s += np.size(item[1]) / SAMPLE_RATE
+            if audio_s > INTAKE_S:
+                break
+        return taken
+
+    def _start(self, taken: list[tuple[K, np.ndarray]]) -> Iterator[tuple[K, Exception]]:
+        """Start the walks of sound files; yields the faulty ones."""
+        sound = []
+        for key, array in taken:
+            try:
+                check(array)
+            except (TypeError, ValueError) as error:
+                yield key, error
+            else:
+                sound.append((key, array))
+        with torch.inference_mode(), self._timed("mel_s"):
+            mels = log_mels([a for _, a in sound], self.dims.n_mels, self.device)
+            for (key, array), mel in zip(sound, mels, strict=True):
+                file = _File(key, len(array) / SAMPLE_RATE, walk(mel, self.tokenizer, self.language))
+                file.answer(None)
+                self._under_way.append(file)
+                if file.request is not None:
+                    self._waiting.append(file)
+
+    # --- requests are answered ----------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Let waiting requests into the decode batch, and take a step of it.
+
+        Out of memory, the batch is cut in half, and the decodes that were in it start again.
+        """
+        try:
+            if self._batch is None:
+                self._batch = DecodeBatch(
+                    self.decoder, self.sampler, self.tokenizer, self.dims.n_audio_ctx, self.batch_size
                 )
-            )
+            self._detect_languages()
+            self._join()
+            if self._batch.rows:
+                with self._timed("decode_s"):
+                    finished = self._batch.step()
+                for file, result in finished:
+                    self._answer(file, result)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or self.batch_size == 1:
+                raise
+            self._batch = None
+            self.batch_size //= 2
+            self.stats.halvings += 1
+            self._waiting = deque(f for f in self._under_way if f.request is not None)
+        if self._batch is None and self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
-    def _encode(self, windows: list) -> None:
-        if not windows:
+    def _answer(self, file: _File, result: str | Decoded) -> None:
+        if isinstance(result, Decoded):
+            self.stats.tokens += len(result.tokens)
+            self.stats.fallbacks += result.temperature > 0
+        file.answer(result)
+        if file.request is not None:
+            # Files under way come first, so that long ones, whose windows follow one another, end early.
+            self._waiting.appendleft(file)
+
+    def _detect_languages(self) -> None:
+        """Answer all waiting requests for a language, as `whisper.decoding.detect_language` does."""
+        asking = [f for f in self._waiting if isinstance(f.request, DetectLanguage)]
+        if self._batch.room < min(self._handful, len(asking)):
             return
+        self._waiting = deque(f for f in self._waiting if not isinstance(f.request, DetectLanguage))
+        for some in chunks(asking, self._handful):
+            features = self._encode([f.request.window for f in some])
+            with self._timed("language_s"):
+                languages = self._batch.languages(features)
+            for file, language in zip(some, languages, strict=True):
+                self._answer(file, language)
+
+    def _join(self) -> None:
+        while True:
+            ready = [f for f in self._waiting if isinstance(f.request, Decode)][: self._handful]
+            if not ready or self._batch.room < len(ready):
+                return
+            features = self._encode([f.request.window for f in ready])
+            with self._timed("decode_s"):
+                self._batch.join([(f, f.request) for f in ready], features)
+            joined = set(ready)
+            self._waiting = deque(f for f in self._waiting if f not in joined)
+
+    def _encode(self, windows: Sequence[Window]) -> list[Tensor]:
+        """Features of each window, `dtype` [1500, n_state]; computed once for a window."""
+        missing = [w for w in windows if w.encoding is None]
+        self.stats.windows += len(missing)
         with self._timed("encode_s"):
-            encodings = self.model.encoder(torch.stack([w.mel for w in windows]))
-        self.stats.windows += len(windows)
-        for window, encoding in zip(windows, encodings, strict=True):
-            window.encoding = encoding
+            while missing:
+                some = missing[: self.encoded_at_once]
+                try:
+                    features = self.encoder([w.mel for w in some])
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error) or self.encoded_at_once == 1:
+                        raise
+                    self.encoded_at_once //= 2
+                    self.stats.halvings += 1
+                    continue
+                for window, encoding in zip(some, features, strict=True):
+                    window.encoding = encoding
+                del missing[: len(some)]
+        return [w.encoding for w in windows]
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -178,11 +260,12 @@ class Engine:
         try:
             yield
         finally:
-            setattr(
-                self.stats,
-                stage,
-                getattr(self.stats, stage) + time.perf_counter() - started,
-            )
+            setattr(self.stats, stage, getattr(self.stats, stage) + time.perf_counter() - started)
+
+
+def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def check(audio: np.ndarray) -> None:
@@ -190,11 +273,23 @@ def check(audio: np.ndarray) -> None:
     if not isinstance(audio, np.ndarray):
         raise TypeError(f"audio is a {type(audio).__name__}, not a NumPy array")
     if audio.ndim != 1 or audio.dtype != np.float32:
-        raise ValueError(
-            f"audio has shape {audio.shape} and type {audio.dtype}, not [samples] and float32"
-        )
+        raise ValueError(f"audio has shape {audio.shape} and type {audio.dtype}, not [samples] and float32")
     if not np.isfinite(audio).all():
         raise ValueError("audio holds NaN or infinite samples")
 
 
-assert N_FRAMES == 3000
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory has run out; PyTorch's allocator for CPUs says so only in its message."""
+    out = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return out or "can't allocate memory" in str(error)
+
+
+def default_slots(slot_bytes: int, device: torch.device) -> int:
+    """How many slots the decode batch gets: half of a GPU's free memory, a quarter of a CPU's, up to a limit."""
+    if device.type == "cuda":
+        memory = torch.cuda.mem_get_info(device)[0] // 2
+    elif hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") // 4
+    else:
+        memory = 2 << 30
+    return max(1, min(MOST_SLOTS[device.type], memory // slot_bytes))

@@ -37,9 +37,7 @@ def model_identity(
         "sha256": weights_digest(model),
         "language": language_code(language) or "detected",
         "temperatures": "0.0-1.0",
-        "precision": resolve_precision(
-            precision, resolve_device(device) if precision == "auto" else device
-        ),
+        "precision": resolve_precision(precision, resolve_device(device) if precision == "auto" else device),
         "openai-whisper": importlib.metadata.version("openai-whisper"),
         "engine": ENGINE_VERSION,
     }
@@ -60,9 +58,7 @@ def weights_digest(model: str) -> str:
         return whisper._MODELS[model].split("/")[-2][:12]
     if not os.path.isfile(model):
         names = ", ".join(whisper.available_models())
-        raise ValueError(
-            f"WHISPER_MODEL={model!r} is neither a file nor a model that Whisper knows: {names}"
-        )
+        raise ValueError(f"WHISPER_MODEL={model!r} is neither a file nor a model that Whisper knows: {names}")
     status = os.stat(model)
     return _file_digest(os.path.abspath(model), status.st_mtime_ns, status.st_size)[:12]
 
@@ -105,9 +101,7 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cuda(:\d+)?", device):
-        raise ValueError(
-            f"WHISPER_DEVICE={device!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, ..."
-        )
+        raise ValueError(f"WHISPER_DEVICE={device!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, ...")
     index = int(device.partition(":")[2] or 0)
     if index >= torch.cuda.device_count():
         found = torch.cuda.device_count()
@@ -126,11 +120,7 @@ def resolve_precision(precision: str, device: str) -> str:
     if precision == "auto":
         return "float32" if device == "cpu" else "float16"
     if precision not in PRECISIONS:
-        raise ValueError(
-            f"precision {precision!r} is not one of auto, {', '.join(PRECISIONS)}"
-        )
+        raise ValueError(f"precision {precision!r} is not one of auto, {', '.join(PRECISIONS)}")
     if precision == "float16" and device == "cpu":
-        raise ValueError(
-            "precision float16 is for CUDA devices; a CPU takes float32 or bfloat16"
-        )
+        raise ValueError("precision float16 is for CUDA devices; a CPU takes float32 or bfloat16")
     return precision

@@ -17,9 +17,7 @@ from whisper.audio import HOP_LENGTH, N_FFT, N_FRAMES, mel_filters
 # A batch of pieces holds about this many frames, which bounds what the Fourier transform needs (about
 # 4 KB a frame) however long a file is.
 FRAMES_AT_ONCE = 8 * N_FRAMES
-DYNAMIC_RANGE = (
-    8.0  # log10 units that are kept below the maximum, as in whisper/audio.py
-)
+DYNAMIC_RANGE = 8.0  # log10 units that are kept below the maximum, as in whisper/audio.py
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,7 @@ class LogMel:
         return F.pad(content, (0, N_FRAMES - content.shape[1]), value=self.silence)
 
 
-def log_mels(
-    clips: Sequence[np.ndarray], n_mels: int, device: torch.device
-) -> list[LogMel]:
+def log_mels(clips: Sequence[np.ndarray], n_mels: int, device: torch.device) -> list[LogMel]:
     """Spectrograms of clips of any lengths.
 
     Args:
@@ -81,10 +77,7 @@ def log_mels(
         log = mel.clamp(min=1e-10).log10()
         for values, piece in zip(log, group, strict=True):
             logs[piece.clip].append(values[:, : piece.frames])
-    return [
-        _scaled(torch.cat(parts, dim=1), len(clip))
-        for parts, clip in zip(logs, clips, strict=True)
-    ]
+    return [_scaled(torch.cat(parts, dim=1), len(clip)) for parts, clip in zip(logs, clips, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -112,9 +105,7 @@ def _groups(clips: Sequence[np.ndarray]) -> list[list[_Piece]]:
     pieces = []
     for i, clip in enumerate(clips):
         total = _touched_frames(len(clip))
-        pieces += [
-            _Piece(i, s, min(N_FRAMES, total - s)) for s in range(0, total, N_FRAMES)
-        ]
+        pieces += [_Piece(i, s, min(N_FRAMES, total - s)) for s in range(0, total, N_FRAMES)]
     # The sort is stable, so a clip's pieces stay in order: only its last one can be shorter.
     pieces.sort(key=lambda p: -p.frames)
     groups: list[list[_Piece]] = []

@@ -78,9 +78,7 @@ class Transcriber:
         Raises:
             ValueError: a setting is wrong; the message names its environment variable.
         """
-        identity = model_identity(
-            model, language=language, precision=precision, device=device
-        )
+        identity = model_identity(model, language=language, precision=precision, device=device)
         device = resolve_device(device)
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"WHISPER_BATCH_SIZE={batch_size} is not at least 1")
@@ -110,9 +108,7 @@ class Transcriber:
     def stats(self) -> Stats:
         return self._engine.stats
 
-    def transcribe(
-        self, audio: Iterable[tuple[K, np.ndarray]]
-    ) -> Iterator[tuple[K, Transcript | Exception]]:
+    def transcribe(self, audio: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, Transcript | Exception]]:
         """Transcribe files, each as soon as its turn comes, in any order, every one exactly once.
 
         Args:

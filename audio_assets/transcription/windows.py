@@ -93,10 +93,7 @@ def walk(mel: LogMel, tokenizer: Tokenizer, language: str | None) -> Walk:
         result = yield from _decode_with_fallback(
             Window(mel.window(seek)), language, tuple(tokens[prompt_start:])
         )
-        silent = (
-            result.no_speech_prob > NO_SPEECH_THRESHOLD
-            and not result.avg_logprob > LOGPROB_THRESHOLD
-        )
+        silent = result.no_speech_prob > NO_SPEECH_THRESHOLD and not result.avg_logprob > LOGPROB_THRESHOLD
         if silent:
             figures.add(result, size, skipped=True)
             seek += size
@@ -142,9 +139,7 @@ class Piece:
     tokens: tuple[int, ...]
 
 
-def split(
-    tokens: tuple[int, ...], size: int, tokenizer: Tokenizer
-) -> tuple[list[Piece], int]:
+def split(tokens: tuple[int, ...], size: int, tokenizer: Tokenizer) -> tuple[list[Piece], int]:
     """Cut a window's tokens into segments, and say how many frames to move on.
 
     A pair of timestamps side by side ends one segment and starts the next. Tokens after the last pair are an
@@ -170,9 +165,7 @@ def split(
     pieces = []
     for begin, end in zip([0, *cuts], cuts, strict=False):
         part = tokens[begin:end]
-        start_s, end_s = (
-            (t - zero) * SECONDS_PER_TIMESTAMP for t in (part[0], part[-1])
-        )
+        start_s, end_s = ((t - zero) * SECONDS_PER_TIMESTAMP for t in (part[0], part[-1]))
         pieces.append(Piece(start_s, end_s, part))
     if ends_with_single:
         return pieces, size
@@ -188,23 +181,15 @@ class _Figures:
     def add(self, result: Decoded, frames: int, *, skipped: bool) -> None:
         self.windows.append((result, frames, skipped))
 
-    def transcript(
-        self, text: str, language: str, segments: tuple[Segment, ...]
-    ) -> Transcript:
-        results = [r for r, _, skipped in self.windows if not skipped] or [
-            r for r, _, _ in self.windows
-        ]
+    def transcript(self, text: str, language: str, segments: tuple[Segment, ...]) -> Transcript:
+        results = [r for r, _, skipped in self.windows if not skipped] or [r for r, _, _ in self.windows]
         return Transcript(
             text=text,
             language=language,
             # A window's avg_logprob is its sum over n + 1: end-of-text counts too.
             avg_logprob=_mean([(r.avg_logprob, len(r.tokens) + 1) for r in results]),
-            no_speech_prob=_mean(
-                [(r.no_speech_prob, frames) for r, frames, _ in self.windows]
-            ),
-            compression_ratio=max(
-                (r.compression_ratio for r in results), default=math.nan
-            ),
+            no_speech_prob=_mean([(r.no_speech_prob, frames) for r, frames, _ in self.windows]),
+            compression_ratio=max((r.compression_ratio for r in results), default=math.nan),
             temperature=max((r.temperature for r in results), default=math.nan),
             segments=segments,
         )

@@ -1,0 +1,163 @@
+"""Whisper's text decoder (Radford et al. 2022, section 2.2) over caches that are laid out once.
+
+A *slot* holds what one row of the batch has cached: its cross-attention keys and values, computed once for a
+window, and its self-attention keys and values so far. Active rows lie in slots 0 to n - 1 without a gap, so a
+step reads contiguous memory; rows may be at different positions.
+"""
+
+import torch
+from torch import Tensor
+from whisper.model import ResidualAttentionBlock, TextDecoder
+
+from audio_assets.transcription.layers import MLP, LayerNorm, Linear, attend_to_cache, fused_projection
+
+
+class Caches:
+    """Keys and values of all slots.
+
+    Attributes:
+        self_k, self_v: `dtype` [layers, slots, heads, n_text_ctx, head_dim].
+        cross_k, cross_v: `dtype` [layers, slots, heads, 1500, head_dim].
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        slots: int,
+        heads: int,
+        text: int,
+        audio: int,
+        width: int,
+        dtype: torch.dtype,
+        device,
+    ) -> None:
+        own, cross = (layers, slots, heads, text, width), (layers, slots, heads, audio, width)
+        # Zeroed: a masked position has weight 0, and 0 times whatever memory holds could be NaN.
+        self.self_k, self.self_v = (torch.zeros(own, dtype=dtype, device=device) for _ in range(2))
+        self.cross_k, self.cross_v = (torch.zeros(cross, dtype=dtype, device=device) for _ in range(2))
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy a slot with `length` cached tokens over another one."""
+        for cache in (self.self_k, self.self_v):
+            cache[:, target, :, :length] = cache[:, source, :, :length]
+        for cache in (self.cross_k, self.cross_v):
+            cache[:, target] = cache[:, source]
+
+
+class Decoder:
+    """Tokens and caches to logits; the arithmetic of `whisper.model.TextDecoder`."""
+
+    def __init__(self, stock: TextDecoder, dtype: torch.dtype, rows: int) -> None:
+        self.dtype = dtype
+        self.embedding = stock.token_embedding.weight.detach().float()
+        self.positions = stock.positional_embedding.detach().float()
+        self.blocks = [DecoderBlock(block, dtype, rows) for block in stock.blocks]
+        self.heads = stock.blocks[0].attn.n_head
+        self.norm = LayerNorm(stock.ln, dtype)
+        self.vocabulary = Linear(stock.token_embedding.weight, None, dtype, rows)
+
+    @property
+    def head_dim(self) -> int:
+        return self.embedding.shape[1] // self.heads
+
+    def new_caches(self, slots: int, audio_ctx: int) -> Caches:
+        return Caches(
+            **{"layers": len(self.blocks), "slots": slots, "heads": self.heads, "text": len(self.positions)},
+            **{
+                "audio": audio_ctx,
+                "width": self.head_dim,
+                "dtype": self.dtype,
+                "device": self.embedding.device,
+            },
+        )
+
+    def slot_bytes(self, audio_ctx: int) -> int:
+        """Memory that one slot of the caches takes."""
+        item = torch.empty(0, dtype=self.dtype).element_size()
+        return 2 * len(self.blocks) * self.embedding.shape[1] * (len(self.positions) + audio_ctx) * item
+
+    def listen(self, caches: Caches, slot: int, features: Tensor) -> None:
+        """Compute the cross-attention keys and values of one window; features: `dtype` [1500, n_state]."""
+        for layer, block in enumerate(self.blocks):
+            # [1500, 2, heads, head_dim] -> 2 x [heads, 1500, head_dim]
+            k, v = block.cross_kv(features).view(len(features), 2, self.heads, -1).permute(1, 2, 0, 3)
+            caches.cross_k[layer, slot].copy_(k)
+            caches.cross_v[layer, slot].copy_(v)
+
+    def prefill(self, caches: Caches, first: int, tokens: Tensor) -> Tensor:
+        """Read the initial tokens of the rows in slots first to first + rows - 1.
+
+        Args:
+            tokens: int64 [rows, length], filled up at the end; what fills up is masked from what precedes it,
+                and its cache entries are overwritten before they are read.
+
+        Returns:
+            Hidden states, float32 [rows, length, n_state].
+        """
+        rows, length = tokens.shape
+        slots = slice(first, first + rows)
+        x = self.embedding[tokens] + self.positions[:length]
+        future = torch.full((length, length), -torch.inf, dtype=self.dtype, device=x.device).triu(1)
+        for layer, block in enumerate(self.blocks):
+            q, k, v = block.self_qkv(x)
+            caches.self_k[layer, slots, :, :length] = k
+            caches.self_v[layer, slots, :, :length] = v
+            x += block.out(attend_to_cache(q, k, v, future[None, None]))
+            block.rest(x, caches.cross_k[layer, slots], caches.cross_v[layer, slots])
+        return x
+
+    def step(self, caches: Caches, tokens: Tensor, positions: Tensor, longest: int) -> Tensor:
+        """Read one more token of each row in slots 0 to rows - 1.
+
+        Args:
+            tokens, positions: int64 [rows].
+            longest: an upper bound of all positions + 1.
+
+        Returns:
+            Hidden states, float32 [rows, n_state].
+        """
+        rows = len(tokens)
+        every = torch.arange(rows, device=tokens.device)
+        x = (self.embedding[tokens] + self.positions[positions])[:, None]
+        seen = torch.arange(longest, device=tokens.device) <= positions[:, None]
+        mask = torch.zeros(seen.shape, dtype=self.dtype, device=x.device).masked_fill(~seen, -torch.inf)
+        mask = mask[:, None, None]
+        for layer, block in enumerate(self.blocks):
+            q, k, v = block.self_qkv(x)
+            own_k, own_v = caches.self_k[layer, :rows], caches.self_v[layer, :rows]
+            own_k[every, :, positions] = k[:, :, 0]
+            own_v[every, :, positions] = v[:, :, 0]
+            x += block.out(attend_to_cache(q, own_k[:, :, :longest], own_v[:, :, :longest], mask))
+            block.rest(x, caches.cross_k[layer, :rows], caches.cross_v[layer, :rows])
+        return x[:, 0]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states, float32 [rows, n_state] -> `dtype` [rows, n_vocab]."""
+        return self.vocabulary(self.norm(hidden))
+
+
+class DecoderBlock:
+    """Self-attention, cross-attention and MLP, each added to the residual sum in place."""
+
+    def __init__(self, stock: ResidualAttentionBlock, dtype: torch.dtype, rows: int) -> None:
+        self.heads = stock.attn.n_head
+        self.norm = LayerNorm(stock.attn_ln, dtype)
+        self.qkv = fused_projection(stock.attn, "qkv", dtype, rows)
+        self.out = Linear(stock.attn.out.weight, stock.attn.out.bias, dtype, rows)
+        self.cross_norm = LayerNorm(stock.cross_attn_ln, dtype)
+        self.cross_q = fused_projection(stock.cross_attn, "q", dtype, rows)
+        self.cross_kv = fused_projection(stock.cross_attn, "kv", dtype, 1500)
+        self.cross_out = Linear(stock.cross_attn.out.weight, stock.cross_attn.out.bias, dtype, rows)
+        self.mlp = MLP(stock, dtype, rows)
+
+    def self_qkv(self, x: Tensor) -> Tensor:
+        """float32 [rows, length, n_state] -> `dtype` 3 x [rows, heads, length, head_dim]."""
+        rows, length, _ = x.shape
+        return self.qkv(self.norm(x)).view(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+
+    def rest(self, x: Tensor, k: Tensor, v: Tensor) -> None:
+        """What follows self-attention; x: float32 [rows, length, n_state], changed in place."""
+        rows, length, _ = x.shape
+        q = self.cross_q(self.cross_norm(x)).view(rows, length, self.heads, -1).transpose(1, 2)
+        x += self.cross_out(attend_to_cache(q, k, v))
+        x += self.mlp(x)

@@ -1,0 +1,106 @@
+"""Whisper's audio encoder (Radford et al. 2022, section 2.2), from the weights of a stock model."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from whisper.model import AudioEncoder, ResidualAttentionBlock
+
+from audio_assets.transcription.layers import MLP, LayerNorm, Linear, attend_to_all, fused_projection
+
+ROWS = 1500  # What a window has; weights are laid out for it.
+
+
+class Encoder:
+    """Log-mel windows to audio features; the arithmetic of `whisper.model.AudioEncoder`."""
+
+    def __init__(self, stock: AudioEncoder, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.conv1 = Convolution(stock.conv1.weight, stock.conv1.bias, dtype, stride=1)
+        self.conv2 = Convolution(stock.conv2.weight, stock.conv2.bias, dtype, stride=2)
+        self.positions = stock.positional_embedding.float()
+        self.blocks = [EncoderBlock(block, dtype) for block in stock.blocks]
+        self.norm = LayerNorm(stock.ln_post, dtype)
+
+        self.pool = _one_thread_each() if self.positions.device.type == "cpu" else None
+
+    def __call__(self, mels: Sequence[Tensor]) -> Sequence[Tensor]:
+        """float32 [n_mels, 3000] each -> `dtype` [1500, n_state] each.
+
+        On a CPU each thread takes a window of its own: its activations fit the core's cache, and no thread
+        waits for another after every operation, which costs dearly when other programs want the cores too.
+        """
+        if self.pool is None:
+            return self.encode(torch.stack(list(mels)))
+        return list(self.pool.map(self._encode_one, mels))
+
+    def encode(self, mel: Tensor) -> Tensor:
+        """float32 [batch, n_mels, 3000] -> `dtype` [batch, 1500, n_state]."""
+        x = mel.transpose(1, 2).to(self.dtype)
+        x = self.conv2(self.conv1(x)) + self.positions
+        for block in self.blocks:
+            block(x)
+        return self.norm(x)
+
+    def _encode_one(self, mel: Tensor) -> Tensor:
+        # Inference mode is a property of the thread.
+        with torch.inference_mode():
+            return self.encode(mel[None])[0]
+
+
+def _one_thread_each() -> ThreadPoolExecutor:
+    """As many workers as PyTorch has threads, each of which runs PyTorch's operations alone."""
+    threads = torch.get_num_threads()
+    ready = threading.Barrier(threads + 1)
+
+    def start() -> None:
+        torch.set_num_threads(1)
+        ready.wait()
+
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="encoder")
+    for _ in range(threads):
+        pool.submit(start)
+    ready.wait()
+    # set_num_threads acts on its thread, but also sets what threads that start later begin with.
+    torch.set_num_threads(threads)
+    return pool
+
+
+class Convolution:
+    """A convolution of width 3 over time with padding 1, then GELU: [batch, time, n_in] -> [batch, time / stride, n_out].
+
+    Written as a product with each step's three neighbours side by side.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype, stride: int) -> None:
+        self.stride = stride
+        self.linear = Linear(weight.permute(0, 2, 1).flatten(1), bias, dtype, ROWS)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = F.pad(x, (0, 0, 1, 1))
+        batch, _, width = x.shape
+        steps = (x.shape[1] - 3) // self.stride + 1
+        neighbours = x.as_strided((batch, steps, 3 * width), (x.stride(0), self.stride * width, 1))
+        return self.linear(neighbours.contiguous(), gelu=True)
+
+
+class EncoderBlock:
+    """Self-attention and MLP, each added to the residual sum in place."""
+
+    def __init__(self, stock: ResidualAttentionBlock, dtype: torch.dtype) -> None:
+        self.heads = stock.attn.n_head
+        self.norm = LayerNorm(stock.attn_ln, dtype)
+        self.qkv = fused_projection(stock.attn, "qkv", dtype, ROWS)
+        self.out = Linear(stock.attn.out.weight, stock.attn.out.bias, dtype, ROWS)
+        self.mlp = MLP(stock, dtype, ROWS)
+
+    def __call__(self, x: Tensor) -> None:
+        """x: float32 [batch, time, n_state], changed in place."""
+        batch, time, _ = x.shape
+        # [batch, time, 3, heads, head_dim] -> 3 x [batch, heads, time, head_dim]
+        q, k, v = self.qkv(self.norm(x)).view(batch, time, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        x += self.out(attend_to_all(q, k, v))
+        x += self.mlp(x)

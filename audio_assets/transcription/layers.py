@@ -1,0 +1,133 @@
+"""The few operations that Whisper's Transformer is made of, each in the form that its device runs fastest.
+
+On a CPU, matrix products go through oneDNN with weights laid out for it beforehand (the operators that
+torch.compile uses when it freezes a model): PyTorch's own path takes MKL for float32, which leaves half of
+an AMD processor idle, and lays bfloat16 weights out anew at every call. On a CUDA device, PyTorch's own
+operators are the fast ones.
+
+Numbers that accumulate (residual sums, layer norms, logits) stay float32 at every precision; `dtype` is that
+of the factors of matrix products.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Scores of this many queries against all 1,500 keys stay in a core's cache until they are used.
+QUERIES_AT_ONCE = 500
+
+
+def has_onednn(device: torch.device) -> bool:
+    return (
+        device.type == "cpu"
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+class Linear:
+    """x [..., n_in] of `dtype` -> x @ weight.T + bias, [..., n_out] of `dtype`."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, rows: int) -> None:
+        """weight: [n_out, n_in]; bias: [n_out]; rows: about how many rows of x to lay the weight out for."""
+        self.weight = weight.detach().to(dtype).contiguous()
+        self.bias = None if bias is None else bias.detach().to(dtype)
+        self.packed = has_onednn(weight.device)
+        if self.packed:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
+
+    def __call__(self, x: Tensor, *, gelu: bool = False) -> Tensor:
+        if self.packed:
+            activation = ("gelu", [], "none") if gelu else ("none", [], "")
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, *activation)
+        x = F.linear(x, self.weight, self.bias)
+        return F.gelu(x) if gelu else x
+
+
+class LayerNorm:
+    """float32 [..., n_state] -> `dtype` [..., n_state]."""
+
+    def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype) -> None:
+        self.weight, self.bias = norm.weight.detach().float(), norm.bias.detach().float()
+        self.eps = norm.eps
+        self.dtype = dtype
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps).to(self.dtype)
+
+
+class MLP:
+    """float32 [..., n_state] -> `dtype` [..., n_state]: layer norm, four times as wide, GELU, back."""
+
+    def __init__(self, block: nn.Module, dtype: torch.dtype, rows: int) -> None:
+        self.norm = LayerNorm(block.mlp_ln, dtype)
+        self.wide, self.back = (Linear(m.weight, m.bias, dtype, rows) for m in (block.mlp[0], block.mlp[2]))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.back(self.wide(self.norm(x), gelu=True))
+
+
+def fused_projection(attention: nn.Module, names: str, dtype: torch.dtype, rows: int) -> Linear:
+    """One product in place of several; `names` are q, k and v in the order of the output's columns.
+
+    The queries' columns are scaled by head_dim ** -0.5 beforehand, so that attention need not scale scores.
+    """
+    modules = {"q": attention.query, "k": attention.key, "v": attention.value}
+    scale = (attention.query.weight.shape[0] // attention.n_head) ** -0.5
+    weights, biases = [], []
+    for name in names:
+        weight, bias = modules[name].weight.detach().float(), modules[name].bias
+        # Whisper's keys have no bias.
+        bias = torch.zeros(len(weight), device=weight.device) if bias is None else bias.detach().float()
+        factor = scale if name == "q" else 1.0
+        weights.append(weight * factor)
+        biases.append(bias * factor)
+    return Linear(torch.cat(weights), torch.cat(biases), dtype, rows)
+
+
+def attend_to_all(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of many queries without a mask; queries come scaled.
+
+    Args:
+        q, k, v: [batch, heads, time, head_dim], of one type.
+
+    Returns:
+        [batch, time, heads * head_dim], contiguous.
+    """
+    if not has_onednn(q.device):
+        return F.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2).flatten(2)
+    # A head's keys serve as the weight of a linear layer, its values likewise: oneDNN's products are twice
+    # as fast as those inside PyTorch's attention on processors without AMX.
+    product = torch.ops.mkldnn._linear_pointwise
+    batch, heads, time, head_dim = q.shape
+    out = q.new_empty(batch, time, heads, head_dim)
+    for i in range(batch):
+        for h in range(heads):
+            keys, values = k[i, h].contiguous(), v[i, h].t().contiguous()
+            for start in range(0, time, QUERIES_AT_ONCE):
+                some = slice(start, start + QUERIES_AT_ONCE)
+                weights = product(q[i, h, some], keys, None, "none", [], "").softmax(-1)
+                out[i, some, h] = product(weights, values, None, "none", [], "")
+    return out.flatten(2)
+
+
+def attend_to_cache(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention of a few queries to long caches; queries come scaled.
+
+    Args:
+        q: [batch, heads, queries, head_dim].
+        k, v: [batch, heads, keys, head_dim], of the same type as q.
+        mask: what is added to the scores, [batch or 1, 1, queries, keys] of the same type; None for nothing.
+
+    Returns:
+        [batch, queries, heads * head_dim].
+    """
+    if q.device.type == "cpu":
+        # With one query the product is bound by the memory's bandwidth, which PyTorch's attention for CPUs
+        # does not reach.
+        scores = q @ k.transpose(-1, -2)
+        weights = (scores if mask is None else scores + mask).softmax(-1)
+        attended = weights @ v
+    else:
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+    return attended.transpose(1, 2).flatten(2)
