@@ -1,50 +1,242 @@
-"""`Transcriber` gives the answers of `whisper.transcribe`, whatever shares its batches."""
+"""`Transcriber` gives the answers of `whisper.transcribe`, whatever shares its batches.
 
+The models are real Whispers of width 64 with random weights, shaped so that they end sentences, place
+timestamps, fall below thresholds or hear nobody. At temperatures above 0 both sides are given the same random
+numbers, so that even sampled text must be equal.
+"""
+
+import dataclasses
 import math
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
 import torch
 import whisper
+import whisper.decoding
 from whisper.model import ModelDimensions, Whisper
 
-from audio_assets.transcription import Transcriber, model_identity
+import audio_assets.transcription.batch
+from audio_assets.transcription import Transcriber, Transcript, model_identity, windows
+from audio_assets.transcription.decoder import Decoder
+from audio_assets.transcription.encoder import Encoder
+from audio_assets.transcription.sampling import draw
 
 DIMS = ModelDimensions(
     n_mels=80,
     n_audio_ctx=1500,
     n_audio_state=64,
-    n_audio_head=1,
+    n_audio_head=2,
     n_audio_layer=1,
     n_vocab=51865,
-    n_text_ctx=448,
+    n_text_ctx=64,
     n_text_state=64,
-    n_text_head=1,
+    n_text_head=2,
     n_text_layer=2,
 )
+EOT, NO_SPEECH, TIMESTAMPS = 50257, 50362, slice(50364, None)
+# Seed, and how much sharper than random the words are and how much likelier than others some tokens.
+MODELS = {
+    "hesitant": {"seed": 0, "sharpness": 2, EOT: 8},
+    "terse": {"seed": 2, "sharpness": 4, EOT: 14},
+    "sure": {"seed": 3, "sharpness": 8, EOT: 20},
+    "deaf": {"seed": 0, "sharpness": 2, EOT: 8, NO_SPEECH: 40},
+}
+
+
+def random_whisper(seed: int, sharpness: float, **likelier: float) -> Whisper:
+    generator = torch.Generator().manual_seed(seed)
+    model = Whisper(DIMS)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+            if name.endswith("cross_attn.query.weight"):
+                parameter.mul_(4)
+        tokens = model.decoder.token_embedding.weight.mul_(sharpness)
+        # The last layer norm adds this to every hidden state; only the chosen tokens answer to it.
+        always = torch.randn(DIMS.n_text_state, generator=generator)
+        model.decoder.ln.bias.copy_(always)
+        answer = always / always.norm() ** 2
+        tokens -= (tokens @ always)[:, None] * answer
+        tokens[TIMESTAMPS] += 5 * answer
+        for token, gain in likelier.items():
+            tokens[int(token)] += gain * answer
+    return model.eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Models this small spend their time waiting for threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory) -> str:
-    """A multilingual Whisper of width 64 with random weights, sharp enough that most decodes pass thresholds."""
-    torch.manual_seed(0)
-    model = Whisper(DIMS)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.15)
-    path = tmp_path_factory.mktemp("model") / "random.pt"
-    torch.save({"dims": DIMS.__dict__, "model_state_dict": model.state_dict()}, path)
-    return str(path)
+def checkpoints(tmp_path_factory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("models")
+    paths = {}
+    for name, settings in MODELS.items():
+        model = random_whisper(**{str(k): v for k, v in settings.items()})
+        paths[name] = str(folder / f"{name}.pt")
+        torch.save({"dims": dataclasses.asdict(DIMS), "model_state_dict": model.state_dict()}, paths[name])
+    return paths
+
+
+@pytest.fixture
+def checkpoint(checkpoints) -> str:
+    return checkpoints["terse"]
+
+
+@pytest.fixture
+def same_randomness(monkeypatch):
+    """Both sides draw their n-th token of a decode with the same number."""
+    numbers = np.random.default_rng(5).random(DIMS.n_text_ctx)
+    taken = 0
+
+    class Categorical:
+        def __init__(self, logits: torch.Tensor) -> None:
+            self.logits = logits
+
+        def sample(self) -> torch.Tensor:
+            nonlocal taken
+            taken += 1
+            return draw(self.logits, torch.full((len(self.logits),), numbers[taken - 1], dtype=torch.float64))
+
+    def restart(_: object) -> None:
+        nonlocal taken
+        taken = 0
+
+    monkeypatch.setattr(whisper.decoding, "Categorical", Categorical)
+    monkeypatch.setattr(whisper.decoding.GreedyDecoder, "reset", restart)
+    monkeypatch.setattr(audio_assets.transcription.batch, "draws", lambda request, count: numbers[:count])
 
 
 def noise(seconds: float, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return rng.normal(0, 0.1, int(seconds * 16_000)).astype(np.float32)
+    samples = int(seconds * 16_000)
+    hum = np.sin(np.arange(samples) * rng.uniform(0.001, 0.3))
+    return (rng.normal(0, 10 ** rng.uniform(-3, -0.5), samples) * hum).astype(np.float32)
+
+
+def assert_same(ours: Transcript, theirs: dict) -> None:
+    """The text, the segments and, where the file has one window, the figures."""
+    assert ours.language == theirs["language"]
+    assert ours.text == theirs["text"]
+    spoken = [s for s in theirs["segments"] if s["text"]]
+    assert [(s.start_s, s.end_s, s.text) for s in ours.segments] == [
+        (s["start"], s["end"], s["text"]) for s in spoken
+    ]
+    if len({s["seek"] for s in theirs["segments"]}) == 1:
+        for name in ("avg_logprob", "no_speech_prob", "compression_ratio", "temperature"):
+            assert getattr(ours, name) == pytest.approx(theirs["segments"][0][name], abs=1e-3), name
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("language", ["en", None])
+def test_answers_are_those_of_transcribe(checkpoints, same_randomness, name, language):
+    lengths = (0.05, 0.2, 3, 8, 29.99, 30.01, 75) if language else (0.05, 4, 31)
+    clips = [noise(s, i) for i, s in enumerate(lengths)]
+    stock = whisper.load_model(checkpoints[name], device="cpu")
+    theirs = [stock.transcribe(c, language=language, fp16=False) for c in clips]
+    # A batch of three among more files: rows leave and join at different times.
+    transcriber = Transcriber.load(checkpoints[name], language=language, device="cpu", batch_size=3)
+    ours = dict(transcriber.transcribe(enumerate(clips)))
+    assert len(ours) == len(clips)
+    for i, answer in enumerate(theirs):
+        assert_same(ours[i], answer)
+
+
+def test_only_rows_that_fail_a_threshold_are_decoded_again(checkpoint, monkeypatch):
+    transcriber = Transcriber.load(checkpoint, language="en", device="cpu")
+    clips = [noise(2, i) for i in range(6)]
+    greedy = dict(transcriber.transcribe(enumerate(clips)))
+    assert transcriber.stats.fallbacks == 0
+    threshold = sorted(t.avg_logprob for t in greedy.values())[2]
+    monkeypatch.setattr(windows, "LOGPROB_THRESHOLD", threshold)
+    answers = dict(transcriber.transcribe(enumerate(clips)))
+    failing = {i for i, t in greedy.items() if t.avg_logprob < threshold}
+    assert len(failing) == 2
+    assert {i for i, t in answers.items() if t.temperature > 0} == failing
+    assert {i: answers[i] for i in greedy.keys() - failing} == {i: greedy[i] for i in greedy.keys() - failing}
+    assert transcriber.stats.fallbacks <= 5 * len(failing)
+
+
+def test_sampled_text_is_the_same_in_every_run(checkpoints):
+    clips = [noise(2, i) for i in range(4)]
+    transcriber = Transcriber.load(checkpoints["hesitant"], language="en", device="cpu", batch_size=4)
+    first, second = (dict(transcriber.transcribe(enumerate(c))) for c in (clips, clips))
+    assert any(t.temperature > 0 for t in first.values())
+    assert {k: t.text for k, t in first.items()} == {k: t.text for k, t in second.items()}
+    ((_, alone),) = transcriber.transcribe([(2, clips[2])])
+    assert alone.text == first[2].text
+
+
+def test_audio_is_pulled_as_needed_and_not_kept(checkpoint):
+    transcriber = Transcriber.load(checkpoint, language="en", device="cpu", batch_size=2)
+    pulled, clips = 0, []
+
+    def source():
+        nonlocal pulled
+        for i in range(40):
+            pulled += 1
+            clip = noise(0.1, i)
+            clips.append(weakref.ref(clip))
+            yield i, clip
+            del clip
+
+    most = 0
+    for done, _ in enumerate(transcriber.transcribe(source()), 1):
+        most = max(most, pulled - done)
+        assert sum(clip() is not None for clip in clips) <= 1
+    assert done == pulled == 40
+    assert most <= 8
+
+
+@pytest.mark.parametrize("where", [(Decoder, "step"), (Decoder, "prefill"), (Encoder, "encode")])
+def test_a_batch_that_runs_out_of_memory_is_halved(checkpoint, monkeypatch, where):
+    clips = [noise(1, i) for i in range(9)]
+    transcriber = Transcriber.load(checkpoint, language="en", device="cpu", batch_size=8)
+    wanted = {k: t.text for k, t in transcriber.transcribe(enumerate(clips))}
+    owner, name = where
+    method = getattr(owner, name)
+    shortages = 2
+
+    def short_of_memory(*args, **kwargs):
+        nonlocal shortages
+        if shortages:
+            shortages -= 1
+            raise torch.OutOfMemoryError("out of memory")
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, short_of_memory)
+    assert {k: t.text for k, t in transcriber.transcribe(enumerate(clips))} == wanted
+    assert transcriber.stats.halvings >= 1
+    if owner is Decoder:
+        assert transcriber.batch_size == 2
+
+
+def test_half_precision_gives_about_the_same_figures(checkpoint):
+    clips = [noise(2, i) for i in range(3)]
+    exact, half = (
+        dict(
+            Transcriber.load(checkpoint, language="en", device="cpu", precision=p).transcribe(
+                enumerate(clips)
+            )
+        )
+        for p in ("float32", "bfloat16")
+    )
+    for i in range(len(clips)):
+        assert half[i].avg_logprob == pytest.approx(exact[i].avg_logprob, abs=0.3)
 
 
 def test_importing_the_package_loads_neither_torch_nor_whisper():
-    code = "import sys, audio_assets.transcription; sys.exit('torch' in sys.modules or 'whisper' in sys.modules)"
+    code = (
+        "import sys, audio_assets.transcription; sys.exit('torch' in sys.modules or 'whisper' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -60,34 +252,28 @@ def test_a_broken_file_is_its_own_exception_and_kills_no_other(checkpoint):
     out = list(transcriber.transcribe(items))
     answers = dict(out)
     assert len(out) == len(answers) == 4
-    assert isinstance(answers["nan"], ValueError) and "NaN" in str(answers["nan"])
+    assert isinstance(answers["nan"], ValueError)
+    assert "NaN" in str(answers["nan"])
     assert isinstance(answers["list"], TypeError)
     assert isinstance(answers["stereo"], ValueError)
     assert answers["good"].language == "en"
 
 
 def test_a_file_of_less_than_a_frame_is_empty(checkpoint):
-    ((_, transcript),) = Transcriber.load(
-        checkpoint, language="en", device="cpu"
-    ).transcribe([(0, noise(0.005, 0))])
-    assert transcript.text == "" and transcript.segments == ()
+    ((_, transcript),) = Transcriber.load(checkpoint, language="en", device="cpu").transcribe(
+        [(0, noise(0.005, 0))]
+    )
+    assert transcript.text == ""
+    assert transcript.segments == ()
     assert math.isnan(transcript.avg_logprob)
 
 
 def test_the_identity_of_a_model_is_known_before_it_is_loaded(checkpoint):
-    transcriber = Transcriber.load(
-        checkpoint, language="English", device="cpu", batch_size=3
-    )
-    assert transcriber.identity == model_identity(
-        checkpoint, language="en", device="cpu"
-    )
-    assert (
-        "random.pt" in transcriber.identity
-        and whisper.__version__ in transcriber.identity
-    )
-    assert transcriber.identity != model_identity(
-        checkpoint, language=None, device="cpu"
-    )
+    transcriber = Transcriber.load(checkpoint, language="English", device="cpu", batch_size=3)
+    assert transcriber.identity == model_identity(checkpoint, language="en", device="cpu")
+    assert "terse.pt" in transcriber.identity
+    assert whisper.__version__ in transcriber.identity
+    assert transcriber.identity != model_identity(checkpoint, language=None, device="cpu")
     assert "sha256=65147644a518" in model_identity("tiny", device="cpu")
 
 

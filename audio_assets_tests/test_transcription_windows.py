@@ -15,9 +15,7 @@ TOKENIZER = get_tokenizer(multilingual=True)
 ZERO = TOKENIZER.timestamp_begin
 
 
-@pytest.mark.parametrize(
-    "samples", [0, 1, 159, 160, 200, 201, 800, 16_000, 480_000, 480_001, 1_040_003]
-)
+@pytest.mark.parametrize("samples", [0, 1, 159, 160, 200, 201, 800, 16_000, 480_000, 480_001, 1_040_003])
 def test_spectrograms_are_those_of_transcribe(samples):
     rng = np.random.default_rng(samples)
     audio = rng.normal(0, 0.1, samples).astype(np.float32)
@@ -26,9 +24,7 @@ def test_spectrograms_are_those_of_transcribe(samples):
     theirs = log_mel_spectrogram(audio, 80, padding=N_SAMPLES)
     frames = theirs.shape[1] - 3000
     assert mel.content_frames == frames
-    torch.testing.assert_close(
-        mel.language_window(), pad_or_trim(theirs, 3000), atol=2e-6, rtol=0
-    )
+    torch.testing.assert_close(mel.language_window(), pad_or_trim(theirs, 3000), atol=2e-6, rtol=0)
     for start in range(0, frames, 1700):
         window = pad_or_trim(theirs[:, start : min(start + 3000, frames)], 3000)
         torch.testing.assert_close(mel.window(start), window, atol=2e-6, rtol=0)
@@ -36,9 +32,7 @@ def test_spectrograms_are_those_of_transcribe(samples):
 
 def test_a_loud_clip_does_not_change_the_spectrogram_of_a_quiet_one():
     rng = np.random.default_rng(0)
-    quiet, loud = (
-        rng.normal(0, level, 20_000).astype(np.float32) for level in (1e-5, 1.0)
-    )
+    quiet, loud = (rng.normal(0, level, 20_000).astype(np.float32) for level in (1e-5, 1.0))
     alone = log_mels([quiet], 80, torch.device("cpu"))[0]
     together = log_mels([loud, quiet], 80, torch.device("cpu"))[1]
     torch.testing.assert_close(together.frames, alone.frames)
@@ -59,19 +53,14 @@ def test_a_pair_of_timestamps_ends_one_segment_and_starts_the_next():
 
 
 def test_an_unfinished_segment_is_left_to_the_next_window():
-    pieces, advance = split(
-        (stamp(0), 1, stamp(1.5), stamp(1.5), 3, 4), 3000, TOKENIZER
-    )
+    pieces, advance = split((stamp(0), 1, stamp(1.5), stamp(1.5), 3, 4), 3000, TOKENIZER)
     assert len(pieces) == 1
     assert advance == 150
 
 
 def test_without_a_pair_the_last_timestamp_ends_the_segment_and_the_whole_window_is_done():
     assert split((stamp(0), 1, stamp(2)), 500, TOKENIZER) == (
-        [
-            type(p)(0.0, 2.0, (stamp(0), 1, stamp(2)))
-            for p in split((1,), 1, TOKENIZER)[0]
-        ],
+        [type(p)(0.0, 2.0, (stamp(0), 1, stamp(2))) for p in split((1,), 1, TOKENIZER)[0]],
         500,
     )
     pieces, advance = split((1, 2), 500, TOKENIZER)
@@ -80,9 +69,7 @@ def test_without_a_pair_the_last_timestamp_ends_the_segment_and_the_whole_window
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(
-        st.integers(1, 5) | st.integers(0, 1500).map(lambda i: ZERO + i), max_size=12
-    ),
+    st.lists(st.integers(1, 5) | st.integers(0, 1500).map(lambda i: ZERO + i), max_size=12),
     st.integers(1, 3000),
 )
 def test_a_split_keeps_tokens_in_order_and_never_moves_back(tokens, size):

@@ -6,9 +6,16 @@
 
 How it is built, in the order in which audio flows:
 
-    mel.py          audio -> log-mel spectrograms, many clips at once
-    windows.py      the walk of `whisper.transcribe` over one file's windows, as a generator that asks for decodes
-    engine.py       runs many walks side by side and answers their requests in batches
+    transcriber.py  the front door: settings in, transcripts out
+    engine.py       runs many files side by side, in batches
+    mel.py          audio -> log-mel spectrograms
+    windows.py      the walk of `whisper.transcribe` over a file's windows, as a generator that asks for decodes
+    encoder.py      spectrogram -> audio features
+    batch.py        the decodes under way: rows join, step and leave
+    decoder.py      tokens and cached keys and values -> logits
+    sampling.py     logits and Whisper's rules -> the next token
+    layers.py       what encoder and decoder are made of
+    graphs.py       decoding steps as CUDA graphs
     transcript.py   what comes out
     identity.py     what shaped it
 

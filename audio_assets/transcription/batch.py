@@ -103,7 +103,7 @@ class DecodeBatch:
         self.longest = max(self.longest, width + 1)
 
     def languages(self, features: Sequence[Tensor]) -> list[str]:
-        """The most probable language of each window, as a code; uses free slots, of which there must be enough."""
+        """The most probable language of each window, as a code; works in free slots, so there must be room."""
         first = len(self.rows)
         for slot, feature in enumerate(features, first):
             self.decoder.listen(self.caches, slot, feature)
@@ -209,7 +209,7 @@ class DecodeBatch:
 
 
 def initial_tokens(tokenizer: Tokenizer, request: Decode, text_ctx: int) -> list[int]:
-    """`<|startofprev|>` and the latest tokens of the prompt, if there is one, then the start-of-transcript sequence."""
+    """`<|startofprev|>` and the end of the prompt, if there is one, then what starts a transcript."""
     sequence = list(tokenizer.sot_sequence)
     if len(sequence) > 1:
         sequence[1] = tokenizer.to_language_token(request.language)
@@ -219,7 +219,7 @@ def initial_tokens(tokenizer: Tokenizer, request: Decode, text_ctx: int) -> list
 
 
 def draws(request: Decode, count: int) -> np.ndarray:
-    """Uniform random numbers for a decode, float64 [count], the same whenever the same audio is decoded alike."""
+    """Uniform random numbers for a decode, float64 [count]; the same audio always gets the same ones."""
     heard = request.window.mel.cpu().numpy().tobytes()
     seed = np.random.SeedSequence([zlib.crc32(heard), len(request.prompt), round(request.temperature * 10)])
     return np.random.Generator(np.random.PCG64(seed)).random(count)

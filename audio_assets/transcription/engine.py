@@ -121,6 +121,8 @@ class Engine:
                 taken = self._take(source)
                 exhausted = not taken
                 yield from self._start(taken)
+                # The spectrograms are what is needed from here on.
+                taken.clear()
             if not self._under_way:
                 return
             with torch.inference_mode():
@@ -285,7 +287,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def default_slots(slot_bytes: int, device: torch.device) -> int:
-    """How many slots the decode batch gets: half of a GPU's free memory, a quarter of a CPU's, up to a limit."""
+    """Slots for the decode batch: half of a GPU's free memory, a quarter of a CPU's, up to a limit."""
     if device.type == "cuda":
         memory = torch.cuda.mem_get_info(device)[0] // 2
     elif hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:

@@ -38,7 +38,7 @@ class Graphs:
         self.captured[key].replay()
 
     def _capture(self, key: tuple[int, int, bool]) -> torch.cuda.CUDAGraph:
-        """Record a step without running it. All graphs share one memory pool, as they never run side by side."""
+        """Record a step without running it. Graphs never run side by side, so they share a memory pool."""
         graph = torch.cuda.CUDAGraph()
         pool = next((g.pool() for g in self.captured.values() if g is not None), None)
         with torch.cuda.graph(graph, pool=pool):

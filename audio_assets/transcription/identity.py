@@ -1,4 +1,4 @@
-"""Names what shapes a transcript, so that a stored row can say what made it and be reused when nothing changed."""
+"""Names what shapes a transcript, so that a stored row says what made it and is reused if nothing changed."""
 
 import functools
 import hashlib

@@ -45,7 +45,7 @@ class LogMel:
         return F.pad(content, (0, N_FRAMES - content.shape[1]))
 
     def language_window(self) -> Tensor:
-        """The first 30 s for language detection, float32 [n_mels, 3000]; padded with silence, not with 0.0."""
+        """The first 30 s for language detection, float32 [n_mels, 3000]; padded with silence, not 0.0."""
         content = self.frames[:, :N_FRAMES]
         return F.pad(content, (0, N_FRAMES - content.shape[1]), value=self.silence)
 

@@ -44,7 +44,7 @@ class Sampler:
 
         Args:
             logits: [rows, n_vocab], overwritten.
-            last, before_last: int64 [rows], the latest two sampled tokens; -1 where there are not as many yet.
+            last, before_last: int64 [rows], the latest two sampled tokens; -1 where there are fewer yet.
             last_timestamp: int64 [rows], the latest sampled timestamp token; -1 where there is none yet.
             temperature: float32 [rows]; None where every row is greedy.
             uniform: float64 [rows] in [0, 1), which picks the token where temperature is not 0.

@@ -1,4 +1,4 @@
-"""The engine's front door: settings in, transcripts out. Loads torch and whisper only when a model is loaded."""
+"""The engine's front door: settings in, transcripts out. Loads torch only when a model is loaded."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
