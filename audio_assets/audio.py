@@ -76,13 +76,13 @@ def decode_flac(body: bytes) -> Audio:
                 mono = block[:, 0] if channels == 1 else block.mean(axis=1)
                 parts.append(mono if rate == SAMPLE_RATE_HZ else resampler.resample_chunk(mono))
         except soundfile.LibsndfileError as e:
-            raise AudioError(f"corrupt FLAC: {_reason(e)}") from e
+            raise AudioError(f"corrupt or truncated FLAC: {_reason(e)}") from e
     if not frames:
         raise AudioError("the FLAC holds no audio, or its first frame is corrupt")
     # A stream encoder that cannot seek back leaves the length unknown; libsndfile then reports its maximum.
     if frames < claimed < 2**62:
         raise AudioError(
-            f"truncated or corrupt FLAC: {frames / rate:.2f} s of {claimed / rate:.2f} s are readable"
+            f"corrupt or truncated FLAC: {frames / rate:.2f} s of {claimed / rate:.2f} s are readable"
         )
     if rate != SAMPLE_RATE_HZ:
         parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))

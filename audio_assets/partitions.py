@@ -80,10 +80,13 @@ class FolderMinute:
             if not separator or "|" in folder:
                 raise ValueError(key)
             parsed = dt.datetime.strptime(minute, MINUTE_FORMAT).replace(tzinfo=dt.UTC)
+            partition = cls(urllib.parse.unquote(folder), parsed)
+            if partition.key != key:
+                raise ValueError(key)
         except ValueError:
             message = f"{key!r} is not a partition key; it should read like p225|2023-08-24-00:21 (UTC)"
             raise ValueError(message) from None
-        return cls(urllib.parse.unquote(folder), parsed)
+        return partition
 
     @property
     def path(self) -> str:
@@ -95,7 +98,7 @@ class FolderMinute:
         folder = _PATH_ESCAPES.sub(_percent, self.folder)
         # Only the directory says which folder it is; the name must fit what file systems and S3 allow.
         visible = re.sub(r"^[._]", _percent, folder).encode()[:LONGEST_FILE_NAME].decode(errors="ignore")
-        file = f"{visible}_{self.minute:%Y-%m-%d_%H-%M}.parquet"
+        file = f"{visible or '-'}_{self.minute:%Y-%m-%d_%H-%M}.parquet"
         return (
             f"FolderName={folder}/LastModifiedDate={self.minute:%Y-%m-%d}"
             f"/LastModifiedHour={self.minute.hour}/LastModifiedMinute={self.minute.minute}/{file}"
@@ -107,10 +110,13 @@ class FolderMinute:
         found = _PATH.search(path)
         if found is None:
             return None
-        day = dt.date.fromisoformat(found["date"])
-        time = dt.time(int(found["hour"]), int(found["minute"]))
-        folder = urllib.parse.unquote(found["folder"])
-        return cls(folder, dt.datetime.combine(day, time, dt.UTC))
+        time = f"{found['date']}T{int(found['hour']):02}:{int(found['minute']):02}Z"
+        try:
+            partition = cls(urllib.parse.unquote(found["folder"]), dt.datetime.fromisoformat(time))
+        except ValueError:
+            return None
+        # Whatever else somebody lays beside it would be read as the same rows again.
+        return partition if f"/{path}".endswith(f"/{partition.path}") else None
 
 
 def folder_of(key: str) -> str:

@@ -176,7 +176,8 @@ class ObjectStore:
                 for found in page.get("Contents", []):
                     if found["Key"] != root + prefix:
                         key, etag = found["Key"].removeprefix(root), found["ETag"].strip('"')
-                        objects.append(ObjectInfo(key, etag, found["Size"], found["LastModified"]))
+                        modified = found["LastModified"].astimezone(dt.UTC)
+                        objects.append(ObjectInfo(key, etag, found["Size"], modified))
         except ClientError as e:
             raise StorageError(f"cannot list {self.uri}/{prefix}: {e}") from e
         return Folder(folders, objects)

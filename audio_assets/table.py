@@ -144,8 +144,9 @@ class Table:
 
     def _parse(self, path: str, body: bytes, columns: Iterable[str] | None = None) -> pa.Table:
         try:
-            rows = pq.read_table(pa.BufferReader(body), columns=columns and list(columns))
-            return rows.cast(pa.schema([self.schema.field(name) for name in rows.schema.names]))
+            names = self.schema.names if columns is None else list(columns)
+            rows = pq.read_table(pa.BufferReader(body), columns=names)
+            return rows.select(names).cast(pa.schema([self.schema.field(name) for name in names]))
         except (pa.ArrowException, KeyError, ValueError) as e:
             raise StorageError(
                 f"{self.store.uri}/{path} is no file of {self.name}: {e}; delete it and materialise again"
@@ -170,10 +171,10 @@ def read_slice(
 ) -> pd.DataFrame:
     """What `audio_assets.read_table` does, for any table."""
     since, until = _utc(start), _utc(end)
-    folders = [folder] if folder is None or isinstance(folder, str) else list(folder)
+    folders = [folder] if folder is None or isinstance(folder, str) else list(dict.fromkeys(folder))
     partitions = [p for f in folders for p in table.partitions(f, since, until)]
     frame = table.scan(partitions, columns).to_pandas()
-    for name in frame.select_dtypes(object).columns:
+    for name in [name for name, kind in frame.dtypes.items() if pd.api.types.is_object_dtype(kind)]:
         frame[name] = frame[name].where(frame[name].notna(), np.nan)
     return frame
 

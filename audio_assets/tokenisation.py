@@ -69,6 +69,8 @@ def load_tokeniser(name: str) -> Tokeniser:
     module, _, function = name.partition(":")
     try:
         own = getattr(importlib.import_module(module), function)
+        if not callable(own):
+            raise ValueError(f"{function} is no function")
     except (ImportError, AttributeError, ValueError) as e:
         raise ValueError(f"TOKENISER={name!r} is neither simulated nor package.module:function ({e})") from e
 

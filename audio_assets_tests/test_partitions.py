@@ -1,0 +1,177 @@
+"""Object key <-> folder and minute <-> partition key <-> Hive path."""
+
+import datetime as dt
+import re
+
+import pytest
+from dagster._core.definitions.partitions.utils import raise_error_on_invalid_partition_key_substring
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from audio_assets.partitions import FolderMinute, folder_of, folder_prefix
+
+MINUTE = dt.datetime(2023, 8, 24, 0, 21, tzinfo=dt.UTC)
+
+# S3 takes any Unicode text of up to 1,024 bytes as a key; surrogates are no Unicode text.
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.text(
+    ' .%|,[]*"\\/=\0\n\x7f_', max_size=8
+)
+folders = names.map(lambda name: folder_of(name + "/file.flac"))
+minutes = st.datetimes(dt.datetime(1970, 1, 1), dt.datetime(9999, 12, 31), timezones=st.just(dt.UTC)).map(
+    lambda moment: moment.replace(second=0, microsecond=0)
+)
+partitions = st.builds(FolderMinute, folders, minutes)
+
+
+# --- object keys ----------------------------------------------------------------------------------------
+
+
+def test_an_object_belongs_to_its_folder_and_the_minute_of_its_upload():
+    uploaded = dt.datetime(2023, 8, 24, 2, 21, 59, 999_999, dt.timezone(dt.timedelta(hours=2)))
+    assert FolderMinute.of("p225/p225_001.flac", uploaded) == FolderMinute("p225", MINUTE)
+
+
+@pytest.mark.parametrize(
+    ("key", "folder"),
+    [
+        ("p225/p225_001.flac", "p225"),
+        ("a/b/c.flac", "a/b"),
+        ("right_here.flac", "."),
+        ("/c.flac", ""),
+        ("a//c.flac", "a/"),
+        ("./c.flac", "./"),
+        (".//c.flac", ".//"),
+    ],
+)
+def test_folder_of_a_key(key: str, folder: str):
+    assert folder_of(key) == folder
+
+
+@given(names, names.map(lambda name: name.replace("/", "")))
+def test_a_folder_says_what_its_keys_start_with(folder: str, file: str):
+    for key in (f"{folder}/{file}", file):
+        assert folder_prefix(folder_of(key)) + file == key
+
+
+@given(partitions)
+def test_seconds_and_other_zones_are_no_minutes(partition: FolderMinute):
+    for wrong in (
+        partition.minute.replace(second=1),
+        partition.minute.replace(microsecond=1),
+        partition.minute.replace(tzinfo=dt.timezone(dt.timedelta(hours=1))),
+        partition.minute.replace(tzinfo=None),
+    ):
+        with pytest.raises(ValueError, match="whole minute in UTC"):
+            FolderMinute(partition.folder, wrong)
+
+
+# --- partition keys -------------------------------------------------------------------------------------
+
+
+def test_a_key_reads_like_folder_and_minute():
+    assert FolderMinute("p225", MINUTE).key == "p225|2023-08-24-00:21"
+
+
+def test_only_what_dagster_and_its_ui_cannot_take_is_escaped_in_keys():
+    plain = "Ünï çode/日本 (1)+a=b&c;d:e'f#g?h..i{j}<k>$~`!@^"
+    assert FolderMinute(plain, MINUTE).key.startswith(plain + "|")
+    assert FolderMinute("a|b, 50%...", MINUTE).key.startswith("a%7Cb%2C 50%25%2E%2E%2E|")
+    assert FolderMinute(" a ", MINUTE).key.startswith("%20a%20|")
+
+
+@given(partitions)
+def test_a_key_reads_back_as_its_partition(partition: FolderMinute):
+    assert FolderMinute.parse(partition.key) == partition
+
+
+@given(partitions)
+def test_dagster_takes_every_key(partition: FolderMinute):
+    raise_error_on_invalid_partition_key_substring([partition.key])
+    assert not re.search(r"[\x00-\x1f\x7f]", partition.key)
+
+
+@given(partitions)
+def test_no_key_holds_what_the_ui_takes_for_syntax(partition: FolderMinute):
+    assert not re.search(r'[,\[\]*"\\]|\.\.\.', partition.key)
+    assert partition.key.count("|") == 1
+    assert partition.key == partition.key.strip()
+
+
+@given(partitions, partitions)
+def test_distinct_partitions_have_distinct_keys_and_paths(one: FolderMinute, other: FolderMinute):
+    assert (one.key == other.key) == (one == other)
+    assert (one.path == other.path) == (one == other)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("", "p225", "p225|", "p225|2023-08-24", "p225|2023-08-24-24:00", "a|b|2023-08-24-00:21"),
+        # Others than `FolderMinute.key` writes would be a second name of the same partition.
+        *("p225|2023-8-24-0:21", "p%32|2023-08-24-00:21", "a,b|2023-08-24-00:21", " a|2023-08-24-00:21"),
+    ],
+)
+def test_what_is_no_partition_key_says_how_one_reads(key: str):
+    with pytest.raises(ValueError, match=r"p225\|2023-08-24-00:21"):
+        FolderMinute.parse(key)
+
+
+def test_partitions_sort_by_folder_then_time():
+    earlier, later = FolderMinute("p225", MINUTE), FolderMinute("p225", MINUTE + dt.timedelta(days=400))
+    other = FolderMinute("p226", MINUTE - dt.timedelta(days=400))
+    assert sorted([other, later, earlier]) == [earlier, later, other]
+
+
+# --- Hive paths -----------------------------------------------------------------------------------------
+
+
+def test_a_path_carries_the_partition_in_directories_and_in_the_file_name():
+    assert FolderMinute("p225", MINUTE).path == (
+        "FolderName=p225/LastModifiedDate=2023-08-24/LastModifiedHour=0/LastModifiedMinute=21/"
+        "p225_2023-08-24_00-21.parquet"
+    )
+
+
+@given(partitions)
+@example(FolderMinute("", MINUTE))
+def test_a_path_reads_back_as_its_partition(partition: FolderMinute):
+    assert FolderMinute.from_path(partition.path) == partition
+    assert FolderMinute.from_path("some/where/audio_table/" + partition.path) == partition
+
+
+@given(partitions)
+def test_file_names_are_not_hidden(partition: FolderMinute):
+    assert partition.path.rpartition("/")[2][0] not in "._"
+
+
+@given(partitions)
+def test_a_path_has_five_segments_that_any_store_takes(partition: FolderMinute):
+    segments = partition.path.split("/")
+    assert len(segments) == 5
+    for segment in segments:
+        assert not re.search(r"[\x00-\x1f\x7f\\:*?\"<>|#'\[\]{}^+&]", segment)
+        assert segment == segment.strip()
+
+
+def test_letters_of_any_alphabet_stay_readable_in_paths():
+    assert FolderMinute("Zürich/日本", MINUTE).path.startswith("FolderName=Zürich%2F日本/")
+
+
+@given(st.characters(exclude_categories=["Cs"]))
+def test_the_longest_folder_name_of_a_disk_still_has_a_file_name(letter: str):
+    folder = folder_of(letter * (255 // len(letter.encode())) + "/file.flac")
+    assert len(FolderMinute(folder, MINUTE).path.rpartition("/")[2].encode()) <= 255
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "FolderName=p225/LastModifiedDate=2023-08-24/LastModifiedHour=0/x.parquet",
+        "FolderName=p225/LastModifiedDate=2023-08-24/LastModifiedHour=0/LastModifiedMinute=21/.x.tmp",
+        "FolderName=p225/LastModifiedDate=2023-02-30/LastModifiedHour=0/LastModifiedMinute=21/x.parquet",
+        "FolderName=p225/LastModifiedDate=2023-08-24/LastModifiedHour=24/LastModifiedMinute=21/x.parquet",
+    ],
+)
+def test_other_files_belong_to_no_partition(path: str):
+    assert FolderMinute.from_path(path) is None

@@ -1,0 +1,256 @@
+"""The object store, on a local folder and on S3."""
+
+import concurrent.futures
+import dataclasses
+import datetime as dt
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from audio_assets.storage import (
+    ConflictError,
+    Folder,
+    ObjectChangedError,
+    ObjectInfo,
+    ObjectStore,
+    StorageError,
+)
+from audio_assets_tests.conftest import UPLOADED, LocalPlace, Place, S3Place
+
+HOSTILE_KEYS = [
+    *("p225/a.flac", "sp ace/b c.flac", " lead and trail /x .flac", "n/e/s/t/ed.flac", "..../x...flac"),
+    *("a|b,c[d]*?.flac", "ünï/日本.flac", "😀/😀.flac", "50%/%41+.flac", "x+y/z=1&2.flac"),
+    *("#h?q/a;b@c:d!e$f'g(h).flac", '~t/^c`{}"<>\\.flac', "nel\x85 \u2028/\ufffd.flac", ".hidden/_x.flac"),
+]
+# A local disk takes these by other names or not at all.
+KEYS_OF_S3_ALONE = [
+    *("a//b.flac", "a///b.flac", "/lead.flac", "./dot.flac", "x/./y.flac", "up/../up.flac"),
+    *("control\x01\x1f/\x07b.flac", "tab\there.flac", "del\x7f/x.flac", "slash//", "slash//x.flac"),
+]
+
+
+def walk(store: ObjectStore, prefix: str = "") -> list[ObjectInfo]:
+    listed = store.list_folder(prefix)
+    return listed.objects + [o for name in listed.subfolders for o in walk(store, f"{name}/")]
+
+
+# --- listing --------------------------------------------------------------------------------------------
+
+
+def test_a_listing_says_key_etag_size_and_time(place: Place):
+    place.put("p225/a.flac", b"four")
+    [found] = place.store.list_folder("p225/").objects
+    assert (found.key, found.size, found.last_modified) == ("p225/a.flac", 4, UPLOADED)
+    assert found.etag
+    assert '"' not in found.etag
+
+
+def test_one_level_is_listed_at_a_time(place: Place):
+    for key in ("top.flac", "a/1.flac", "a/b/2.flac", "a/b/3.flac"):
+        place.put(key)
+
+    def names(folder: Folder) -> tuple[list[str], list[str]]:
+        return folder.subfolders, [o.key for o in folder.objects]
+
+    assert names(place.store.list_folder()) == (["a"], ["top.flac"])
+    assert names(place.store.list_folder("a/")) == (["a/b"], ["a/1.flac"])
+    assert sorted(o.key for o in place.store.list_folder("a/b/").objects) == ["a/b/2.flac", "a/b/3.flac"]
+    assert names(place.store.list_folder("nothing/here/")) == ([], [])
+
+
+def test_every_name_is_listed_and_read(place: Place):
+    keys = HOSTILE_KEYS + (KEYS_OF_S3_ALONE if isinstance(place, S3Place) else [])
+    for key in keys:
+        place.put(key, key.encode())
+    found = {o.key: o for o in walk(place.store)}
+    markers = {"slash//"}
+    assert found.keys() == set(keys) - markers
+    for key, info in found.items():
+        assert (info.size, info.last_modified.tzinfo) == (len(key.encode()), dt.UTC)
+        assert place.store.read(info) == key.encode()
+
+
+def test_more_objects_than_one_page_holds_are_listed(s3_place: S3Place):
+    keys = {f"p225/{i:04}.flac" for i in range(1_001)}
+    for key in keys:
+        s3_place.put(key)
+    assert {o.key for o in s3_place.store.list_folder("p225/").objects} == keys
+    assert set(s3_place.store.list("p225/")) == keys
+    # A name that only the slower client takes.
+    s3_place.put("p225//odd.flac")
+    assert {o.key for o in s3_place.store.list_folder("p225/").objects} == keys
+
+
+def test_empty_objects_that_mark_a_folder_are_no_objects(s3_place: S3Place):
+    s3_place.put("p225/")
+    s3_place.put("p225/a.flac")
+    assert [o.key for o in walk(s3_place.store)] == ["p225/a.flac"]
+
+
+def test_an_empty_folder_has_no_objects(local_place: LocalPlace):
+    (local_place.folder / "p225").mkdir()
+    assert local_place.store.list_folder() == Folder(["p225"], [])
+    assert local_place.store.list_folder("p225/") == Folder([], [])
+
+
+@pytest.mark.parametrize("name", [b"bell\x07.flac", b"latin\xff.flac"])
+def test_a_local_name_that_cannot_be_a_key_is_reported_with_its_folder(local_place: LocalPlace, name: bytes):
+    local_place.put("p225/a.flac")
+    with open(os.fsencode(local_place.folder) + b"/p225/" + name, "wb"):
+        pass
+    with pytest.raises(StorageError, match=r"p225/ holds a name .* rename"):
+        local_place.store.list_folder("p225/")
+
+
+def test_a_missing_folder_is_named():
+    store = ObjectStore("file:///no/such/folder")
+    with pytest.raises(StorageError, match="file:///no/such/folder does not exist"):
+        store.list_folder()
+
+
+def test_a_missing_bucket_is_named(s3: str):
+    store = ObjectStore("s3://no-such-bucket/prefix")
+    with pytest.raises(StorageError, match=r"s3://no-such-bucket/prefix/: NoSuchBucket"):
+        store.list_folder()
+    with pytest.raises(StorageError, match=r"s3://no-such-bucket/prefix/k: NoSuchBucket"):
+        store.replace("k", b"", None)
+
+
+@pytest.mark.parametrize("uri", ["", "/tmp/x", "s3://", "file://", "http://host/x", "file://host/x", "p225"])
+def test_what_is_no_location_says_how_one_reads(uri: str):
+    with pytest.raises(ValueError, match="s3://bucket/prefix or file:///folder"):
+        ObjectStore(uri)
+
+
+def test_uris_are_percent_encoded_as_uris_are(tmp_path: pathlib.Path):
+    folder = tmp_path / "50% of #1? ü"
+    folder.mkdir()
+    (folder / "a.flac").write_bytes(b"x")
+    assert [o.key for o in ObjectStore(folder.as_uri()).list_folder().objects] == ["a.flac"]
+
+
+def test_a_store_knows_where_another_lies_inside_it(tmp_path: pathlib.Path, s3: str):
+    outer = ObjectStore(tmp_path.as_uri())
+    assert outer.relative(ObjectStore(f"{tmp_path.as_uri()}/a/b/")) == "a/b/"
+    assert outer.relative(ObjectStore(f"{tmp_path.as_uri()}/x/../a%20b")) == "a b/"
+    assert outer.relative(ObjectStore(f"{tmp_path.as_uri()}-else/a")) is None
+    assert outer.relative(outer) == ""
+    assert outer.relative(ObjectStore("s3://bucket/a")) is None
+    assert ObjectStore("s3://bucket").relative(ObjectStore("s3://bucket/out put")) == "out put/"
+    assert ObjectStore("s3://bucket/a").relative(ObjectStore("s3://bucket/ab")) is None
+
+
+# --- reading --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["p225/a.flac", "p225//a.flac"])
+def test_only_the_listed_version_is_read(place: Place, key: str):
+    if "//" in key and isinstance(place, LocalPlace):
+        pytest.skip("a local disk has no such name")
+    place.put(key, b"old")
+    [listed] = walk(place.store)
+    place.put(key, b"new", UPLOADED + dt.timedelta(seconds=1))
+    with pytest.raises(ObjectChangedError, match="deleted or overwritten after it was listed"):
+        place.store.read(listed)
+    place.delete(key)
+    with pytest.raises(ObjectChangedError, match="deleted or overwritten after it was listed"):
+        place.store.read(listed)
+
+
+def test_an_object_that_comes_short_is_an_error(place: Place):
+    place.put("a.flac", b"four")
+    [listed] = place.store.list_folder().objects
+    with pytest.raises(StorageError, match=r"a\.flac came with 4 bytes instead of 5"):
+        place.store.read(dataclasses.replace(listed, size=5))
+
+
+def test_reading_the_latest_of_nothing_gives_none(place: Place):
+    assert place.store.read_latest("nothing/here.parquet") is None
+    assert ObjectStore(f"{place.uri}/not/yet").read_latest("nothing/here.parquet") is None
+    assert list(ObjectStore(f"{place.uri}/not/yet").list("nothing/")) == []
+
+
+# --- replacing ------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_replaced_by_whoever_read_its_newest_version(place: Place):
+    key = "t/FolderName=a%2Fb ü/x.parquet"
+    place.store.replace(key, b"1", None)
+    body, version = place.store.read_latest(key) or (b"", "")
+    assert body == b"1"
+    place.store.replace(key, b"2", version)
+    assert (place.store.read_latest(key) or (b"", ""))[0] == b"2"
+    assert list(place.store.list("t/")) == [key]
+
+
+def test_a_file_that_changed_since_it_was_read_is_left_alone(place: Place):
+    store = place.store
+    store.replace("x.parquet", b"1", None)
+    _, version = store.read_latest("x.parquet") or (b"", "")
+    store.replace("x.parquet", b"2", version)
+    for stale in (version, None):
+        with pytest.raises(ConflictError, match=r"x\.parquet was replaced by another run"):
+            store.replace("x.parquet", b"3", stale)
+    assert (store.read_latest("x.parquet") or (b"", ""))[0] == b"2"
+    place.delete("x.parquet")
+    with pytest.raises(ConflictError):
+        store.replace("x.parquet", b"3", version)
+    assert store.read_latest("x.parquet") is None
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_of_writers_that_race_exactly_one_wins(place: Place, exists: bool):
+    version = None
+    if exists:
+        place.store.replace("x.parquet", b"old", None)
+        _, version = place.store.read_latest("x.parquet") or (b"", "")
+
+    def write(writer: int) -> int | None:
+        try:
+            place.store.replace("x.parquet", str(writer).encode(), version)
+        except ConflictError:
+            return None
+        return writer
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        winners = [w for w in pool.map(write, range(16)) if w is not None]
+    assert len(winners) == 1
+    assert (place.store.read_latest("x.parquet") or (b"", ""))[0] == str(winners[0]).encode()
+
+
+def test_a_killed_writer_leaves_the_old_file_and_no_lock_or_litter(local_place: LocalPlace):
+    store = local_place.store
+    store.replace("t/x.parquet", b"old", None)
+    # Stops between the temporary file and its final name, where a machine that loses power may stop.
+    code = """if True:
+        import os, sys
+        from audio_assets.storage import ObjectStore
+        def stop(_):
+            print("writing", flush=True)
+            while True: pass
+        os.fsync = stop
+        store = ObjectStore(sys.argv[1])
+        store.replace("t/x.parquet", b"new", store.read_latest("t/x.parquet")[1])"""
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code, local_place.uri], stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout
+    assert writer.stdout.readline() == "writing\n"
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    folder = local_place.folder / "t"
+    assert len(list(folder.iterdir())) == 2
+    body, version = store.read_latest("t/x.parquet") or (b"", "")
+    assert body == b"old"
+    store.replace("t/x.parquet", b"newer", version)
+    assert [path.name for path in folder.iterdir()] == ["x.parquet"]
+
+
+def test_a_file_that_cannot_be_written_is_named(local_place: LocalPlace):
+    local_place.put("t", b"a file where a folder is wanted")
+    with pytest.raises(StorageError, match=r"cannot write .*t/x\.parquet"):
+        local_place.store.replace("t/x.parquet", b"", None)

@@ -1,0 +1,323 @@
+"""A table's partitions on storage, and what every reader makes of them."""
+
+import datetime as dt
+import pathlib
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.fs
+import pyarrow.parquet as pq
+import pytest
+
+import audio_assets
+from audio_assets import schema
+from audio_assets.partitions import FolderMinute, folder_of
+from audio_assets.storage import ConflictError, StorageError
+from audio_assets.table import Table, Version, read_slice
+from audio_assets_tests.conftest import MINUTE, LocalPlace, Place, S3Place
+
+FOLDERS = [
+    *("p225", "0225", "0", "1e5", "true", "null", "2023-08-24", ".", "..", "...", "", "a/b", "a//b"),
+    *("sp ace", " lead", "trail ", "ünï/日本", "😀", "50%", "%41", "a+b", "a=b", "a&b", "q?", "h#", "c:d"),
+    *("star*", "br[1]{2}", "a'b", 'a"b', "a\\b", "a|b", "a,b", "tab\there", "_u", ".h", "~x", "__init__"),
+]
+
+
+def row(key: str, **values: Any) -> dict[str, Any]:
+    required = dict(Key=key, ETag="e", Size=3, LastModified=MINUTE, status="ok")
+    return required | values
+
+
+def rows(*made: dict[str, Any]) -> pa.Table:
+    return pa.Table.from_pylist(list(made), schema=schema.AUDIO_TABLE)
+
+
+def at(folder: str, minutes: int = 0) -> FolderMinute:
+    return FolderMinute(folder, MINUTE + dt.timedelta(minutes=minutes))
+
+
+def write(table: Table, partition: FolderMinute, *made: dict[str, Any]) -> None:
+    table.replace(partition, rows(*made), table.read(partition))
+
+
+@pytest.fixture
+def table(place: Place) -> Table:
+    return Table(place.store, "audio_table", schema.AUDIO_TABLE)
+
+
+@pytest.fixture
+def folders_table(local_place: LocalPlace) -> Table:
+    """One row for each of FOLDERS, whose key says which folder must come back."""
+    table = Table(local_place.store, "audio_table", schema.AUDIO_TABLE)
+    for i, folder in enumerate(FOLDERS):
+        write(table, at(folder, i), row(f"{folder}/x.flac", tokenized_info=[1, -2]))
+    return table
+
+
+# --- one partition --------------------------------------------------------------------------------------
+
+
+def test_a_partition_reads_back_as_written(table: Table):
+    made = rows(
+        row("p225/a.flac", transcribed_text="Hello", tokenized_info=[1, 2], duration_s=1.5), row("p225/b")
+    )
+    assert table.read(at("p225")) == Version(None, None)
+    assert table.replace(at("p225"), made, Version(None, None))
+    assert table.read(at("p225")).rows == made
+    assert table.partitions() == [at("p225")]
+
+
+def test_the_same_rows_are_not_written_again(table: Table):
+    write(table, at("p225"), row("p225/a.flac"))
+    before = table.read(at("p225"))
+    assert not table.replace(at("p225"), rows(row("p225/a.flac")), before)
+    assert table.replace(at("p225"), rows(row("p225/b.flac")), before)
+    assert table.read(at("p225")).version != before.version
+
+
+def test_who_read_before_another_wrote_conflicts(table: Table):
+    stale = table.read(at("p225"))
+    write(table, at("p225"), row("p225/a.flac"))
+    with pytest.raises(ConflictError):
+        table.replace(at("p225"), rows(row("p225/b.flac")), stale)
+
+
+def test_rows_of_another_schema_are_refused(table: Table):
+    with pytest.raises((KeyError, pa.ArrowException)):
+        table.replace(at("p225"), pa.table({"Key": ["p225/a.flac"]}), Version(None, None))
+    wrong = rows(row("p225/a.flac")).set_column(2, "Size", pa.array(["many"]))
+    with pytest.raises(pa.ArrowException):
+        table.replace(at("p225"), wrong, Version(None, None))
+    assert table.partitions() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"no Parquet", id="no Parquet"),
+        pytest.param(pa.table({"Key": ["a"], "Other": [1]}), id="another table"),
+        pytest.param(pa.table({"Key": ["a"], "ETag": ["e"]}), id="columns missing"),
+    ],
+)
+def test_a_file_that_is_not_the_tables_is_named(table: Table, tmp_path: pathlib.Path, body: pa.Table | bytes):
+    if isinstance(body, pa.Table):
+        pq.write_table(body, tmp_path / "x.parquet")
+        body = (tmp_path / "x.parquet").read_bytes()
+    table.store.replace(table.path(at("p225")), body, None)
+    for read in (lambda: table.read(at("p225")), lambda: table.scan([at("p225")])):
+        with pytest.raises(StorageError, match=r"p225_2023-08-24_00-21\.parquet is no file of audio_table"):
+            read()
+
+
+def test_only_the_tables_own_files_are_its_partitions(table: Table, place: Place):
+    write(table, at("p225"), row("p225/a.flac"))
+    directory = table.path(at("p225")).rpartition("/")[0]
+    for stray in (
+        f"{directory}/copy.parquet",
+        f"{directory}/.x.tmp",
+        "audio_table/_SUCCESS",
+        "other/x.parquet",
+    ):
+        place.put(stray)
+    assert table.partitions() == [at("p225")]
+
+
+# --- any slice ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def filled(table: Table) -> Table:
+    """Two folders with three days of one minute each, and a neighbour whose name starts the same."""
+    for folder in ("p225", "p226", "p2255"):
+        for day in range(3):
+            for minute in (0, 1):
+                key = f"{folder}/{day}{minute}.flac"
+                write(table, at(folder, day * 1440 + minute), row(key, transcribed_text=key))
+    return table
+
+
+def keys(frame: pd.DataFrame) -> list[str]:
+    return frame["Key"].tolist()
+
+
+def test_everything_is_read_in_order_of_folder_and_time(filled: Table):
+    found = keys(read_slice(filled))
+    assert len(found) == 18
+    assert found == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        ("2023-08-24 00:21", "2023-08-24 00:22", ["00"]),
+        ("2023-08-24 00:00", "2023-08-24 01:00", ["00", "01"]),
+        ("2023-08-24", "2023-08-25", ["00", "01"]),
+        ("2023-08-25", None, ["10", "11", "20", "21"]),
+        (None, "2023-08-24 00:22", ["00"]),
+        ("2023-08-24T02:21+02:00", "2023-08-24T02:22+02:00", ["00"]),
+        (MINUTE.replace(tzinfo=None), MINUTE.replace(tzinfo=None) + dt.timedelta(minutes=1), ["00"]),
+        (dt.date(2023, 8, 26), dt.date(2024, 1, 1), ["20", "21"]),
+        (pd.Timestamp("2023-08-26", tz="UTC"), None, ["20", "21"]),
+        (np.datetime64("2023-08-26"), None, ["20", "21"]),
+        ("2024", None, []),
+    ],
+)
+def test_time_is_cut_at_any_granularity(filled: Table, start: object, end: object, expected: list[str]):
+    assert keys(read_slice(filled, "p225", start, end)) == [f"p225/{name}.flac" for name in expected]
+
+
+def test_one_folder_or_several(filled: Table):
+    assert {folder_of(k) for k in keys(read_slice(filled, "p225"))} == {"p225"}
+    assert {folder_of(k) for k in keys(read_slice(filled, ["p226", "p225"]))} == {"p225", "p226"}
+    assert len(read_slice(filled, ["p225", "p225"])) == 6
+    assert keys(read_slice(filled, [])) == []
+    assert keys(read_slice(filled, "p2")) == []
+
+
+def test_columns_are_those_asked_for_in_that_order(filled: Table):
+    frame = read_slice(filled, "p225", columns=["LastModifiedMinute", "transcribed_text"])
+    assert list(frame.columns) == ["LastModifiedMinute", "transcribed_text"]
+    assert frame["LastModifiedMinute"].tolist() == [21, 22] * 3
+    frame = read_slice(filled, "p225", columns=["FolderName"])
+    assert frame["FolderName"].tolist() == ["p225"] * 6
+    with pytest.raises(ValueError, match=r"audio_table has no column \['text'\]; it has \['Key'"):
+        read_slice(filled, columns=["text"])
+
+
+def test_a_table_that_is_not_there_yet_is_empty_with_its_columns(table: Table):
+    frame = read_slice(table)
+    assert len(frame) == 0
+    assert list(frame.columns) == schema.with_partition_columns(schema.AUDIO_TABLE).names
+
+
+def test_null_is_nan_and_types_are_those_of_the_contract(table: Table):
+    write(
+        table,
+        at("p225"),
+        row("p225/a.flac", transcribed_text="", tokenized_info=[1], channels=2, avg_logprob=-0.5),
+        row("p225/b.txt", status="not_flac"),
+    )
+    frame = read_slice(table)
+    spoken, other = frame.to_dict("records")
+    assert spoken["transcribed_text"] == ""
+    assert spoken["tokenized_info"].tolist() == [1]
+    for name in ("transcribed_text", "tokenized_info", "channels", "avg_logprob", "whisper_model", "error"):
+        assert isinstance(other[name], float), name
+        assert np.isnan(other[name]), name
+    assert spoken["LastModified"] == pd.Timestamp(MINUTE)
+    assert spoken["LastModifiedDate"] == dt.date(2023, 8, 24)
+    assert frame["LastModifiedHour"].dtype == frame["LastModifiedMinute"].dtype == np.int32
+    assert frame["Size"].dtype == np.int64
+
+
+def test_read_table_reads_the_table_that_the_environment_names(place: Place, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AUDIO_SOURCE_URI", place.uri)
+    monkeypatch.delenv("AUDIO_TABLE_URI", raising=False)
+    write(
+        Table(place.store, "output_parquet/audio_table", schema.AUDIO_TABLE), at("p225"), row("p225/a.flac")
+    )
+    assert keys(audio_assets.read_table("p225", "2023", "2024", ["Key"])) == ["p225/a.flac"]
+    monkeypatch.setenv("AUDIO_TABLE_URI", f"{place.uri}/elsewhere")
+    assert len(audio_assets.read_table()) == 0
+
+
+# --- other readers --------------------------------------------------------------------------------------
+
+HIVE = pyarrow.dataset.partitioning(schema.PARTITION_SCHEMA, flavor="hive")
+POLARS_HIVE = {
+    "FolderName": pl.String,
+    "LastModifiedDate": pl.Date,
+    "LastModifiedHour": pl.Int32,
+    "LastModifiedMinute": pl.Int32,
+}
+DUCKDB_HIVE = (
+    "hive_partitioning = true, hive_types = {'FolderName': VARCHAR, 'LastModifiedDate': DATE, "
+    "'LastModifiedHour': INTEGER, 'LastModifiedMinute': INTEGER}"
+)
+
+
+def local_path(table: Table) -> str:
+    return str(pathlib.Path(table.store.uri.removeprefix("file://").replace("%20", " "), table.name))
+
+
+def assert_folders_are_right(found: list[tuple[str, str]]) -> None:
+    assert dict(found) == {f"{folder}/x.flac": folder for folder in FOLDERS}
+
+
+def test_read_table_gives_every_folder_its_name(folders_table: Table):
+    frame = read_slice(folders_table)
+    assert_folders_are_right(list(zip(frame["Key"], frame["FolderName"], strict=True)))
+    for folder in FOLDERS:
+        assert keys(read_slice(folders_table, folder)) == [f"{folder}/x.flac"]
+
+
+def test_pyarrow_reads_it(folders_table: Table):
+    dataset = pyarrow.dataset.dataset(local_path(folders_table), partitioning=HIVE)
+    found = dataset.to_table()
+    assert_folders_are_right(
+        list(zip(found["Key"].to_pylist(), found["FolderName"].to_pylist(), strict=True))
+    )
+    for field in schema.with_partition_columns(schema.AUDIO_TABLE):
+        assert found.schema.field(field.name).type == field.type
+    one = dataset.to_table(filter=pyarrow.dataset.field("FolderName") == "0225")
+    assert one["Key"].to_pylist() == ["0225/x.flac"]
+
+
+def test_pandas_reads_it(folders_table: Table):
+    frame = pd.read_parquet(local_path(folders_table), partitioning=HIVE)
+    assert_folders_are_right(list(zip(frame["Key"], frame["FolderName"], strict=True)))
+    assert frame["LastModifiedMinute"].dtype == np.int32
+    assert frame["tokenized_info"][0].tolist() == [1, -2]
+
+
+def test_polars_reads_it(folders_table: Table):
+    frame = pl.scan_parquet(local_path(folders_table), hive_schema=POLARS_HIVE).collect()
+    assert_folders_are_right(frame.select("Key", "FolderName").rows())
+    assert frame.schema["LastModifiedDate"] == pl.Date
+    assert frame.schema["tokenized_info"] == pl.List(pl.Int16)
+    assert frame.schema["LastModified"] == pl.Datetime("ms", "UTC")
+
+
+def test_duckdb_reads_it(folders_table: Table):
+    # The glob would take [ ] * ? of the table's own location for patterns; its partitions hold none.
+    source = f"read_parquet('{local_path(folders_table)}/**/*.parquet', {DUCKDB_HIVE})"
+    assert_folders_are_right(duckdb.sql(f"SELECT Key, FolderName FROM {source}").fetchall())
+    types = dict(
+        duckdb.sql(f"DESCRIBE SELECT * FROM {source}").project("column_name, column_type").fetchall()
+    )
+    assert types["FolderName"] == types["transcribed_text"] == "VARCHAR"
+    assert types["LastModifiedDate"] == "DATE"
+    assert types["LastModifiedMinute"] == "INTEGER"
+    assert types["tokenized_info"] == "SMALLINT[]"
+    assert types["LastModified"] == "TIMESTAMP WITH TIME ZONE"
+    one = duckdb.sql(f"SELECT Key FROM {source} WHERE FolderName = '0225'").fetchall()
+    assert one == [("0225/x.flac",)]
+
+
+def test_a_table_on_s3_is_read_by_arrow_and_polars(s3_place: S3Place, s3: str):
+    table = Table(s3_place.store, "audio_table", schema.AUDIO_TABLE)
+    expected = {}
+    for i, folder in enumerate(("0225", "ünï/日本", "50% a+b&c", "a/b")):
+        write(table, at(folder, i), row(f"{folder}/x.flac"))
+        expected[f"{folder}/x.flac"] = folder
+    server = pyarrow.fs.S3FileSystem(
+        access_key="somebody", secret_key="secret", endpoint_override=s3, region="us-east-1"
+    )
+    dataset = pyarrow.dataset.dataset(table.uri.removeprefix("s3://"), filesystem=server, partitioning=HIVE)
+    found = dataset.to_table()
+    assert dict(zip(found["Key"].to_pylist(), found["FolderName"].to_pylist(), strict=True)) == expected
+    frame = pl.read_parquet(
+        f"{table.uri}/**/*.parquet",
+        hive_partitioning=True,
+        hive_schema=POLARS_HIVE,
+        storage_options={
+            **{"aws_access_key_id": "somebody", "aws_secret_access_key": "secret"},
+            **{"aws_endpoint_url": s3, "aws_region": "us-east-1", "aws_allow_http": "true"},
+        },
+    )
+    assert dict(frame.select("Key", "FolderName").rows()) == expected
