@@ -82,7 +82,7 @@ class Plan:
 
     Attributes:
         add: partition keys to register, in order, before the requests.
-        delete: partition keys whose objects are gone and whose rows are too.
+        delete: partition keys whose objects are gone and whose rows are too, and what is no partition key.
         requests: runs, in the order of the partitions.
         open: how many partitions wait for their minute to close.
     """
@@ -99,6 +99,14 @@ def group(objects: Iterable[ObjectInfo]) -> dict[FolderMinute, list[ObjectInfo]]
     for o in objects:
         grouped.setdefault(FolderMinute.of(o.key, o.last_modified), []).append(o)
     return grouped
+
+
+def folder_of_partition(key: str) -> str | None:
+    """The folder of a partition key, None where somebody registered by hand what is no such key."""
+    try:
+        return FolderMinute.parse(key).folder
+    except ValueError:
+        return None
 
 
 def plan(
@@ -122,10 +130,11 @@ def plan(
     wanted = {p.key: digest for p, digest in sorted(listing.partitions.items()) if p.minute <= closed}
     present = {p.key for p in listing.partitions}
     known = set(registered)
+    folders = {None, *listing.folders}
     empty = str(EMPTY)
     delete = []
     for key in dict.fromkeys([*registered, *recorded]):
-        if key in present or FolderMinute.parse(key).folder not in listing.folders:
+        if key in present or folder_of_partition(key) not in folders:
             continue
         if recorded.get(key, empty) != empty:
             wanted[key] = EMPTY

@@ -15,8 +15,7 @@ from dagster._core.storage.tags import (
 from audio_assets.defs.audio_table import audio_table
 from audio_assets.defs.partitions import FOLDER_MINUTE, folder_minute
 from audio_assets.defs.resources import Bucket, settle_time
-from audio_assets.partitions import FolderMinute
-from audio_assets.reconcile import Digest, Listing, Request, group, plan, retry_delay
+from audio_assets.reconcile import Digest, Listing, Request, folder_of_partition, group, plan, retry_delay
 from audio_assets.source import AudioSource, folder_order
 
 REQUEST_TAG = "audio_assets/request"
@@ -56,7 +55,8 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
         ).items()
     }
     registered = list(instance.get_dynamic_partitions(FOLDER_MINUTE))
-    known = {FolderMinute.parse(key).folder for key in (*registered, *recorded)}
+    folders = map(folder_of_partition, (*registered, *recorded))
+    known = {folder for folder in folders if folder is not None}
     after = json.loads(context.cursor)["after"] if context.cursor else None
     listing, last = list_folders(bucket.source, known, after)
 
@@ -80,7 +80,7 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
     if decided.open:
         said.append(f"{decided.open} wait for their minute to close")
     if waiting := len(decided.requests) - len(runs):
-        said.append(f"{waiting} runs wait for others to end")
+        said.append(f"{waiting} runs wait for others to end, or for their next try")
     return dg.SensorResult(
         run_requests=runs,
         skip_reason=None if runs else "; ".join([*said, "nothing to ask for now"]),

@@ -1,0 +1,79 @@
+"""Threads that work ahead of a consumer, by a bounded distance."""
+
+import concurrent.futures
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audio_assets.parallel import map_ahead
+
+
+class Window:
+    """Counts what was handed to the pool and not yet taken by the consumer."""
+
+    def __init__(self) -> None:
+        self.held, self.most, self.lock = [], [], threading.Lock()
+
+    def start(self, item: int) -> int:
+        with self.lock:
+            self.held.append(item)
+            self.most.append(list(self.held))
+        return item
+
+    def take(self, item: int) -> None:
+        with self.lock:
+            self.held.remove(item)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(1, 30)), st.integers(1, 5), st.integers(1, 40))
+def test_results_come_in_order_and_never_run_further_ahead_than_allowed(
+    weights: list[int], ahead: int, max_weight: int
+):
+    window, got = Window(), []
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for item in map_ahead(
+            pool,
+            window.start,
+            range(len(weights)),
+            ahead=ahead,
+            weight=lambda i: weights[i],
+            max_weight=max_weight,
+        ):
+            window.take(item)
+            got.append(item)
+    assert got == list(range(len(weights)))
+    for held in window.most:
+        assert len(held) <= ahead
+        assert len(held) == 1 or sum(weights[i] for i in held) <= max_weight
+
+
+def test_items_are_pulled_as_needed():
+    pulled = []
+    items = (pulled.append(i) or i for i in range(1_000))
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        results = map_ahead(pool, str, items, ahead=3)
+        assert next(results) == "0"
+        assert len(pulled) <= 5
+
+
+def test_a_failure_comes_in_its_place_and_cancels_what_waits():
+    gate, started = threading.Event(), []
+
+    def work(item: int) -> int:
+        started.append(item)
+        if item == 1:
+            raise KeyError(item)
+        if item == 2:
+            gate.wait()
+        return item
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        results = map_ahead(pool, work, range(10), ahead=5)
+        assert next(results) == 0
+        with pytest.raises(KeyError):
+            next(results)
+        gate.set()
+    assert max(started) <= 3
