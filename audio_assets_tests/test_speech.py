@@ -1,0 +1,498 @@
+"""One pass over the audio, on a local folder with a hand-written recogniser in Whisper's place."""
+
+import collections
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from audio_assets import schema, speech
+from audio_assets.partitions import FolderMinute
+from audio_assets.reconcile import group
+from audio_assets.speech import Finished, MissingInputError, SpeechPass, Tokenising, Transcribing
+from audio_assets.storage import ConflictError, ObjectInfo, ObjectStore, StorageError
+from audio_assets.table import CONFLICT_ROUNDS, Table
+from audio_assets.transcription import Transcript
+from audio_assets_tests.conftest import UPLOADED, LocalPlace, flac
+
+SILENCE, NOISE = flac(0.1, seed=1), flac(0.2, seed=2)
+
+
+class CountingStore(ObjectStore):
+    """Counts which objects are fetched; refuses those that it is told to."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.fetched: collections.Counter[str] = collections.Counter()
+        self.broken: set[str] = set()
+
+    def read(self, info: ObjectInfo) -> bytes:
+        self.fetched[info.key] += 1
+        if info.key in self.broken:
+            raise StorageError(f"cannot read {self.uri}/{info.key}: connection reset")
+        return super().read(info)
+
+
+class Recogniser:
+    """Takes `batch` clips at a time, as the real one does, and hears how many samples each has."""
+
+    device = "cpu"
+
+    def __init__(self, batch: int = 4) -> None:
+        self.batch, self.loads, self.batches = batch, 0, []
+        self.fails_on: set[int] = set()
+
+    def load(self) -> Any:
+        self.loads += 1
+        return self
+
+    def transcribe(self, clips: Iterable[tuple[Any, np.ndarray]]) -> Iterator[tuple[Any, Any]]:
+        clips = iter(clips)
+        while batch := [clip for _, clip in zip(range(self.batch), clips, strict=False)]:
+            self.batches.append([len(samples) for _, samples in batch])
+            for job, samples in reversed(batch):
+                if len(samples) in self.fails_on:
+                    yield job, RuntimeError("no idea")
+                else:
+                    yield job, Transcript(f" {len(samples)} samples ", "en", -0.25, 0.1, 1.0, 0.0, ())
+
+
+class Bench:
+    """A bucket, the tables beside it, and whatever makes the rows."""
+
+    def __init__(self, place: LocalPlace) -> None:
+        self.place = place
+        self.source = CountingStore(place.uri)
+        tables = ObjectStore(f"{place.uri}/../tables")
+        self.inventory = Table(tables, "s3_inventory", schema.INVENTORY)
+        self.transcripts = Table(tables, "transcripts", schema.TRANSCRIPTS)
+        self.tokens = Table(tables, "tokens", schema.TOKENS)
+        self.recogniser = Recogniser()
+        self.tokenised: list[tuple[int, str]] = []
+        self.identity = "model 1"
+
+    def tokenise(self, samples: np.ndarray, etag: str) -> np.ndarray:
+        self.tokenised.append((len(samples), etag))
+        return np.frombuffer(hashlib.sha256(etag.encode()).digest(), np.int16)
+
+    def take_inventory(self) -> list[FolderMinute]:
+        """What `s3_inventory` does; gives the partitions."""
+        found = [
+            o
+            for name in self.source.list_folder().subfolders
+            for o in self.source.list_folder(f"{name}/").objects
+        ]
+        grouped = group(found)
+        known = {p: [] for p in self.inventory.partitions()}
+        for partition, objects in {**known, **grouped}.items():
+            rows = [dict(Key=o.key, ETag=o.etag, Size=o.size, LastModified=o.last_modified) for o in objects]
+            rows.sort(key=lambda row: row["Key"])
+            made = pa.Table.from_pylist(rows, schema=schema.INVENTORY)
+            self.inventory.replace(partition, made, self.inventory.read(partition))
+        return sorted(grouped)
+
+    def start(self, *, transcripts: bool = True, tokens: bool = True) -> SpeechPass:
+        self.source.fetched.clear()
+        self.recogniser.batches.clear()
+        self.tokenised.clear()
+        return SpeechPass(
+            self.source,
+            self.inventory,
+            Transcribing(self.transcripts, self.identity, self.recogniser.load) if transcripts else None,
+            Tokenising(self.tokens, "tokeniser 1", lambda: self.tokenise) if tokens else None,
+        )
+
+    def run(self, partitions: list[FolderMinute] | None = None, **asked: bool) -> list[Finished]:
+        partitions = self.take_inventory() if partitions is None else partitions
+        return list(self.start(**asked).run(partitions))
+
+    def rows(self, table: Table) -> dict[str, dict[str, Any]]:
+        return {row["Key"]: row for p in table.partitions() for row in table.read(p).rows.to_pylist()}  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def bench(local_place: LocalPlace) -> Bench:
+    return Bench(local_place)
+
+
+def minutes_later(minutes: int):
+    return UPLOADED.replace(minute=UPLOADED.minute + minutes)
+
+
+# --- what becomes of an object --------------------------------------------------------------------------
+
+
+def test_every_object_has_a_row_in_each_table_in_the_order_of_the_inventory(bench: Bench):
+    for key, body in {"b.flac": NOISE, "a.flac": SILENCE, "c.txt": b"", "bad.FLAC": b"junk"}.items():
+        bench.place.put(f"p225/{key}", body)
+    [finished] = bench.run()
+    keys = ["p225/a.flac", "p225/b.flac", "p225/bad.FLAC", "p225/c.txt"]
+    for table in (bench.transcripts, bench.tokens):
+        rows = table.read(finished.partition).rows
+        assert rows is not None
+        assert rows["Key"].to_pylist() == keys
+        assert rows["status"].to_pylist() == ["ok", "ok", "failed", "not_flac"]
+    assert finished.statuses == {
+        name: collections.Counter(ok=2, failed=1, not_flac=1) for name in ("transcripts", "tokens")
+    }
+    assert finished.computed == 2
+    assert finished.audio_s == pytest.approx(0.3)
+
+
+def test_a_spoken_row_carries_text_confidence_audio_and_producer(bench: Bench):
+    bench.place.put("p225/a.flac", flac(0.5, rate=48_000, channels=2))
+    bench.run()
+    row = bench.rows(bench.transcripts)["p225/a.flac"]
+    assert row["transcribed_text"] == "8000 samples"
+    assert (row["language"], row["avg_logprob"], row["temperature"]) == ("en", -0.25, 0.0)
+    assert (row["duration_s"], row["sample_rate_hz"], row["channels"]) == (0.5, 48_000, 2)
+    assert (row["whisper_model"], row["error"]) == ("model 1", None)
+    tokens = bench.rows(bench.tokens)["p225/a.flac"]
+    assert len(tokens["tokenized_info"]) == 16
+    assert tokens["tokeniser"] == "tokeniser 1"
+
+
+def test_what_is_no_flac_is_null_and_never_fetched(bench: Bench):
+    bench.place.put("p225/notes.txt", SILENCE)
+    bench.run()
+    assert not bench.source.fetched
+    row = bench.rows(bench.transcripts)["p225/notes.txt"]
+    given = {name for name, value in row.items() if value is not None}
+    assert given == {"Key", "ETag", "status"}
+
+
+def test_a_bad_object_fails_alone_and_says_why(bench: Bench):
+    bench.place.put("p225/empty.flac", b"")
+    bench.place.put("p225/good.flac", SILENCE)
+    bench.run()
+    for table in (bench.transcripts, bench.tokens):
+        rows = bench.rows(table)
+        assert rows["p225/empty.flac"]["error"] == "the object is empty (0 bytes)"
+        assert rows["p225/good.flac"]["status"] == "ok"
+    assert bench.rows(bench.transcripts)["p225/empty.flac"]["transcribed_text"] is None
+    assert bench.rows(bench.tokens)["p225/empty.flac"]["tokenized_info"] is None
+
+
+def test_a_clip_that_whisper_fails_on_keeps_its_tokens(bench: Bench):
+    bench.place.put("p225/a.flac", SILENCE)
+    bench.recogniser.fails_on = {1_600}
+    bench.run()
+    row = bench.rows(bench.transcripts)["p225/a.flac"]
+    assert (row["status"], row["error"]) == ("failed", "Whisper failed on it: no idea")
+    assert row["duration_s"] == 0.1
+    assert bench.rows(bench.tokens)["p225/a.flac"]["status"] == "ok"
+
+
+def test_a_clip_that_the_tokeniser_fails_on_keeps_its_text(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    bench.place.put("p225/a.flac", SILENCE)
+    bench.place.put("p225/b.flac", NOISE)
+
+    def tokenise(samples: np.ndarray, etag: str) -> np.ndarray:
+        if len(samples) == 1_600:
+            raise KeyError("codebook")
+        return np.zeros(20, np.int16)
+
+    monkeypatch.setattr(bench, "tokenise", tokenise)
+    bench.run()
+    rows = bench.rows(bench.tokens)
+    assert (rows["p225/a.flac"]["status"], rows["p225/b.flac"]["status"]) == ("failed", "ok")
+    assert rows["p225/a.flac"]["error"] == "the tokeniser failed on it: 'codebook'"
+    assert bench.rows(bench.transcripts)["p225/a.flac"]["status"] == "ok"
+
+
+def test_an_object_that_changed_since_the_inventory_fails_until_the_next_one(bench: Bench):
+    bench.place.put("p225/a.flac", SILENCE)
+    partitions = bench.take_inventory()
+    bench.place.put("p225/a.flac", NOISE)
+    bench.run(partitions)
+    assert (
+        "deleted or overwritten after it was listed" in bench.rows(bench.transcripts)["p225/a.flac"]["error"]
+    )
+    bench.run()
+    assert bench.rows(bench.transcripts)["p225/a.flac"]["transcribed_text"] == "3200 samples"
+
+
+# --- what is done once ----------------------------------------------------------------------------------
+
+
+def test_each_object_is_fetched_once_for_both_tables(bench: Bench):
+    for name in "abc":
+        bench.place.put(f"p225/{name}.flac", flac(0.1, seed=ord(name)))
+    bench.run()
+    assert bench.source.fetched == {"p225/a.flac": 1, "p225/b.flac": 1, "p225/c.flac": 1}
+    assert len(bench.tokenised) == 3
+
+
+@pytest.mark.parametrize("asked", ["transcripts", "tokens"])
+def test_each_table_can_be_asked_for_alone(bench: Bench, asked: str):
+    bench.place.put("p225/a.flac", SILENCE)
+    [finished] = bench.run(transcripts=asked == "transcripts", tokens=asked == "tokens")
+    assert set(finished.statuses) == {asked}
+    assert set(bench.rows(bench.transcripts)) == ({"p225/a.flac"} if asked == "transcripts" else set())
+    assert set(bench.rows(bench.tokens)) == ({"p225/a.flac"} if asked == "tokens" else set())
+    assert bench.recogniser.loads == (asked == "transcripts")
+    assert len(bench.tokenised) == (asked == "tokens")
+
+
+def test_a_second_pass_computes_nothing_and_loads_no_model(bench: Bench):
+    for folder in ("p225", "p226"):
+        bench.place.put(f"{folder}/a.flac", SILENCE)
+        bench.place.put(f"{folder}/notes.txt", b"x")
+    partitions = bench.take_inventory()
+    bench.run(partitions)
+    before = [table.read(p) for table in (bench.transcripts, bench.tokens) for p in partitions]
+    again = bench.run(partitions)
+    assert [f.partition for f in again] == partitions
+    assert sum(f.computed for f in again) == 0
+    assert [f.statuses["tokens"] for f in again] == [collections.Counter(ok=1, not_flac=1)] * 2
+    assert not bench.source.fetched
+    assert bench.recogniser.loads == 1
+    assert [table.read(p) for table in (bench.transcripts, bench.tokens) for p in partitions] == before
+
+
+def test_a_late_object_is_the_only_one_computed(bench: Bench):
+    bench.place.put("p225/a.flac", SILENCE)
+    bench.run()
+    bench.place.put("p225/late.flac", NOISE)
+    [finished] = bench.run()
+    assert finished.computed == 1
+    assert bench.source.fetched == {"p225/late.flac": 1}
+    assert bench.recogniser.batches == [[3_200]]
+    assert set(bench.rows(bench.transcripts)) == {"p225/a.flac", "p225/late.flac"}
+
+
+def test_an_overwritten_object_is_computed_again(bench: Bench):
+    bench.place.put("p225/a.flac", SILENCE)
+    bench.run()
+    bench.place.put("p225/a.flac", NOISE)
+    [finished] = bench.run()
+    assert finished.computed == 1
+    assert bench.rows(bench.transcripts)["p225/a.flac"]["transcribed_text"] == "3200 samples"
+
+
+def test_rows_of_deleted_objects_go(bench: Bench):
+    bench.place.put("p225/a.flac", SILENCE)
+    bench.place.put("p225/b.flac", NOISE)
+    partitions = bench.take_inventory()
+    bench.run(partitions)
+    bench.place.delete("p225/b.flac")
+    bench.take_inventory()
+    bench.run(partitions)
+    assert set(bench.rows(bench.tokens)) == {"p225/a.flac"}
+    bench.place.delete("p225/a.flac")
+    bench.take_inventory()
+    [finished] = bench.run(partitions)
+    assert bench.rows(bench.tokens) == bench.rows(bench.transcripts) == {}
+    assert finished.statuses == {"transcripts": {}, "tokens": {}}
+
+
+def test_another_model_makes_its_own_rows_anew_and_leaves_the_tokens(bench: Bench):
+    bench.place.put("p225/a.flac", SILENCE)
+    bench.run()
+    bench.identity = "model 2"
+    bench.run()
+    assert bench.recogniser.batches == [[1_600]]
+    assert bench.tokenised == []
+    assert bench.rows(bench.transcripts)["p225/a.flac"]["whisper_model"] == "model 2"
+
+
+def test_failed_rows_are_tried_again(bench: Bench):
+    bench.place.put("p225/a.flac", SILENCE)
+    bench.place.put("p225/b.flac", NOISE)
+    bench.recogniser.fails_on = {1_600}
+    bench.run()
+    bench.recogniser.fails_on = set()
+    [finished] = bench.run()
+    assert bench.recogniser.batches == [[1_600]]
+    assert finished.statuses["transcripts"] == collections.Counter(ok=2)
+
+
+# --- many partitions ------------------------------------------------------------------------------------
+
+
+def test_batches_cross_partitions_and_the_model_is_loaded_once(bench: Bench):
+    for i in range(8):
+        bench.place.put(f"p22{i}/a.flac", flac(0.1, seed=i))
+    finished = bench.run()
+    assert len(finished) == 8
+    assert bench.recogniser.batches == [[1_600] * 4, [1_600] * 4]
+    assert bench.recogniser.loads == 1
+
+
+def test_every_partition_finishes_once(bench: Bench):
+    bodies = [SILENCE, b"", NOISE]
+    for i in range(30):
+        bench.place.put(
+            f"p{i % 7}/{i}.{'txt' if i % 5 == 0 else 'flac'}", bodies[i % 3], minutes_later(i % 4)
+        )
+    partitions = bench.take_inventory()
+    finished = bench.run(partitions)
+    assert sorted(f.partition for f in finished) == partitions
+    assert sum(sum(f.statuses["transcripts"].values()) for f in finished) == 30
+    assert len(bench.rows(bench.transcripts)) == len(bench.rows(bench.tokens)) == 30
+
+
+@pytest.mark.parametrize("asked", [dict(transcripts=True), dict(transcripts=False)], ids=["both", "tokens"])
+def test_a_partition_is_written_while_later_ones_are_still_to_come(
+    bench: Bench, asked: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(speech, "OBJECTS_AHEAD", 2)
+    monkeypatch.setattr(speech, "PARTITIONS_AHEAD", 2)
+    bench.recogniser.batch = 1
+    for i in range(20):
+        bench.place.put(f"p{i:02}/a.flac", flac(0.1, seed=i))
+    partitions = bench.take_inventory()
+    passing = bench.start(**asked).run(partitions)
+    first = next(passing)
+    assert first.partition == partitions[0]
+    assert len(bench.tokenised) < 10
+    assert bench.tokens.read(first.partition).rows is not None
+    list(passing)
+
+
+@pytest.mark.parametrize("asked", [dict(transcripts=True), dict(transcripts=False)], ids=["both", "tokens"])
+def test_a_storage_fault_ends_the_pass_by_the_objects_name_and_keeps_what_is_complete(
+    bench: Bench, asked: dict[str, bool]
+):
+    bench.recogniser.batch = 1
+    for i in range(4):
+        bench.place.put(f"p{i}/a.flac", flac(0.1, seed=i))
+    bench.place.put("p0/b.txt", b"")
+    bench.source.broken = {"p3/a.flac"}
+    partitions = bench.take_inventory()
+    with pytest.raises(StorageError, match=r"p3/a\.flac: connection reset"):
+        bench.run(partitions, **asked)
+    assert bench.tokens.partitions() == partitions[:3]
+    bench.source.broken = set()
+    finished = bench.run(partitions, **asked)
+    assert bench.source.fetched == {"p3/a.flac": 1}
+    assert len(finished) == 4
+
+
+def test_partitions_of_bad_objects_alone_survive_a_fault_behind_them(bench: Bench):
+    bench.place.put("p0/a.flac", b"junk")
+    bench.place.put("p1/a.flac", SILENCE)
+    bench.source.broken = {"p1/a.flac"}
+    partitions = bench.take_inventory()
+    with pytest.raises(StorageError):
+        bench.run(partitions)
+    assert bench.transcripts.partitions() == partitions[:1]
+
+
+def test_a_partition_without_inventory_is_named(bench: Bench):
+    bench.place.put("p225/a.flac", SILENCE)
+    [partition] = bench.take_inventory()
+    missing = dataclasses.replace(partition, folder="p226")
+    with pytest.raises(MissingInputError, match=r"p226\|2023-08-24-00:21 has no s3_inventory; materialise"):
+        bench.run([partition, missing])
+
+
+def test_objects_are_fetched_a_bounded_number_ahead(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(speech, "OBJECTS_AHEAD", 3)
+    bench.recogniser.batch = 1
+    for i in range(20):
+        bench.place.put(f"p225/{i:02}.flac", flac(0.1, seed=i))
+    partitions = bench.take_inventory()
+    most = []
+    original = Recogniser.transcribe
+
+    def transcribe(clips: Iterable[tuple[Any, np.ndarray]]) -> Iterator[tuple[Any, Any]]:
+        for heard, result in enumerate(original(bench.recogniser, clips)):
+            most.append(bench.source.fetched.total() - heard)
+            yield result
+
+    monkeypatch.setattr(bench.recogniser, "transcribe", transcribe)
+    bench.run(partitions)
+    assert len(most) == 20
+    assert max(most) <= 3 + 1
+
+
+def test_bytes_are_fetched_a_bounded_number_ahead(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(speech, "BYTES_AHEAD", 2 * len(SILENCE))
+    bench.recogniser.batch = 1
+    for i in range(10):
+        bench.place.put(f"p225/{i}.flac", SILENCE)
+    partitions = bench.take_inventory()
+    passing = bench.start()
+    clips = passing._clips
+    most = []
+
+    def counted(*args: Any) -> Iterator[Any]:
+        for taken, clip in enumerate(clips(*args)):
+            most.append(bench.source.fetched.total() - taken)
+            yield clip
+
+    monkeypatch.setattr(passing, "_clips", counted)
+    list(passing.run(partitions))
+    assert max(most) <= 3
+
+
+# --- several runs ---------------------------------------------------------------------------------------
+
+
+class Rival(Table):
+    """Another run replaces the partition's file just before this one does, `times` times."""
+
+    times: int
+
+    def replace(self, partition: FolderMinute, rows: pa.Table, version: Any) -> bool:
+        if self.times:
+            object.__setattr__(self, "times", self.times - 1)
+            stale = rows.set_column(1, self.schema.field("ETag"), pa.array([str(self.times)] * len(rows)))
+            super().replace(partition, stale, self.read(partition))
+        return super().replace(partition, rows, version)
+
+
+def rival(table: Table, times: int) -> Rival:
+    made = Rival(table.store, table.name, table.schema)
+    object.__setattr__(made, "times", times)
+    return made
+
+
+def test_a_pass_that_lost_a_race_reads_again_and_makes_the_partition_anew(bench: Bench):
+    bench.place.put("p225/a.flac", SILENCE)
+    bench.place.put("p226/a.flac", NOISE)
+    bench.tokens = rival(bench.tokens, times=2)
+    finished = bench.run()
+    assert sorted(f.partition.folder for f in finished) == ["p225", "p226"]
+    assert {row["status"] for row in bench.rows(bench.tokens).values()} == {"ok"}
+    assert {row["ETag"] for row in bench.rows(bench.tokens).values()} == {
+        row["ETag"] for row in bench.rows(bench.inventory).values()
+    }
+
+
+def test_a_pass_that_keeps_losing_gives_up_by_the_partitions_name(bench: Bench):
+    bench.place.put("p225/a.flac", SILENCE)
+    bench.tokens = rival(bench.tokens, times=CONFLICT_ROUNDS)
+    with pytest.raises(ConflictError, match=r"p225\|2023-08-24-00:21"):
+        bench.run()
+
+
+def test_an_inventory_that_changes_during_the_pass_cannot_be_overwritten_by_older_rows(bench: Bench):
+    bench.place.put("p225/a.flac", SILENCE)
+    [partition] = bench.take_inventory()
+    read = bench.inventory.read
+    other_ran = []
+
+    class Watched(Table):
+        def read(self, partition: FolderMinute) -> Any:
+            found = read(partition)
+            if not other_ran:
+                # Another run sees a newer bucket and finishes first.
+                other_ran.append(True)
+                bench.place.put("p225/b.flac", NOISE)
+                bench.take_inventory()
+                bench.run([partition])
+            return found
+
+    watched = Watched(bench.inventory.store, bench.inventory.name, bench.inventory.schema)
+    slow = SpeechPass(
+        bench.source, watched, None, Tokenising(bench.tokens, "tokeniser 1", lambda: bench.tokenise)
+    )
+    bench.inventory = Table(watched.store, watched.name, watched.schema)
+    list(slow.run([partition]))
+    assert set(bench.rows(bench.tokens)) == {"p225/a.flac", "p225/b.flac"}
