@@ -8,7 +8,7 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from audio_assets import schema
 from audio_assets.assemble import audio_rows
-from audio_assets.defs.metadata import column_schema, markdown_table, partition_metadata
+from audio_assets.defs.metadata import column_schema, partition_metadata, preview
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
 from audio_assets.defs.resources import Bucket
 from audio_assets.partitions import FolderMinute
@@ -16,16 +16,6 @@ from audio_assets.reconcile import Digest
 from audio_assets.speech import MissingInputError, inventory_rows
 from audio_assets.storage import ConflictError
 from audio_assets.table import CONFLICT_ROUNDS, THREADS, Table
-
-PREVIEW_COLUMNS = [
-    "Key",
-    "transcribed_text",
-    "tokenized_info",
-    "avg_logprob",
-    "duration_s",
-    "status",
-    "error",
-]
 
 
 @dg.asset(
@@ -63,17 +53,17 @@ def audio_table(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Materia
         for partition, rows in pool.map(replace, partitions):
             failed = rows["status"].to_pylist().count(schema.FAILED)
             metadata = partition_metadata(table, table.path(partition), len(rows))
-            metadata |= {
-                "failed": dg.MetadataValue.int(failed),
-                "preview": markdown_table(rows.select(PREVIEW_COLUMNS)),
-            }
+            metadata |= {"failed": dg.MetadataValue.int(failed), "preview": preview(rows)}
             context.add_asset_metadata(metadata, partition_key=partition.key)
             # The sensor compares this with the bucket. It is an observation because the materialisations of
             # a range share their tags, and each partition needs its own.
             digest = Digest.of(inventory_rows(rows))
             context.log_event(
                 dg.AssetObservation(
-                    context.asset_key, partition=partition.key, tags={DATA_VERSION_TAG: str(digest)}
+                    context.asset_key,
+                    partition=partition.key,
+                    description="The objects that this table is made from; new_s3_keys compares with it.",
+                    tags={DATA_VERSION_TAG: str(digest)},
                 )
             )
     return dg.MaterializeResult()

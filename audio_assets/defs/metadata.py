@@ -1,5 +1,7 @@
 """What the UI shows beside each asset: column schema, row counts, previews."""
 
+from collections.abc import Mapping, Sequence
+
 import dagster as dg
 import pyarrow as pa
 
@@ -31,11 +33,28 @@ def partition_metadata(table: Table, path: str, rows: int) -> dict[str, dg.Metad
     }
 
 
-def markdown_table(rows: pa.Table) -> dg.MarkdownMetadataValue:
-    """The first rows, cells cut to a readable length."""
-    lines = ["| " + " | ".join(rows.schema.names) + " |", "|" + "---|" * rows.num_columns]
+def preview(rows: pa.Table) -> dg.MarkdownMetadataValue:
+    """The first rows of `audio_table`, as somebody wants to see them who looks at one partition."""
     shown = rows.slice(0, PREVIEW_ROWS).to_pylist()
-    lines += ["| " + " | ".join(_cell(value) for value in row.values()) + " |" for row in shown]
+    return markdown_table(
+        [
+            {
+                "Key": row["Key"],
+                "transcribed_text": row["transcribed_text"],
+                "avg_logprob": row["avg_logprob"],
+                "tokens": None if row["tokenized_info"] is None else len(row["tokenized_info"]),
+                "seconds": row["duration_s"],
+                "status": ": ".join(filter(None, (row["status"], row["error"]))),
+            }
+            for row in shown
+        ]
+    )
+
+
+def markdown_table(rows: Sequence[Mapping[str, object]]) -> dg.MarkdownMetadataValue:
+    """The first rows, at least one, with cells cut to a readable length."""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    lines += ["| " + " | ".join(map(_cell, row.values())) + " |" for row in rows[:PREVIEW_ROWS]]
     return dg.MetadataValue.md("\n".join(lines))
 
 
@@ -44,8 +63,5 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.2f}"
-    if isinstance(value, list):
-        shown = ", ".join(map(str, value[:4]))
-        return f"{len(value)} tokens: {shown}, …"
     text = str(value).replace("|", "\\|").replace("\n", " ")
     return text if len(text) <= PREVIEW_CHARACTERS else text[: PREVIEW_CHARACTERS - 1] + "…"

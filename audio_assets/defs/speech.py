@@ -1,8 +1,9 @@
 """`transcripts` and `tokens`: one pass over the audio on the GPU, each of the two on its own if so asked."""
 
-import collections
+import dataclasses
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -11,6 +12,9 @@ from audio_assets.defs.metadata import column_schema, partition_metadata
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.speech import SpeechPass
+
+if TYPE_CHECKING:
+    from audio_assets.transcription import Transcriber
 
 SECONDS_BETWEEN_PROGRESS = 5
 
@@ -51,21 +55,25 @@ def speech(
     asked = {key.to_user_string() for key in context.selected_asset_keys}
     tables = {t.name: t for t in (bucket.transcripts, bucket.tokens) if t.name in asked}
     transcribing = whisper.transcribing(tables["transcripts"]) if "transcripts" in tables else None
+    if transcribing:
+        transcribing = dataclasses.replace(transcribing, load=lambda: _load(context, whisper))
     tokenising = tokeniser.tokenising(tables["tokens"]) if "tokens" in tables else None
     speech_pass = SpeechPass(bucket.source.store, bucket.inventory, transcribing, tokenising)
 
     partitions = partitions_of(context)
     done = computed = 0
     audio_s, reported = 0.0, time.monotonic()
-    statuses: dict[str, collections.Counter[str]] = {name: collections.Counter() for name in tables}
     for finished in speech_pass.run(partitions):
         done, computed = done + 1, computed + finished.computed
         audio_s += finished.audio_s
         for name, table in tables.items():
             counts = finished.statuses[name]
-            statuses[name] += counts
             metadata = partition_metadata(table, table.path(finished.partition), counts.total())
-            metadata["failed"] = dg.MetadataValue.int(counts[schema.FAILED])
+            metadata |= {
+                "failed": dg.MetadataValue.int(counts[schema.FAILED]),
+                "clips_computed": dg.MetadataValue.int(finished.computed),
+                "audio_s": dg.MetadataValue.float(finished.audio_s),
+            }
             context.add_asset_metadata(metadata, asset_key=name, partition_key=finished.partition.key)
         if time.monotonic() - reported > SECONDS_BETWEEN_PROGRESS or done == len(partitions):
             reported = time.monotonic()
@@ -73,14 +81,20 @@ def speech(
                 f"{done} of {len(partitions)} partitions, {computed} clips, {audio_s:.0f} s of audio"
             )
 
+    # What a run as a whole achieved; each of its partitions says it, since Dagster has no other place for it.
+    achieved: dict[str, dg.MetadataValue] = {}
+    if computed:
+        achieved["audio_s_per_s"] = dg.MetadataValue.float(audio_s / speech_pass.seconds)
+    if speech_pass.transcriber:
+        achieved["device"] = dg.MetadataValue.text(speech_pass.transcriber.device)
     for name in tables:
-        yield dg.MaterializeResult(
-            asset_key=name,
-            metadata={
-                "clips_computed": computed,
-                "rows_by_status": dict(statuses[name]),
-                "audio_s": audio_s,
-                "audio_s_per_s": audio_s / speech_pass.seconds if speech_pass.seconds else 0.0,
-                **({"device": speech_pass.transcriber.device} if speech_pass.transcriber else {}),
-            },
-        )
+        yield dg.MaterializeResult(asset_key=name, metadata=achieved)
+
+
+def _load(context: dg.AssetExecutionContext, whisper: Whisper) -> "Transcriber":
+    # A first download of a large model takes minutes, in which a run would seem to hang.
+    context.log.info(f"Loading Whisper {whisper.model}")
+    started = time.monotonic()
+    transcriber = whisper.load()
+    context.log.info(f"Whisper is on {transcriber.device} after {time.monotonic() - started:.1f} s")
+    return transcriber
