@@ -9,7 +9,7 @@ How it is built, in the order in which audio flows:
     transcriber.py  the front door: settings in, transcripts out
     engine.py       runs many files side by side, in batches
     mel.py          audio -> log-mel spectrograms
-    windows.py      the walk of `whisper.transcribe` over a file's windows, as a generator that asks for decodes
+    windows.py      the walk of `whisper.transcribe` over a file's windows, as a generator
     encoder.py      spectrogram -> audio features
     batch.py        the decodes under way: rows join, step and leave
     decoder.py      tokens and cached keys and values -> logits

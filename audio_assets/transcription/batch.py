@@ -103,7 +103,7 @@ class DecodeBatch:
         self.longest = max(self.longest, width + 1)
 
     def languages(self, features: Sequence[Tensor]) -> list[str]:
-        """The most probable language of each window, as a code; works in free slots, so there must be room."""
+        """The most probable language of each window, as a code; works in free slots: there must be room."""
         first = len(self.rows)
         for slot, feature in enumerate(features, first):
             self.decoder.listen(self.caches, slot, feature)

@@ -72,7 +72,8 @@ def _one_thread_each() -> ThreadPoolExecutor:
 class Convolution:
     """A convolution of width 3 over time with padding 1, then GELU.
 
-    [batch, time, n_in] -> [batch, time / stride, n_out], both of `dtype`. Written as a product with each step's three neighbours side by side.
+    [batch, time, n_in] -> [batch, time / stride, n_out], both of `dtype`. Written as a product, with
+    each step's three neighbours side by side.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype, stride: int) -> None:

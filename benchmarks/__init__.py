@@ -1,0 +1,1 @@
+"""Measurements: the engine against its peers, and its agreement with `whisper.transcribe`."""

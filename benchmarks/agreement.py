@@ -1,0 +1,112 @@
+"""How often the engine says what `whisper.transcribe` says, and how many words are wrong.
+
+    python -m benchmarks.agreement
+
+Synthesises clips of held-out voices (needs espeak-ng) and reads them with the demo checkpoint, once by
+`whisper.transcribe` file by file and once by the engine at each precision. For each text that differs it
+prints how close the stock model was to saying something else: the least lead that a token had over the
+runner-up, in units of logits, along the stock model's own text.
+"""
+
+import argparse
+import json
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import jiwer
+import numpy as np
+import torch
+import whisper
+from whisper.tokenizer import get_tokenizer
+
+from audio_assets.demo.make_checkpoint import CHECKPOINT
+from audio_assets.demo.synthesis import Voice, sentence, speak
+from audio_assets.transcription import Transcriber
+from benchmarks.engine import RESULTS, machine
+
+
+def clips(count: int) -> list[tuple[str, np.ndarray]]:
+    """Sentences and float32 audio at 16 kHz, other than those that training checks itself with."""
+
+    def make(i: int) -> tuple[str, np.ndarray]:
+        rng = random.Random(f"agreement-{i}")
+        text = sentence(rng)
+        return text, np.ascontiguousarray(speak(text, Voice.draw(rng, held_out=True), 16_000), np.float32)
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(make, range(count)))
+
+
+def plain(text: str) -> str:
+    return " ".join("".join(c for c in text.lower() if c.isalpha() or c == " ").split())
+
+
+@torch.inference_mode()
+def least_lead(model: whisper.Whisper, audio: np.ndarray, theirs: dict) -> float:
+    """The least difference between the best and the second-best logit along a text, timestamps left aside."""
+    tokenizer = get_tokenizer(True, num_languages=model.num_languages, language=theirs["language"])
+    said = [t for s in theirs["segments"] for t in s["tokens"]]
+    mel = whisper.log_mel_spectrogram(audio, model.dims.n_mels)
+    mel = whisper.pad_or_trim(mel[:, : len(audio) // 160], 3000)[None]
+    given = [*tokenizer.sot_sequence, *said]
+    logits = model.logits(torch.tensor([given]), model.embed_audio(mel))[0, len(tokenizer.sot_sequence) :]
+    best, second = logits[:, : tokenizer.timestamp_begin].topk(2).values.T
+    return (best - second).min().item()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default=str(CHECKPOINT))
+    parser.add_argument("--clips", type=int, default=600)
+    args = parser.parse_args()
+    heard = clips(args.clips)
+    said, audio = [plain(t) for t, _ in heard], [a for _, a in heard]
+    stock = whisper.load_model(args.model, device="cpu")
+    started = time.perf_counter()
+    theirs = [stock.transcribe(a, fp16=False, language="en") for a in audio]
+    stock_s = time.perf_counter() - started
+    rows = [{"engine": "whisper.transcribe", "precision": "float32", "seconds": round(stock_s, 1)}]
+    rows[0]["word_error_rate"] = round(jiwer.wer(said, [plain(t["text"]) for t in theirs]), 4)
+    for precision in ("float32", "bfloat16"):
+        transcriber = Transcriber.load(args.model, device="cpu", language="en", precision=precision)
+        started = time.perf_counter()
+        ours = dict(transcriber.transcribe(enumerate(audio)))
+        seconds = time.perf_counter() - started
+        other = [i for i in range(len(audio)) if ours[i].text != theirs[i]["text"]]
+        figures = [
+            abs(ours[i].avg_logprob - t["segments"][0]["avg_logprob"])
+            for i, t in enumerate(theirs)
+            if t["segments"]
+        ]
+        rows.append({"engine": "this engine", "precision": precision, "seconds": round(seconds, 1)})
+        rows[-1]["word_error_rate"] = round(
+            jiwer.wer(said, [plain(ours[i].text) for i in range(len(audio))]), 4
+        )
+        rows[-1] |= {"equal_texts": len(audio) - len(other), "of": len(audio)}
+        rows[-1]["largest_difference_of_avg_logprob"] = float(f"{max(figures):.2g}")
+        rows[-1]["differences"] = [
+            {
+                "stock": theirs[i]["text"],
+                "ours": ours[i].text,
+                "least_lead": round(least_lead(stock, audio[i], theirs[i]), 4),
+            }
+            for i in other
+        ]
+    for row in rows:
+        print("  ".join(f"{k} {v}" for k, v in row.items() if k != "differences"))
+        for difference in row.get("differences", []):
+            print(f"    {difference}")
+    RESULTS.mkdir(exist_ok=True)
+    settings = {"clips": len(audio), "audio_s": round(sum(map(len, audio)) / 16_000, 1)}
+    path = RESULTS / "agreement.json"
+    path.write_text(
+        json.dumps({"machine": machine(), "settings": settings, "engines": rows}, indent=1) + "\n"
+    )
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""The engine against its peers: same weights, same clips, same tokens, in turns.
+
+    python -m benchmarks.engine                                             # CPU, shapes tiny and base
+    python -m benchmarks.engine --device cuda --shapes large-v3 large-v3-turbo --clips 256
+
+Every engine runs once per round, so that whatever else slows the machine slows all alike; figures are medians
+over rounds, and ratios of them. Each engine's words are checked against the script that the model reads out.
+"""
+
+import argparse
+import dataclasses
+import gc
+import json
+import pathlib
+import platform
+import statistics
+import time
+
+import numpy as np
+import torch
+import whisper
+
+from benchmarks import peers
+from benchmarks.scripted import SHAPES, script, scripted_whisper
+
+RESULTS = pathlib.Path(__file__).with_name("results")
+OURS = "this engine"
+SEED = "the seed's loop"
+
+
+@dataclasses.dataclass
+class Contender:
+    name: str
+    precision: str
+    run: peers.Run
+    seconds: list[float] = dataclasses.field(default_factory=list)
+    peak_gb: float = 0.0
+
+    @property
+    def median_s(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def contenders(model: whisper.Whisper, device: str, batch: int) -> list[Contender]:
+    if device == "cpu":
+        return [
+            Contender(SEED, "float32", peers.seed_loop(model)),
+            Contender("whisper.decode", "float32", peers.decode_batched(model, batch)),
+            Contender("HF generate", "float32", peers.hugging_face(model, "float32", batch)),
+            Contender("HF generate", "bfloat16", peers.hugging_face(model, "bfloat16", batch)),
+            Contender("faster-whisper", "float32", peers.faster_whisper(model, "float32", batch)),
+            Contender("faster-whisper", "int8", peers.faster_whisper(model, "int8", batch)),
+            Contender("CTranslate2", "float32", peers.ctranslate2_batched(model, "float32", batch)),
+            Contender("CTranslate2", "int8", peers.ctranslate2_batched(model, "int8", batch)),
+            Contender(OURS, "float32", peers.ours(model, "float32")),
+            Contender(OURS, "bfloat16", peers.ours(model, "bfloat16")),
+        ]
+    return [
+        Contender("whisper.decode", "float16", peers.decode_batched(model, batch)),
+        Contender("HF generate", "float16", peers.hugging_face(model, "float16", batch)),
+        Contender(
+            "HF generate, compiled", "float16", peers.hugging_face(model, "float16", batch, compiled=True)
+        ),
+        Contender("faster-whisper", "float16", peers.faster_whisper(model, "float16", batch)),
+        Contender("CTranslate2", "float16", peers.ctranslate2_batched(model, "float16", batch)),
+        Contender(OURS, "float16", peers.ours(model, "float16")),
+    ]
+
+
+def noises(count: int, shortest_s: float, longest_s: float) -> list[np.ndarray]:
+    """float32 clips of evenly spread lengths in random order; the models say their script to anything."""
+    rng = np.random.default_rng(0)
+    lengths = rng.permutation(np.linspace(shortest_s, longest_s, count))
+    return [rng.normal(0, 0.05, int(s * 16_000)).astype(np.float32) for s in lengths]
+
+
+def measure(shape: str, args: argparse.Namespace) -> dict:
+    model = scripted_whisper(shape, args.tokens).to(args.device)
+    tokenizer = peers.tokenizer_of(model)
+    expected = tokenizer.decode([t for t in script(tokenizer, args.tokens) if t < tokenizer.eot]).strip()
+    clips = noises(args.clips, args.shortest, args.longest)
+    audio_s = sum(map(len, clips)) / 16_000
+    entered = contenders(model, args.device, args.batch)
+    for contender in entered:
+        contender.run(clips[: args.batch])
+    for turn in range(args.rounds):
+        for contender in entered:
+            gc.collect()
+            if args.device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            started = time.perf_counter()
+            texts = contender.run(clips)
+            contender.seconds.append(time.perf_counter() - started)
+            if args.device == "cuda":
+                contender.peak_gb = torch.cuda.max_memory_allocated() / 1e9
+            wrong = sum(t.strip() != expected for t in texts)
+            if wrong or len(texts) != len(clips):
+                raise RuntimeError(
+                    f"{contender.name} {contender.precision}: {wrong} of {len(texts)} texts are wrong"
+                )
+        print(f"{shape}: round {turn + 1} of {args.rounds}", flush=True)
+    limit_s = roofline_s(model, args) if args.device == "cuda" else None
+    return report(shape, entered, audio_s, limit_s)
+
+
+def report(shape: str, entered: list[Contender], audio_s: float, limit_s: float | None) -> dict:
+    seed = next((c.median_s for c in entered if c.name == SEED), None)
+    rows = []
+    print(f"\n{shape}, {audio_s:.0f} s of audio")
+    for c in entered:
+        row = {"engine": c.name, "precision": c.precision, "median_s": round(c.median_s, 3)}
+        row["audio_s_per_s"] = round(audio_s / c.median_s, 1)
+        if seed:
+            row["times_seed"] = round(seed / c.median_s, 2)
+        if limit_s:
+            row |= {"share_of_roofline": round(limit_s / c.median_s, 3), "peak_gb": round(c.peak_gb, 1)}
+        rows.append(row | {"seconds": [round(s, 3) for s in c.seconds]})
+        print("  " + "  ".join(f"{k} {v}" for k, v in row.items()))
+
+    def best(ours: bool, precision: str | None) -> Contender | None:
+        chosen = [c for c in entered if (c.name == OURS) == ours and precision in (None, c.precision)]
+        return min(chosen, key=lambda c: c.median_s, default=None)
+
+    leads = {}
+    for name, precision in (("float32", "float32"), ("each side's best", None)):
+        mine, peer = best(True, precision), best(False, precision)
+        if mine and peer:
+            leads[name] = {"times_best_peer": round(peer.median_s / mine.median_s, 2), "peer": peer.name}
+            leads[name] |= {"peer_precision": peer.precision, "our_precision": mine.precision}
+            print(f"  lead at {name}: {leads[name]}")
+    return {"shape": shape, "audio_s": round(audio_s, 1), "engines": rows, "leads": leads}
+
+
+def roofline_s(model: whisper.Whisper, args: argparse.Namespace) -> float:
+    """The least time that the device could take, if it multiplied and read at its best throughout.
+
+    The encoder and the cross-attention keys and values are bound by arithmetic, the decoder's steps by
+    reading its weights, once for each batch, and each row's cross-attention cache.
+    """
+    d, width = model.dims, model.dims.n_audio_state
+    flops = 2 * 3000 * 3 * d.n_mels * width + 2 * 1500 * 3 * width**2
+    flops += d.n_audio_layer * (24 * 1500 * width**2 + 4 * 1500**2 * width)
+    flops += d.n_text_layer * 4 * 1500 * width**2
+    weights = 2 * (d.n_text_layer * 14 * width**2 + d.n_vocab * width)
+    cache = 2 * d.n_text_layer * 2 * 1500 * width
+    per_second, bytes_per_second = device_rates()
+    batches = -(-args.clips // min(args.clips, 256))
+    steps_s = args.tokens * (batches * weights + args.clips * cache) / bytes_per_second
+    return args.clips * flops / per_second + steps_s
+
+
+def device_rates() -> tuple[float, float]:
+    """Measured: half-precision operations per second in a large product, and bytes per second in a sum."""
+    a = torch.randn(8192, 8192, dtype=torch.float16, device="cuda")
+    big = torch.zeros(1 << 30, dtype=torch.float32, device="cuda")
+
+    def fastest(work) -> float:
+        times = []
+        for _ in range(10):
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            work()
+            end.record()
+            torch.cuda.synchronize()
+            times.append(begin.elapsed_time(end) / 1000)
+        return min(times)
+
+    return 2 * 8192**3 / fastest(lambda: a @ a), big.nbytes / fastest(big.sum)
+
+
+def machine() -> dict:
+    """What the figures were taken on, in words that matter to them."""
+    cpu = torch.backends.cpu.get_cpu_capability()
+    flags = pathlib.Path("/proc/cpuinfo").read_text() if pathlib.Path("/proc/cpuinfo").exists() else ""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        **{"cpu": cpu, "processor": platform.machine(), "threads": torch.get_num_threads(), "gpu": device},
+        **{"avx512_bf16": "avx512_bf16" in flags, "amx": "amx_bf16" in flags, "torch": torch.__version__},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["tiny", "base"])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--clips", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=40)
+    parser.add_argument("--batch", type=int, default=16, help="of the peers; ours chooses its own")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--shortest", type=float, default=3.0, help="seconds")
+    parser.add_argument("--longest", type=float, default=15.0, help="seconds")
+    args = parser.parse_args()
+    results = [measure(shape, args) for shape in args.shapes]
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"engine_{args.device}.json"
+    settings = {k: v for k, v in vars(args).items() if k != "shapes"}
+    path.write_text(
+        json.dumps({"machine": machine(), "settings": settings, "shapes": results}, indent=1) + "\n"
+    )
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""The engines that are compared, each behind the same call: clips in, token counts and texts out.
+
+All get the same weights and run greedily with timestamps and English given. Peers get their strongest known
+form: batches of the size that suits them, features made in one go for a batch.
+"""
+
+import pathlib
+import tempfile
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import soundfile
+import torch
+import whisper
+from whisper.model import Whisper
+from whisper.tokenizer import Tokenizer, get_tokenizer
+
+from audio_assets.transcription import Stats, Transcriber
+from audio_assets.transcription.engine import Engine
+
+Clip = np.ndarray
+Run = Callable[[Sequence[Clip]], list[str]]
+
+
+def tokenizer_of(model: Whisper) -> Tokenizer:
+    return get_tokenizer(model.is_multilingual, num_languages=model.num_languages, language="en")
+
+
+def words(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
+    return tokenizer.decode([t for t in tokens if t < tokenizer.eot])
+
+
+def seed_loop(model: Whisper) -> Run:
+    """What the seed's notebook does for each object: `transcribe(path)`, then loading the audio again.
+
+    Files are read by soundfile rather than by a process of ffmpeg each, which favours this loop. Downloading
+    and tokenising are left out, which favours it too.
+    """
+    folder = pathlib.Path(tempfile.mkdtemp())
+
+    def run(clips: Sequence[Clip]) -> list[str]:
+        texts = []
+        for i, clip in enumerate(clips):
+            path = folder / f"{i}-{len(clip)}.flac"
+            if not path.exists():
+                soundfile.write(path, clip, 16_000)
+            audio, _ = soundfile.read(path, dtype="float32")
+            texts.append(model.transcribe(audio, fp16=model.device.type == "cuda")["text"])
+            soundfile.read(path, dtype="float32")
+        return texts
+
+    return run
+
+
+def decode_batched(model: Whisper, batch: int) -> Run:
+    """`whisper.decode` on batches of padded clips."""
+
+    def run(clips: Sequence[Clip]) -> list[str]:
+        texts = []
+        for start in range(0, len(clips), batch):
+            mel = features(clips[start : start + batch], model.dims.n_mels, model.device)
+            options = whisper.DecodingOptions(language="en", fp16=model.device.type == "cuda")
+            texts += [r.text for r in whisper.decode(model, mel, options)]
+        return texts
+
+    return run
+
+
+def ours(model: Whisper, precision: str, batch: int | None = None) -> Run:
+    """This project's engine with its defaults, but for precision."""
+    dtype = getattr(torch, precision)
+    with torch.inference_mode():
+        engine = Engine(model, language="en", batch_size=batch, dtype=dtype, stats=Stats())
+    transcriber = Transcriber(engine, "benchmark")
+
+    def run(clips: Sequence[Clip]) -> list[str]:
+        texts = dict(transcriber.transcribe(enumerate(clips)))
+        return [texts[i].text for i in range(len(clips))]
+
+    run.transcriber = transcriber
+    return run
+
+
+def features(clips: Sequence[Clip], n_mels: int, device: torch.device) -> torch.Tensor:
+    """float32 [batch, n_mels, 3000], clip by clip, as each is scaled by its own maximum."""
+    padded = [torch.from_numpy(whisper.pad_or_trim(c)) for c in clips]
+    return torch.stack([whisper.log_mel_spectrogram(p, n_mels, device=device) for p in padded])
+
+
+def hugging_face_model(model: Whisper):
+    """The same weights as a `WhisperForConditionalGeneration`."""
+    from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
+
+    dims, tokenizer = model.dims, tokenizer_of(model)
+    config = WhisperConfig(
+        **dict(vocab_size=dims.n_vocab, num_mel_bins=dims.n_mels, d_model=dims.n_audio_state),
+        **dict(encoder_layers=dims.n_audio_layer, encoder_attention_heads=dims.n_audio_head),
+        **dict(decoder_layers=dims.n_text_layer, decoder_attention_heads=dims.n_text_head),
+        **dict(encoder_ffn_dim=4 * dims.n_audio_state, decoder_ffn_dim=4 * dims.n_text_state),
+        **dict(max_target_positions=dims.n_text_ctx, pad_token_id=tokenizer.eot, bos_token_id=tokenizer.eot),
+        **dict(eos_token_id=tokenizer.eot, decoder_start_token_id=tokenizer.sot),
+    )
+    theirs = WhisperForConditionalGeneration(config)
+    names = [
+        *[
+            ("encoder.positional_embedding", "encoder.embed_positions.weight"),
+            (".attn_ln.", ".self_attn_layer_norm."),
+        ],
+        *[("decoder.positional_embedding", "decoder.embed_positions.weight"), (".attn.", ".self_attn.")],
+        *[
+            ("decoder.token_embedding", "decoder.embed_tokens"),
+            (".cross_attn_ln.", ".encoder_attn_layer_norm."),
+        ],
+        *[
+            ("encoder.ln_post", "encoder.layer_norm"),
+            (".cross_attn.", ".encoder_attn."),
+            (".mlp.0.", ".fc1."),
+        ],
+        *[("decoder.ln.", "decoder.layer_norm."), (".mlp.2.", ".fc2."), (".mlp_ln.", ".final_layer_norm.")],
+        *[(".query.", ".q_proj."), (".key.", ".k_proj."), (".value.", ".v_proj."), (".out.", ".out_proj.")],
+        *[(".blocks.", ".layers.")],
+    ]
+    state = {}
+    for name, weight in model.state_dict().items():
+        for old, new in names:
+            name = name.replace(old, new)
+        state[f"model.{name}"] = weight
+    state["proj_out.weight"] = model.state_dict()["decoder.token_embedding.weight"]
+    theirs.load_state_dict(state)
+    special = tokenizer.special_tokens
+    theirs.generation_config = GenerationConfig(
+        **dict(bos_token_id=tokenizer.eot, eos_token_id=tokenizer.eot, pad_token_id=tokenizer.eot),
+        **dict(decoder_start_token_id=tokenizer.sot, max_length=dims.n_text_ctx, is_multilingual=True),
+        **dict(no_timestamps_token_id=tokenizer.no_timestamps, max_initial_timestamp_index=50),
+        lang_to_id={"<|en|>": special["<|en|>"]},
+        task_to_id={"transcribe": tokenizer.transcribe, "translate": tokenizer.translate},
+        suppress_tokens=[*tokenizer.non_speech_tokens, tokenizer.sot, tokenizer.sot_prev, tokenizer.sot_lm],
+        begin_suppress_tokens=[220, tokenizer.eot],
+        prev_sot_token_id=tokenizer.sot_prev,
+    )
+    return theirs.eval().to(model.device)
+
+
+def hugging_face(model: Whisper, precision: str, batch: int, *, compiled: bool = False) -> Run:
+    """`generate` on batches; compiled with a static cache on request, which is its fast form on a GPU."""
+    theirs = hugging_face_model(model).to(getattr(torch, precision))
+    tokenizer = tokenizer_of(model)
+    settings = dict(language="en", task="transcribe", return_timestamps=True, do_sample=False, num_beams=1)
+    if compiled:
+        settings["cache_implementation"] = "static"
+        theirs.forward = torch.compile(theirs.forward, mode="reduce-overhead", fullgraph=True)
+
+    @torch.inference_mode()
+    def run(clips: Sequence[Clip]) -> list[str]:
+        texts = []
+        for start in range(0, len(clips), batch):
+            mel = features(clips[start : start + batch], model.dims.n_mels, model.device).to(theirs.dtype)
+            texts += [words(tokenizer, row) for row in theirs.generate(mel, **settings).tolist()]
+        return texts
+
+    return run
+
+
+def ctranslate2_folder(model: Whisper) -> str:
+    """The same weights in the format of CTranslate2, which faster-whisper runs on."""
+    from ctranslate2.converters import transformers as converter
+    from transformers import WhisperForConditionalGeneration
+
+    theirs: WhisperForConditionalGeneration = hugging_face_model(model).cpu()
+    loader = converter.WhisperLoader()
+    spec = loader.get_model_spec(theirs)
+    tokenizer = tokenizer_of(model)
+    # CTranslate2 finds special tokens by their names.
+    names = [""] * model.dims.n_vocab
+    for name, i in [*spelled(tokenizer).items(), *tokenizer.special_tokens.items()]:
+        names[i] = "<|nocaptions|>" if name == "<|nospeech|>" else name
+    spec.register_vocabulary(names)
+    spec.config.suppress_ids = theirs.generation_config.suppress_tokens
+    spec.config.suppress_ids_begin = theirs.generation_config.begin_suppress_tokens
+    spec.config.lang_ids = sorted(tokenizer.all_language_tokens)
+    layers, heads = model.dims.n_text_layer, model.dims.n_text_head
+    spec.config.alignment_heads = [(i, h) for i in range(layers // 2, layers) for h in range(heads)]
+    folder = tempfile.mkdtemp()
+    spec.validate()
+    spec.save(folder)
+    return folder
+
+
+def ctranslate2_batched(model: Whisper, precision: str, batch: int) -> Run:
+    """What faster-whisper runs on, called directly with batches of clips."""
+    import ctranslate2
+
+    device = model.device.type
+    theirs = ctranslate2.models.Whisper(
+        ctranslate2_folder(model),
+        device=device,
+        compute_type=precision,
+        intra_threads=torch.get_num_threads(),
+    )
+    tokenizer = tokenizer_of(model)
+
+    def run(clips: Sequence[Clip]) -> list[str]:
+        texts = []
+        for start in range(0, len(clips), batch):
+            mel = features(clips[start : start + batch], model.dims.n_mels, torch.device("cpu")).numpy()
+            prompts = [list(tokenizer.sot_sequence)] * len(mel)
+            view = ctranslate2.StorageView.from_array(mel)
+            results = theirs.generate(view, prompts, beam_size=1, max_length=448, return_scores=True)
+            texts += [words(tokenizer, r.sequences_ids[0]) for r in results]
+        return texts
+
+    return run
+
+
+def faster_whisper(model: Whisper, precision: str, batch: int) -> Run:
+    """Its `BatchedInferencePipeline`, which batches stretches of one recording: the clips, joined."""
+    import json
+
+    from faster_whisper import BatchedInferencePipeline, WhisperModel
+
+    folder = pathlib.Path(ctranslate2_folder(model))
+    (folder / "tokenizer.json").write_text(hugging_face_tokenizer(model))
+    (folder / "preprocessor_config.json").write_text(json.dumps({"feature_size": model.dims.n_mels}))
+    theirs = WhisperModel(
+        str(folder), device=model.device.type, compute_type=precision, cpu_threads=torch.get_num_threads()
+    )
+    pipeline = BatchedInferencePipeline(theirs)
+    tokenizer = tokenizer_of(model)
+
+    def run(clips: Sequence[Clip]) -> list[str]:
+        ends = np.cumsum([len(c) for c in clips]) / 16_000
+        # The rounded sum of all stretches must not exceed the recording.
+        recording = np.concatenate([*clips, np.zeros(16_000, np.float32)])
+        stretches = [{"start": end - len(c) / 16_000, "end": end} for c, end in zip(clips, ends, strict=True)]
+        settings = dict(
+            language="en", beam_size=1, temperature=0.0, without_timestamps=False, vad_filter=False
+        )
+        segments, _ = pipeline.transcribe(recording, clip_timestamps=stretches, batch_size=batch, **settings)
+        return [words(tokenizer, s.tokens) for s in segments]
+
+    return run
+
+
+def hugging_face_tokenizer(model: Whisper) -> str:
+    """A tokenizer.json over Whisper's own vocabulary, which faster-whisper asks for."""
+    from tokenizers import AddedToken, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as HFTokenizer
+
+    encoding = tokenizer_of(model).encoding
+    # Decoding needs no merges, and nothing is encoded here.
+    theirs = HFTokenizer(models.BPE(vocab=spelled(tokenizer_of(model)), merges=[]))
+    theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    theirs.decoder = decoders.ByteLevel()
+    special = sorted(encoding._special_tokens.items(), key=lambda item: item[1])
+    theirs.add_special_tokens([AddedToken(name, special=True) for name, _ in special])
+    return theirs.to_str()
+
+
+def spelled(tokenizer: Tokenizer) -> dict[str, int]:
+    """Whisper's words as Hugging Face spells them: each byte as a printable letter."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = bytes_to_unicode()
+    return {"".join(letters[b] for b in word): i for word, i in tokenizer.encoding._mergeable_ranks.items()}
