@@ -15,6 +15,7 @@ How it is built, in the order in which audio flows:
     decoder.py      tokens and cached keys and values -> logits
     sampling.py     logits and Whisper's rules -> the next token
     layers.py       what encoder and decoder are made of
+    workers.py      a CPU's threads, one window each
     graphs.py       decoding steps as CUDA graphs
     transcript.py   what comes out
     identity.py     what shaped it

@@ -77,8 +77,7 @@ class DecodeBatch:
         """
         first, count = len(self.rows), len(requests)
         given = [initial_tokens(self.tokenizer, r, self.text_ctx) for _, r in requests]
-        for slot, feature in enumerate(features, first):
-            self.decoder.listen(self.caches, slot, feature)
+        self.decoder.listen(self.caches, first, features)
         width = max(map(len, given))
         tokens = np.full((count, width), self.tokenizer.eot)
         for row, g in zip(tokens, given, strict=True):
@@ -105,8 +104,7 @@ class DecodeBatch:
     def languages(self, features: Sequence[Tensor]) -> list[str]:
         """The most probable language of each window, as a code; works in free slots: there must be room."""
         first = len(self.rows)
-        for slot, feature in enumerate(features, first):
-            self.decoder.listen(self.caches, slot, feature)
+        self.decoder.listen(self.caches, first, features)
         sot = torch.full((len(features), 1), self.tokenizer.sot, device=self.tokens.device)
         logits = self.decoder.logits(self.decoder.prefill(self.caches, first, sot)[:, 0])
         best = logits[:, list(self.tokenizer.all_language_tokens)].argmax(dim=1)

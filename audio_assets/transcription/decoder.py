@@ -5,11 +5,14 @@ window, and its self-attention keys and values so far. Active rows lie in slots 
 step reads contiguous memory; rows may be at different positions.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from whisper.model import ResidualAttentionBlock, TextDecoder
 
 from audio_assets.transcription.layers import MLP, LayerNorm, Linear, attend_to_cache, fused_projection
+from audio_assets.transcription.workers import Workers
 
 
 class Caches:
@@ -47,8 +50,12 @@ class Caches:
 class Decoder:
     """Tokens and caches to logits; the arithmetic of `whisper.model.TextDecoder`."""
 
-    def __init__(self, stock: TextDecoder, dtype: torch.dtype, rows: int) -> None:
+    def __init__(
+        self, stock: TextDecoder, dtype: torch.dtype, rows: int, workers: Workers | None = None
+    ) -> None:
+        """rows: how many rows a step has at most; workers: what a CPU prepares windows with, one each."""
         self.dtype = dtype
+        self.workers = workers
         self.embedding = stock.token_embedding.weight.detach().float()
         self.positions = stock.positional_embedding.detach().float()
         self.blocks = [DecoderBlock(block, dtype, rows) for block in stock.blocks]
@@ -76,8 +83,19 @@ class Decoder:
         item = torch.empty(0, dtype=self.dtype).element_size()
         return 2 * len(self.blocks) * self.embedding.shape[1] * (len(self.positions) + audio_ctx) * item
 
-    def listen(self, caches: Caches, slot: int, features: Tensor) -> None:
-        """Compute the cross-attention keys and values of one window; features: `dtype` [1500, n_state]."""
+    def listen(self, caches: Caches, first: int, features: Sequence[Tensor]) -> None:
+        """Compute the cross-attention keys and values of windows for the slots from `first` on.
+
+        features: `dtype` [1500, n_state] each.
+        """
+        slots = range(first, first + len(features))
+        if self.workers is not None:
+            self.workers.map(lambda slot, f: self._listen(caches, slot, f), slots, features)
+            return
+        for slot, f in zip(slots, features, strict=True):
+            self._listen(caches, slot, f)
+
+    def _listen(self, caches: Caches, slot: int, features: Tensor) -> None:
         for layer, block in enumerate(self.blocks):
             # [1500, 2, heads, head_dim] -> 2 x [heads, 1500, head_dim]
             k, v = block.cross_kv(features).view(len(features), 2, self.heads, -1).permute(1, 2, 0, 3)

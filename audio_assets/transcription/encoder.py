@@ -1,8 +1,6 @@
 """Whisper's audio encoder (Radford et al. 2022, section 2.2), from the weights of a stock model."""
 
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +8,7 @@ from torch import Tensor
 from whisper.model import AudioEncoder, ResidualAttentionBlock
 
 from audio_assets.transcription.layers import MLP, LayerNorm, Linear, attend_to_all, fused_projection
+from audio_assets.transcription.workers import Workers
 
 ROWS = 1500  # What a window has; weights are laid out for it.
 
@@ -17,7 +16,8 @@ ROWS = 1500  # What a window has; weights are laid out for it.
 class Encoder:
     """Log-mel windows to audio features; the arithmetic of `whisper.model.AudioEncoder`."""
 
-    def __init__(self, stock: AudioEncoder, dtype: torch.dtype) -> None:
+    def __init__(self, stock: AudioEncoder, dtype: torch.dtype, workers: Workers | None = None) -> None:
+        """workers: what a CPU encodes windows with, one each; None to encode a batch as a whole."""
         self.dtype = dtype
         self.conv1 = Convolution(stock.conv1.weight, stock.conv1.bias, dtype, stride=1)
         self.conv2 = Convolution(stock.conv2.weight, stock.conv2.bias, dtype, stride=2)
@@ -25,17 +25,13 @@ class Encoder:
         self.blocks = [EncoderBlock(block, dtype) for block in stock.blocks]
         self.norm = LayerNorm(stock.ln_post, dtype)
 
-        self.pool = _one_thread_each() if self.positions.device.type == "cpu" else None
+        self.workers = workers
 
     def __call__(self, mels: Sequence[Tensor]) -> Sequence[Tensor]:
-        """float32 [n_mels, 3000] each -> `dtype` [1500, n_state] each.
-
-        On a CPU each thread takes a window of its own: its activations fit the core's cache, and no thread
-        waits for another after every operation, which costs dearly when other programs want the cores too.
-        """
-        if self.pool is None:
+        """float32 [n_mels, 3000] each -> `dtype` [1500, n_state] each."""
+        if self.workers is None:
             return self.encode(torch.stack(list(mels)))
-        return list(self.pool.map(self._encode_one, mels))
+        return self.workers.map(lambda mel: self.encode(mel[None])[0], mels)
 
     def encode(self, mel: Tensor) -> Tensor:
         """float32 [batch, n_mels, 3000] -> `dtype` [batch, 1500, n_state]."""
@@ -44,29 +40,6 @@ class Encoder:
         for block in self.blocks:
             block(x)
         return self.norm(x)
-
-    def _encode_one(self, mel: Tensor) -> Tensor:
-        # Inference mode is a property of the thread.
-        with torch.inference_mode():
-            return self.encode(mel[None])[0]
-
-
-def _one_thread_each() -> ThreadPoolExecutor:
-    """As many workers as PyTorch has threads, each of which runs PyTorch's operations alone."""
-    threads = torch.get_num_threads()
-    ready = threading.Barrier(threads + 1)
-
-    def start() -> None:
-        torch.set_num_threads(1)
-        ready.wait()
-
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="encoder")
-    for _ in range(threads):
-        pool.submit(start)
-    ready.wait()
-    # set_num_threads acts on its thread, but also sets what threads that start later begin with.
-    torch.set_num_threads(threads)
-    return pool
 
 
 class Convolution:

@@ -24,6 +24,7 @@ from audio_assets.transcription.sampling import Sampler
 from audio_assets.transcription.transcriber import Stats
 from audio_assets.transcription.transcript import Transcript
 from audio_assets.transcription.windows import Decode, Decoded, DetectLanguage, Request, Walk, Window, walk
+from audio_assets.transcription.workers import Workers
 
 K = TypeVar("K")
 MOST_SLOTS = {"cpu": 64, "cuda": 256}
@@ -78,8 +79,9 @@ class Engine:
             model.is_multilingual, num_languages=model.num_languages, language="en"
         )
         self.stats = stats
-        self.encoder = Encoder(model.encoder, dtype)
-        self.decoder = Decoder(model.decoder, dtype, rows=MOST_SLOTS[self.device.type])
+        workers = Workers() if self.device.type == "cpu" else None
+        self.encoder = Encoder(model.encoder, dtype, workers)
+        self.decoder = Decoder(model.decoder, dtype, MOST_SLOTS[self.device.type], workers)
         self.sampler = Sampler(model, self.tokenizer)
         slot_bytes = self.decoder.slot_bytes(self.dims.n_audio_ctx)
         self.batch_size = batch_size or default_slots(slot_bytes, self.device)

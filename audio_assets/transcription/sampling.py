@@ -43,7 +43,7 @@ class Sampler:
         """The next token of each row and its log-probability after the rules, at temperature 1.
 
         Args:
-            logits: [rows, n_vocab], overwritten.
+            logits: [rows, n_vocab] of any type, overwritten.
             last, before_last: int64 [rows], the latest two sampled tokens; -1 where there are fewer yet.
             last_timestamp: int64 [rows], the latest sampled timestamp token; -1 where there is none yet.
             temperature: float32 [rows]; None where every row is greedy.
@@ -52,6 +52,7 @@ class Sampler:
         Returns:
             int64 [rows] and float32 [rows].
         """
+        logits = logits.float()
         logits.index_fill_(1, self.suppressed, -torch.inf)
         first = last < 0
         after_timestamp = last >= self.zero
@@ -82,9 +83,9 @@ class Sampler:
         text_off = stamped[:, None]
         masked = torch.cat(
             [
-                words.logits.float().masked_fill(text_off | ~words.allowed[:, None], -torch.inf),
-                specials.logits.float().masked_fill(text_off | ~specials.allowed[:, None], -torch.inf),
-                stamps.logits.float(),
+                words.logits.masked_fill(text_off | ~words.allowed[:, None], -torch.inf),
+                specials.logits.masked_fill(text_off | ~specials.allowed[:, None], -torch.inf),
+                stamps.logits,
             ],
             dim=1,
         )
@@ -100,10 +101,7 @@ class _Stretch:
     def __init__(self, logits: Tensor, allowed: Tensor | None) -> None:
         self.logits, self.allowed = logits, allowed
         best, self.token = logits.max(dim=1)
-        best = best.float()
-        # An all-forbidden stretch would give -inf - -inf.
-        shift = best.clamp(min=torch.finfo(torch.float32).min)
-        total = (logits.float() - shift[:, None]).exp_().sum(dim=1).log() + shift
+        total = logits.logsumexp(dim=1)
         self.best = best if allowed is None else best.masked_fill(~allowed, -torch.inf)
         self.sum = total if allowed is None else total.masked_fill(~allowed, -torch.inf)
 
