@@ -1,4 +1,4 @@
-"""What several tests share: a place for audio (a local folder, or S3 from a real server), and FLAC."""
+"""What several tests share: FLAC, a place for audio (a local folder or a real S3 server), a project on it."""
 
 import dataclasses
 import datetime as dt
@@ -10,12 +10,16 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+import dagster as dg
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from moto.s3.models import S3Backend, s3_backends
 from moto.server import ThreadedMotoServer
 
+from audio_assets import read_table
+from audio_assets.definitions import defs
 from audio_assets.storage import ObjectStore
 
 MINUTE = dt.datetime(2023, 8, 24, 0, 21, tzinfo=dt.UTC)
@@ -132,3 +136,104 @@ def local_place(tmp_path: pathlib.Path) -> LocalPlace:
 @pytest.fixture(params=["local", "s3"])
 def place(request: pytest.FixtureRequest) -> Place:
     return request.getfixturevalue(f"{request.param}_place")
+
+
+# --- the project ----------------------------------------------------------------------------------------
+
+SETTINGS = ("AUDIO_SOURCE_URI", "AUDIO_TABLE_URI", "TOKENISER", "SETTLE_SECONDS")
+WHISPER_SETTINGS = ("WHISPER_MODEL", "WHISPER_DEVICE", "WHISPER_LANGUAGE", "WHISPER_BATCH_SIZE")
+
+
+class Project:
+    """The Dagster project on a place, with an instance of its own; plays the daemon's part."""
+
+    def __init__(self, place: Place, instance: dg.DagsterInstance) -> None:
+        self.place, self.instance = place, instance
+        self.cursor: str | None = None
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the settings again, as a restart does."""
+        self.repository = defs().get_repository_def()
+
+    @property
+    def partition_keys(self) -> list[str]:
+        return list(self.instance.get_dynamic_partitions("folder_minute"))
+
+    def tick(self) -> list[dg.RunRequest]:
+        """Evaluate the sensor and register what it asks for; gives the runs that it asks for."""
+        sensor = self.repository.get_sensor_def("new_s3_keys")
+        with dg.build_sensor_context(
+            instance=self.instance,
+            cursor=self.cursor,
+            repository_def=self.repository,
+            resources=self.repository.get_top_level_resources(),
+        ) as context:
+            self.evaluated = sensor.evaluate_tick(context)
+        self.cursor = self.evaluated.cursor
+        for request in self.evaluated.dynamic_partitions_requests or []:
+            if isinstance(request, dg.AddDynamicPartitionsRequest):
+                self.instance.add_dynamic_partitions(
+                    request.partitions_def_name, list(request.partition_keys)
+                )
+            else:
+                for key in request.partition_keys:
+                    self.instance.delete_dynamic_partition(request.partitions_def_name, key)
+        return list(self.evaluated.run_requests or [])
+
+    def execute(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
+        tags = {
+            **request.tags,
+            "dagster/run_key": request.run_key or "",
+            "dagster/sensor_name": "new_s3_keys",
+        }
+        return self._execute(tags, request.partition_key)
+
+    def run(
+        self, first: str, last: str | None = None, *, assets: list[str] | None = None
+    ) -> dg.ExecuteInProcessResult:
+        """Run `process_audio`, or some of its assets, for one partition or a range."""
+        missing = [key for key in (first, last) if key and key not in self.partition_keys]
+        self.instance.add_dynamic_partitions("folder_minute", missing)
+        if last is None:
+            return self._execute({}, first, assets)
+        tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+        return self._execute(tags, None, assets)
+
+    def _execute(
+        self, tags: dict[str, str], key: str | None, assets: list[str] | None = None
+    ) -> dg.ExecuteInProcessResult:
+        return self.repository.get_job("process_audio").execute_in_process(
+            instance=self.instance,
+            tags=tags,
+            partition_key=key,
+            asset_selection=[dg.AssetKey(name) for name in assets] if assets else None,
+            raise_on_error=False,
+        )
+
+    def catch_up(self) -> int:
+        """Tick and run until the sensor is content; gives the number of runs, all of which succeed."""
+        runs = 0
+        for _ in range(10):
+            requests = self.tick()
+            if not requests and not self.cursor:
+                return runs
+            for request in requests:
+                assert self.execute(request).success
+                runs += 1
+        raise AssertionError("the sensor keeps asking")
+
+    def table(self, *slice_: object, **columns: object) -> pd.DataFrame:
+        return read_table(*slice_, **columns)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def project(place: Place, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """The project with the demo's model on `place`, tables inside the source."""
+    for name in (*SETTINGS, *WHISPER_SETTINGS):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AUDIO_SOURCE_URI", place.uri)
+    home = tmp_path / "home"
+    home.mkdir()
+    with dg.DagsterInstance.local_temp(str(home), {"telemetry": {"enabled": False}}) as instance:
+        yield Project(place, instance)

@@ -31,6 +31,7 @@ from audio_assets.table import CONFLICT_ROUNDS, THREADS, Table
 def audio_table(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.MaterializeResult:
     """A row for each object, FLAC or not: its text, its tokens, how sure Whisper was, where it came from."""
     table = bucket.audio_table
+    inputs = bucket.inventory, bucket.transcripts, bucket.tokens
     partitions = partitions_of(context)
 
     def replace(partition: FolderMinute) -> tuple[FolderMinute, pa.Table]:
@@ -38,8 +39,7 @@ def audio_table(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Materia
             # The version is read before the inputs: who reads inputs later writes last.
             version = table.read(partition)
             try:
-                inputs = (_read(t, partition) for t in (bucket.inventory, bucket.transcripts, bucket.tokens))
-                rows = audio_rows(*inputs)
+                rows = audio_rows(*(_read(input_table, partition) for input_table in inputs))
             except MissingInputError as e:
                 raise MissingInputError(f"{partition.key}: {e}") from e
             try:

@@ -73,14 +73,9 @@ class Bucket(dg.ConfigurableResource):
     s3: dg.ResourceDependency[S3Resource]
 
     def _store(self, uri: str) -> ObjectStore:
-        session = boto3.Session(
-            aws_access_key_id=self.s3.aws_access_key_id,
-            aws_secret_access_key=self.s3.aws_secret_access_key,
-            aws_session_token=self.s3.aws_session_token,
-            region_name=self.s3.region_name,
-            profile_name=self.s3.profile_name,
-        )
-        return ObjectStore(uri, session, endpoint_url=self.s3.endpoint_url)
+        s3 = self.s3
+        keys = s3.aws_access_key_id, s3.aws_secret_access_key, s3.aws_session_token
+        return _open_store(uri, keys, s3.region_name, s3.profile_name, s3.endpoint_url)
 
     @property
     def source(self) -> AudioSource:
@@ -104,6 +99,15 @@ class Bucket(dg.ConfigurableResource):
     @property
     def audio_table(self) -> Table:
         return self._table(AUDIO_TABLE, schema.AUDIO_TABLE)
+
+
+@functools.lru_cache(maxsize=8)
+def _open_store(
+    uri: str, keys: tuple[str | None, ...], region: str | None, profile: str | None, endpoint: str | None
+) -> ObjectStore:
+    """A store, kept for as long as the process lives: a client of boto3 takes a tenth of a second to make."""
+    session = boto3.Session(*keys, region_name=region, profile_name=profile)
+    return ObjectStore(uri, session, endpoint_url=endpoint)
 
 
 class Whisper(dg.ConfigurableResource):

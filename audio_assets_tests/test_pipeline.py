@@ -1,0 +1,248 @@
+"""The assets through Dagster, on S3 and on a local folder, with the demo's model."""
+
+import datetime as dt
+import pathlib
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pytest
+
+import audio_assets.demo
+from audio_assets.defs import resources
+from audio_assets.transcription import Transcriber
+from audio_assets_tests.conftest import UPLOADED, Project, flac
+
+SAMPLE = pathlib.Path(audio_assets.demo.__file__).parent / "sample"
+EIGHT, THREE, SEVEN = "p225/p225_001_mic1.flac", "p228/p228_001_mic1.flac", "p227/p227_006_mic1.flac"
+WORDS = {EIGHT: "eight", THREE: "three"}
+ASSETS = ["s3_inventory", "transcripts", "tokens", "audio_table"]
+KEY = "p225|2023-08-24-00:21"
+
+
+def put_sample(project: Project, key: str, minutes: int = 0, name: str | None = None) -> None:
+    body = (SAMPLE / key).read_bytes()
+    project.place.put(name or key, body, UPLOADED + dt.timedelta(minutes=minutes))
+
+
+def spoken(text: str) -> str:
+    return text.lower().rstrip(".")
+
+
+def materialised(project: Project, asset: str) -> set[str]:
+    return set(project.instance.get_materialized_partitions(dg.AssetKey(asset)))
+
+
+@pytest.fixture
+def model_loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The models that are loaded, in order."""
+    loads, load = [], Transcriber.load
+
+    def counted(model: str, **options: object) -> Transcriber:
+        loads.append(model)
+        return load(model, **options)  # type: ignore[arg-type]
+
+    resources._load_whisper.cache_clear()
+    monkeypatch.setattr(Transcriber, "load", counted)
+    return loads
+
+
+# --- what a run makes -----------------------------------------------------------------------------------
+
+
+def test_one_partition_becomes_rows_of_words_and_tokens(project: Project):
+    put_sample(project, EIGHT)
+    put_sample(project, THREE)
+    assert project.run(KEY).success
+    [row] = project.table().to_dict("records")
+    assert (row["Key"], row["FolderName"], row["status"]) == (EIGHT, "p225", "ok")
+    assert spoken(row["transcribed_text"]) == "eight"
+    assert 20 <= len(row["tokenized_info"]) <= 1000
+    assert (row["sample_rate_hz"], row["channels"], row["language"]) == (48_000, 1, "en")
+    assert row["avg_logprob"] < 0
+    assert row["Size"] == (SAMPLE / EIGHT).stat().st_size
+    assert row["LastModified"] == pd.Timestamp(UPLOADED)
+    assert row["whisper_model"].startswith("whisper ")
+    assert row["tokeniser"] == "simulated"
+    assert "output_parquet/audio_table/" + (
+        "FolderName=p225/LastModifiedDate=2023-08-24/LastModifiedHour=0/LastModifiedMinute=21/"
+        "p225_2023-08-24_00-21.parquet"
+    ) in list(project.place.store.list("output_parquet/audio_table/"))
+
+
+def test_a_range_is_one_run_with_one_model_load(project: Project, model_loads: list[str]):
+    put_sample(project, EIGHT)
+    put_sample(project, EIGHT, minutes=1, name="p225/again.flac")
+    put_sample(project, THREE, minutes=2)
+    [request] = project.tick()
+    keys = project.partition_keys
+    assert keys == [KEY, "p225|2023-08-24-00:22", "p228|2023-08-24-00:23"]
+    assert project.execute(request).success
+    assert len(model_loads) == 1
+    for asset in ASSETS:
+        assert materialised(project, asset) == set(keys)
+    heard = project.table(columns=["Key", "transcribed_text"])
+    assert {row.Key: spoken(row.transcribed_text) for row in heard.itertuples()} == {
+        EIGHT: "eight",
+        "p225/again.flac": "eight",
+        THREE: "three",
+    }
+
+
+def test_every_partition_says_how_many_rows_its_file_has(project: Project):
+    for name in ("a.txt", "b.txt"):
+        project.place.put(f"p225/{name}")
+    project.place.put("p226/c.txt")
+    project.catch_up()
+    for asset in ASSETS:
+        events = project.instance.fetch_materializations(dg.AssetKey(asset), limit=10).records
+        counts = {
+            e.partition_key: e.asset_materialization.metadata["dagster/partition_row_count"].value
+            for e in events
+            if e.asset_materialization
+        }
+        assert counts == {KEY: 2, "p226|2023-08-24-00:21": 1}
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True)
+def test_tokens_alone_need_no_model(project: Project, model_loads: list[str]):
+    put_sample(project, EIGHT)
+    assert project.run(KEY, assets=["s3_inventory"]).success
+    assert project.run(KEY, assets=["tokens"]).success
+    assert model_loads == []
+    assert materialised(project, "transcripts") == set()
+    assert project.run(KEY, assets=["transcripts"]).success
+    assert len(model_loads) == 1
+    assert project.run(KEY, assets=["audio_table"]).success
+    assert project.table()["status"].tolist() == ["ok"]
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True)
+@pytest.mark.parametrize(
+    ("asset", "missing"),
+    [("transcripts", "s3_inventory"), ("tokens", "s3_inventory"), ("audio_table", "s3_inventory")],
+)
+def test_an_asset_before_its_inputs_says_what_to_materialise(project: Project, asset: str, missing: str):
+    project.place.put("p225/a.txt")
+    result = project.run(KEY, assets=[asset])
+    assert not result.success
+    [failure] = [e for e in result.all_events if e.is_step_failure]
+    assert failure.step_failure_data.error
+    causes = failure.step_failure_data.error.to_string()
+    assert missing in causes
+    assert "materialise that first" in causes
+    assert KEY in causes
+
+
+# --- objects that are no speech -------------------------------------------------------------------------
+
+
+def test_bad_objects_and_other_files_keep_their_rows(project: Project):
+    put_sample(project, EIGHT)
+    whole = (SAMPLE / EIGHT).read_bytes()
+    for name, body in {
+        "corrupt.flac": whole[:200] + bytes(len(whole) - 200),
+        "empty.flac": b"",
+        "mp3.flac": b"ID3\x04" + bytes(3_000),
+        "truncated.flac": whole[: len(whole) // 2],
+        "notes.txt": b"hello",
+    }.items():
+        project.place.put(f"p225/{name}", body)
+    assert project.run(KEY).success
+    table = project.table("p225").set_index("Key")
+    assert table["status"].to_dict() == {
+        "p225/corrupt.flac": "failed",
+        "p225/empty.flac": "failed",
+        "p225/mp3.flac": "failed",
+        "p225/notes.txt": "not_flac",
+        EIGHT: "ok",
+        "p225/truncated.flac": "failed",
+    }
+    others = table.drop(EIGHT)
+    assert others["transcribed_text"].isna().all()
+    assert others["tokenized_info"].isna().all()
+    failed = others.drop("p225/notes.txt")
+    assert (failed["error"].str.len() > 10).all()
+    assert np.isnan(table["error"]["p225/notes.txt"])
+
+
+def test_flac_of_any_kind_is_accepted(project: Project):
+    for rate, channels in ((8_000, 1), (44_100, 2), (192_000, 8)):
+        project.place.put(f"p225/{rate}.flac", flac(0.3, rate=rate, channels=channels))
+    assert project.run(KEY).success
+    table = project.table()
+    assert table["status"].tolist() == ["ok"] * 3
+    assert table["sample_rate_hz"].tolist() == [192_000, 44_100, 8_000]
+    assert table["channels"].tolist() == [8, 2, 1]
+
+
+# --- running again --------------------------------------------------------------------------------------
+
+
+def test_running_again_gives_the_same_table_and_computes_nothing(project: Project):
+    put_sample(project, EIGHT)
+    project.place.put("p225/bad.flac", b"junk")
+    assert project.run(KEY).success
+    first, files = project.table(), sorted(project.place.store.list("output_parquet/"))
+    versions = [project.place.store.read_latest(file) for file in files]
+    result = project.run(KEY)
+    assert result.success
+    pd.testing.assert_frame_equal(project.table(), first)
+    assert [project.place.store.read_latest(file) for file in files] == versions
+    [made] = result.asset_materializations_for_node("speech")[:1]
+    assert made.metadata["dagster/partition_row_count"].value == 2
+
+
+def test_a_table_that_was_lost_is_made_again_the_same(project: Project):
+    put_sample(project, EIGHT)
+    assert project.run(KEY).success
+    first = project.table()
+    for file in list(project.place.store.list("output_parquet/")):
+        project.place.delete(file)
+    assert project.run(KEY).success
+    pd.testing.assert_frame_equal(project.table(), first)
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True)
+def test_another_tokeniser_makes_the_tokens_anew_and_keeps_the_text(
+    project: Project, monkeypatch: pytest.MonkeyPatch, model_loads: list[str]
+):
+    put_sample(project, EIGHT)
+    assert project.run(KEY).success
+    first = project.table()
+    monkeypatch.setenv("TOKENISER", f"{__name__}:two_tokens")
+    project.reload()
+    assert project.run(KEY).success
+    [row] = project.table().to_dict("records")
+    assert row["tokenized_info"].tolist() == [1, 2]
+    assert row["tokeniser"] == f"{__name__}:two_tokens"
+    assert row["transcribed_text"] == first["transcribed_text"][0]
+    assert len(model_loads) == 1
+
+
+def two_tokens(audio: np.ndarray) -> list[int]:
+    return [1, 2]
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True)
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("WHISPER_MODEL", "no-such-model", "WHISPER_MODEL='no-such-model' is neither a file nor a model"),
+        ("WHISPER_LANGUAGE", "klingon", "WHISPER_LANGUAGE='klingon'"),
+        ("WHISPER_BATCH_SIZE", "many", "WHISPER_BATCH_SIZE is a number of clips or auto, not 'many'"),
+        ("WHISPER_DEVICE", "gpu", "WHISPER_DEVICE='gpu'"),
+        ("TOKENISER", "no.such:thing", "TOKENISER='no.such:thing' is neither"),
+    ],
+)
+def test_a_wrong_setting_fails_the_run_by_its_name(
+    project: Project, monkeypatch: pytest.MonkeyPatch, setting: str, value: str, message: str
+):
+    put_sample(project, EIGHT)
+    monkeypatch.setenv(setting, value)
+    project.reload()
+    result = project.run(KEY)
+    assert not result.success
+    [failure] = [e for e in result.all_events if e.is_step_failure and e.step_key == "speech"]
+    assert failure.step_failure_data.error
+    assert message in failure.step_failure_data.error.to_string()
