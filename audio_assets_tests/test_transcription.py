@@ -20,8 +20,10 @@ from whisper.model import ModelDimensions, Whisper
 
 import audio_assets.transcription.batch
 from audio_assets.transcription import Transcriber, Transcript, model_identity, windows
+from audio_assets.transcription.batch import DecodeBatch
 from audio_assets.transcription.decoder import Decoder
 from audio_assets.transcription.encoder import Encoder
+from audio_assets.transcription.graphs import Graphs, bucket
 from audio_assets.transcription.sampling import draw
 
 DIMS = ModelDimensions(
@@ -217,6 +219,28 @@ def test_a_batch_that_runs_out_of_memory_is_halved(checkpoint, monkeypatch, wher
     assert transcriber.stats.halvings >= 1
     if owner is Decoder:
         assert transcriber.batch_size == 2
+
+
+def test_steps_as_a_gpu_takes_them_change_no_answer(checkpoint, monkeypatch):
+    """In buckets that exceed the batch, and several before anybody asks what is done."""
+    clips = [noise(s, i) for i, s in enumerate((1, 2, 31, 4, 0.05, 33, 2))]
+    wanted = dict(
+        Transcriber.load(checkpoint, language="en", device="cpu", batch_size=8).transcribe(enumerate(clips))
+    )
+
+    def run(self, rows, most_rows, longest, most_length, sampling):
+        self.advance(bucket(rows, most_rows, 4), bucket(longest, most_length, 64), sampling)
+
+    monkeypatch.setattr(Graphs, "run", run)
+    monkeypatch.setattr(
+        DecodeBatch, "steps_at_once", property(lambda self: 4, lambda self, value: None), raising=False
+    )
+    answers = dict(
+        Transcriber.load(checkpoint, language="en", device="cpu", batch_size=8).transcribe(enumerate(clips))
+    )
+    assert {i: (t.text, t.segments, t.temperature) for i, t in answers.items()} == {
+        i: (t.text, t.segments, t.temperature) for i, t in wanted.items()
+    }
 
 
 def test_half_precision_gives_about_the_same_figures(checkpoint):

@@ -125,8 +125,8 @@ class DecodeBatch:
     def _advance(self, count: int, longest: int, sampling: bool) -> None:
         """One step of the first `count` slots, without a wait for the device."""
         rows = slice(0, count)
-        # A row that is done stays where it is until it leaves.
-        position = (self.length[rows] - 1).clamp(max=self.text_ctx - 1)
+        # A row that is done stays where it is until it leaves; a slot that no row ever had is at -1.
+        position = (self.length[rows] - 1).clamp(0, self.text_ctx - 1)
         token = self.tokens[rows].gather(1, position[:, None])[:, 0]
         hidden = self.decoder.step(self.caches, token, position, longest)
         self._sample(self.decoder.logits(hidden), rows, sampling=sampling)
