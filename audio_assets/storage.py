@@ -258,12 +258,14 @@ class ObjectStore:
 def _s3_store(bucket: str, prefix: str, session: boto3.Session, client: BaseClient) -> S3Store:
     endpoint = client.meta.endpoint_url
     elsewhere: dict[str, Any] = {} if "amazonaws.com" in endpoint else {"endpoint": endpoint}
+    region = client.meta.region_name
     has_credentials = session.get_credentials() is not None
     return S3Store(
         bucket,
         prefix=prefix or None,
         **elsewhere,
-        region=client.meta.region_name or "us-east-1",
+        # What S3 answers for where nothing is set.
+        region="us-east-1" if region in (None, "aws-global") else region,
         credential_provider=Boto3CredentialProvider(session=session) if has_credentials else None,
         # Public buckets are read without an account, as `aws s3 --no-sign-request` does.
         skip_signature=not has_credentials,

@@ -8,7 +8,7 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from audio_assets import schema
 from audio_assets.assemble import audio_rows
-from audio_assets.defs.metadata import column_schema, partition_metadata, preview
+from audio_assets.defs.metadata import add_partition_metadata, column_schema, partition_metadata, preview
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
 from audio_assets.defs.resources import Bucket
 from audio_assets.partitions import FolderMinute
@@ -49,12 +49,14 @@ def audio_table(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Materia
                 continue
         raise ConflictError(f"other runs keep replacing {partition.key}; let them finish first")
 
+    metadata = {}
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         for partition, rows in pool.map(replace, partitions):
             failed = rows["status"].to_pylist().count(schema.FAILED)
-            metadata = partition_metadata(table, table.path(partition), len(rows))
-            metadata |= {"failed": dg.MetadataValue.int(failed), "preview": preview(rows)}
-            context.add_asset_metadata(metadata, partition_key=partition.key)
+            metadata[partition.key] = partition_metadata(table, table.path(partition), len(rows)) | {
+                "failed": dg.MetadataValue.int(failed),
+                "preview": preview(rows),
+            }
             # The sensor compares this with the bucket. It is an observation because the materialisations of
             # a range share their tags, and each partition needs its own.
             digest = Digest.of(inventory_rows(rows))
@@ -66,6 +68,7 @@ def audio_table(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Materia
                     tags={DATA_VERSION_TAG: str(digest)},
                 )
             )
+    add_partition_metadata(context, table.name, metadata)
     return dg.MaterializeResult()
 
 

@@ -7,7 +7,7 @@ import dagster as dg
 import pyarrow as pa
 
 from audio_assets import schema
-from audio_assets.defs.metadata import column_schema, partition_metadata
+from audio_assets.defs.metadata import add_partition_metadata, column_schema, partition_metadata
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
 from audio_assets.defs.resources import Bucket
 from audio_assets.partitions import FolderMinute
@@ -50,12 +50,13 @@ def s3_inventory(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Materi
 
     by_folder = itertools.groupby(sorted(partitions_of(context)), key=lambda p: p.folder)
     folders = [(folder, list(partitions)) for folder, partitions in by_folder]
+    metadata = {}
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         for counts in pool.map(lambda item: replace(*item), folders):
             for p, count in counts.items():
-                metadata = partition_metadata(table, table.path(p), count)
-                context.add_asset_metadata(metadata, partition_key=p.key)
-    return dg.MaterializeResult(metadata={"folders": len(folders)})
+                metadata[p.key] = partition_metadata(table, table.path(p), count)
+    add_partition_metadata(context, table.name, metadata)
+    return dg.MaterializeResult()
 
 
 def _rows(objects) -> pa.Table:

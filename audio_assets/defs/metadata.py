@@ -33,6 +33,21 @@ def partition_metadata(table: Table, path: str, rows: int) -> dict[str, dg.Metad
     }
 
 
+def add_partition_metadata(
+    context: dg.AssetExecutionContext, asset: str, metadata: Mapping[str, Mapping[str, dg.MetadataValue]]
+) -> None:
+    """`context.add_asset_metadata` for many partitions of this run, by partition key.
+
+    That method reads all registered partition keys from the instance at every call, only to check one. With
+    tens of thousands registered, that takes longer than the work; these keys come from the run itself.
+    """
+    step = context.get_step_execution_context()
+    accumulator = step._metadata_accumulator
+    for key, values in metadata.items():
+        accumulator = accumulator.with_additional_asset_metadata(dg.AssetKey(asset), key, values)
+    step._metadata_accumulator = accumulator
+
+
 def preview(rows: pa.Table) -> dg.MarkdownMetadataValue:
     """The first rows of `audio_table`, as somebody wants to see them who looks at one partition."""
     shown = rows.slice(0, PREVIEW_ROWS).to_pylist()

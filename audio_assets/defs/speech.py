@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from audio_assets import schema
-from audio_assets.defs.metadata import column_schema, partition_metadata
+from audio_assets.defs.metadata import add_partition_metadata, column_schema, partition_metadata
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.speech import SpeechPass
@@ -63,18 +63,18 @@ def speech(
     partitions = partitions_of(context)
     done = computed = 0
     audio_s, reported = 0.0, time.monotonic()
+    metadata: dict[str, dict[str, dict[str, dg.MetadataValue]]] = {name: {} for name in tables}
     for finished in speech_pass.run(partitions):
         done, computed = done + 1, computed + finished.computed
         audio_s += finished.audio_s
         for name, table in tables.items():
             counts = finished.statuses[name]
-            metadata = partition_metadata(table, table.path(finished.partition), counts.total())
-            metadata |= {
+            said = partition_metadata(table, table.path(finished.partition), counts.total())
+            metadata[name][finished.partition.key] = said | {
                 "failed": dg.MetadataValue.int(counts[schema.FAILED]),
                 "clips_computed": dg.MetadataValue.int(finished.computed),
                 "audio_s": dg.MetadataValue.float(finished.audio_s),
             }
-            context.add_asset_metadata(metadata, asset_key=name, partition_key=finished.partition.key)
         if time.monotonic() - reported > SECONDS_BETWEEN_PROGRESS or done == len(partitions):
             reported = time.monotonic()
             context.log.info(
@@ -88,6 +88,7 @@ def speech(
     if speech_pass.transcriber:
         achieved["device"] = dg.MetadataValue.text(speech_pass.transcriber.device)
     for name in tables:
+        add_partition_metadata(context, name, metadata[name])
         yield dg.MaterializeResult(asset_key=name, metadata=achieved)
 
 
