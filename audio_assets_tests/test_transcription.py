@@ -5,6 +5,7 @@ timestamps, fall below thresholds or hear nobody. At temperatures above 0 both s
 numbers, so that even sampled text must be equal.
 """
 
+import contextlib
 import dataclasses
 import math
 import subprocess
@@ -241,6 +242,36 @@ def test_steps_as_a_gpu_takes_them_change_no_answer(checkpoint, monkeypatch):
     assert {i: (t.text, t.segments, t.temperature) for i, t in answers.items()} == {
         i: (t.text, t.segments, t.temperature) for i, t in wanted.items()
     }
+
+
+def test_a_kind_of_step_runs_once_before_it_is_captured_and_then_is_replayed(monkeypatch):
+    """The order that CUDA wants; recording itself is left out, as it needs a device."""
+    events = []
+
+    class Graph:
+        def pool(self):
+            return "pool"
+
+        def replay(self):
+            events.append("replay")
+
+    @contextlib.contextmanager
+    def record(graph, pool):
+        events.append(f"record into {pool}")
+        yield
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", record)
+    graphs = Graphs(lambda *key: events.append(key), torch.device("cuda"))
+    for rows in (5, 7, 8):
+        graphs.run(rows, 12, 10, 448, False)
+    key = (8, 64, False)
+    assert events == [key, "record into None", key, "replay", "replay"]
+    events.clear()
+    for _ in range(2):
+        graphs.run(9, 12, 300, 448, True)
+    key = (12, 448, True)
+    assert events == [key, "record into pool", key, "replay"]
 
 
 def test_half_precision_gives_about_the_same_figures(checkpoint):

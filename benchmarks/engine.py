@@ -45,6 +45,7 @@ def contenders(model: whisper.Whisper, device: str, batch: int) -> list[Contende
     if device == "cpu":
         return [
             Contender(SEED, "float32", peers.seed_loop(model)),
+            Contender("the same, language given", "float32", peers.seed_loop(model, "en")),
             Contender("whisper.decode", "float32", peers.decode_batched(model, batch)),
             Contender("HF generate", "float32", peers.hugging_face(model, "float32", batch)),
             Contender("HF generate", "bfloat16", peers.hugging_face(model, "bfloat16", batch)),
@@ -54,6 +55,7 @@ def contenders(model: whisper.Whisper, device: str, batch: int) -> list[Contende
             Contender("CTranslate2", "int8", peers.ctranslate2_batched(model, "int8", batch)),
             Contender(OURS, "float32", peers.ours(model, "float32")),
             Contender(OURS, "bfloat16", peers.ours(model, "bfloat16")),
+            Contender("the same, language detected", "bfloat16", peers.ours(model, "bfloat16", None)),
         ]
     return [
         Contender("whisper.decode", "float16", peers.decode_batched(model, batch)),
@@ -118,7 +120,8 @@ def report(shape: str, entered: list[Contender], audio_s: float, limit_s: float 
         print("  " + "  ".join(f"{k} {v}" for k, v in row.items()))
 
     def best(ours: bool, precision: str | None) -> Contender | None:
-        chosen = [c for c in entered if (c.name == OURS) == ours and precision in (None, c.precision)]
+        named = [c for c in entered if not c.name.startswith("the same")]
+        chosen = [c for c in named if (c.name == OURS) == ours and precision in (None, c.precision)]
         return min(chosen, key=lambda c: c.median_s, default=None)
 
     leads = {}

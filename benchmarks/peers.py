@@ -30,7 +30,7 @@ def words(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
     return tokenizer.decode([t for t in tokens if t < tokenizer.eot])
 
 
-def seed_loop(model: Whisper) -> Run:
+def seed_loop(model: Whisper, language: str | None = None) -> Run:
     """What the seed's notebook does for each object: `transcribe(path)`, then loading the audio again.
 
     Files are read by soundfile rather than by a process of ffmpeg each, which favours this loop. Downloading
@@ -45,7 +45,8 @@ def seed_loop(model: Whisper) -> Run:
             if not path.exists():
                 soundfile.write(path, clip, 16_000)
             audio, _ = soundfile.read(path, dtype="float32")
-            texts.append(model.transcribe(audio, fp16=model.device.type == "cuda")["text"])
+            fp16 = model.device.type == "cuda"
+            texts.append(model.transcribe(audio, language=language, fp16=fp16)["text"])
             soundfile.read(path, dtype="float32")
         return texts
 
@@ -66,11 +67,11 @@ def decode_batched(model: Whisper, batch: int) -> Run:
     return run
 
 
-def ours(model: Whisper, precision: str, batch: int | None = None) -> Run:
+def ours(model: Whisper, precision: str, language: str | None = "en") -> Run:
     """This project's engine with its defaults, but for precision."""
     dtype = getattr(torch, precision)
     with torch.inference_mode():
-        engine = Engine(model, language="en", batch_size=batch, dtype=dtype, stats=Stats())
+        engine = Engine(model, language=language, batch_size=None, dtype=dtype, stats=Stats())
     transcriber = Transcriber(engine, "benchmark")
 
     def run(clips: Sequence[Clip]) -> list[str]:
