@@ -67,7 +67,9 @@ def preview(rows: pa.Table) -> dg.MarkdownMetadataValue:
 
 
 def markdown_table(rows: Sequence[Mapping[str, object]]) -> dg.MarkdownMetadataValue:
-    """The first rows, at least one, with cells cut to a readable length."""
+    """The first rows, with cells cut to a readable length."""
+    if not rows:
+        return dg.MetadataValue.md("no rows")
     lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
     lines += ["| " + " | ".join(map(_cell, row.values())) + " |" for row in rows[:PREVIEW_ROWS]]
     return dg.MetadataValue.md("\n".join(lines))
