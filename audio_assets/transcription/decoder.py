@@ -38,6 +38,9 @@ class Caches:
         # Zeroed: a masked position has weight 0, and 0 times whatever memory holds could be NaN.
         self.self_k, self.self_v = (torch.zeros(own, dtype=dtype, device=device) for _ in range(2))
         self.cross_k, self.cross_v = (torch.zeros(cross, dtype=dtype, device=device) for _ in range(2))
+        if torch.device(device).type == "cpu":
+            # As `attend_to_cache` wants long values: the same shape, but with time adjacent in memory.
+            self.cross_v = self.cross_v.view(*cross[:-2], width, audio).mT
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy a slot with `length` cached tokens over another one."""

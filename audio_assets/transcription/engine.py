@@ -104,8 +104,7 @@ class Engine:
     ) -> "Engine":
         """Settings as in `Transcriber.load`, checked and resolved."""
         if device == "cpu":
-            # Numbers too small for a normal exponent make x86 processors many times slower.
-            torch.set_flush_denormal(True)
+            torch.set_flush_denormal(True)  # For this thread; `Workers` says why.
         model = whisper.load_model(name, device=device).eval()
         dtype = getattr(torch, precision)
         return cls(model, language=language, batch_size=batch_size, dtype=dtype, stats=stats)

@@ -116,18 +116,20 @@ def attend_to_cache(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None)
 
     Args:
         q: [batch, heads, queries, head_dim].
-        k, v: [batch, heads, keys, head_dim], of the same type as q.
+        k, v: [batch, heads, keys, head_dim], of the same type as q; on a CPU, long values are best laid out
+            with the keys' axis last.
         mask: what is added to the scores, [batch or 1, 1, queries, keys] of the same type; None for nothing.
 
     Returns:
         [batch, queries, heads * head_dim].
     """
-    if q.device.type == "cpu":
-        # With one query the product is bound by the memory's bandwidth, which PyTorch's attention for CPUs
-        # does not reach.
-        scores = q @ k.transpose(-1, -2)
-        weights = (scores if mask is None else scores + mask).softmax(-1)
-        attended = weights @ v
-    else:
+    if q.device.type != "cpu":
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+        return attended.transpose(1, 2).flatten(2)
+    # With one query these products are bound by the memory's bandwidth, which PyTorch's attention for CPUs
+    # does not reach. Float32 comes closest to it as a matrix times a vector, bfloat16 as a vector times a matrix.
+    matrix_first = q.dtype == torch.float32
+    scores = (k @ q.mT).mT if matrix_first else q @ k.mT
+    weights = (scores if mask is None else scores + mask).softmax(-1)
+    attended = (v.mT @ weights.mT).mT if matrix_first and v.stride(-1) != 1 else weights @ v
     return attended.transpose(1, 2).flatten(2)
