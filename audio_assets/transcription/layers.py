@@ -127,7 +127,7 @@ def attend_to_cache(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
         return attended.transpose(1, 2).flatten(2)
     # With one query these products are bound by the memory's bandwidth, which PyTorch's attention for CPUs
-    # does not reach. Float32 comes closest to it as a matrix times a vector, bfloat16 as a vector times a matrix.
+    # does not reach. Float32 comes closest to it as matrix times vector, bfloat16 as vector times matrix.
     matrix_first = q.dtype == torch.float32
     scores = (k @ q.mT).mT if matrix_first else q @ k.mT
     weights = (scores if mask is None else scores + mask).softmax(-1)
