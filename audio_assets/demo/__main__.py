@@ -223,7 +223,7 @@ def main() -> int:
     print("2. The sensor looks at the bucket, Dagster runs what it asks for", flush=True)
     with dg.DagsterInstance.get() as instance:
         runs = process(instance, defs())
-    print(f"  {runs} runs" if runs else "  nothing to do: the table is what the bucket says")
+    print(f"  runs: {runs}" if runs else "  nothing to do: the table is what the bucket says")
 
     print("3. The resulting audio_table beside the true words")
     wrong = compare(read_table())
