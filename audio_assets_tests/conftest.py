@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 
 import dagster as dg
@@ -20,6 +21,7 @@ from moto.server import ThreadedMotoServer
 
 from audio_assets import read_table
 from audio_assets.definitions import defs
+from audio_assets.defs.resources import PROJECT
 from audio_assets.storage import ObjectStore
 
 MINUTE = dt.datetime(2023, 8, 24, 0, 21, tzinfo=dt.UTC)
@@ -165,6 +167,7 @@ class Project:
         sensor = self.repository.get_sensor_def("new_s3_keys")
         with dg.build_sensor_context(
             instance=self.instance,
+            instance_ref=self.instance.get_ref(),
             cursor=self.cursor,
             repository_def=self.repository,
             resources=self.repository.get_top_level_resources(),
@@ -235,5 +238,6 @@ def project(place: Place, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("AUDIO_SOURCE_URI", place.uri)
     home = tmp_path / "home"
     home.mkdir()
-    with dg.DagsterInstance.local_temp(str(home), {"telemetry": {"enabled": False}}) as instance:
+    shutil.copy(PROJECT / "dagster.yaml", home)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
         yield Project(place, instance)
