@@ -1,0 +1,159 @@
+"""How well the pipeline keeps the engine fed, and how its memory grows.
+
+    python -m benchmarks.pipeline
+
+In turns: the bare engine on arrays that are decoded beforehand, and the whole way from a bucket
+to `audio_table` (list, GET, FLAC decode, resample, mel, engine, tokens, Parquet, many partitions, through
+Dagster). Same model, same clips. Then the peak memory of the whole way at two numbers of objects, each in a
+process of its own. Writes docs/figures/pipeline.md.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from audio_assets.demo.make_checkpoint import CHECKPOINT, save
+from audio_assets.demo.make_sample import SAMPLE
+
+FIGURES = pathlib.Path(__file__).parents[1] / "docs" / "figures" / "pipeline.md"
+FIRST_MINUTE = 1_700_000_000 // 60 * 60
+CLIPS_PER_PARTITION = 40
+
+
+def lay_bucket(bucket: pathlib.Path, clips: int) -> None:
+    """`clips` objects of the sample's speech at 48 kHz, `CLIPS_PER_PARTITION` to each folder and minute."""
+    sources = [path for path in sorted(SAMPLE.rglob("*.flac")) if "damaged" not in path.name]
+    for i in range(clips):
+        partition = i // CLIPS_PER_PARTITION
+        target = bucket / f"p{partition // 3:04}" / f"{i:06}.flac"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sources[i % len(sources)], target)
+        uploaded = FIRST_MINUTE + 60 * (partition % 3)
+        os.utime(target, (uploaded, uploaded))
+
+
+def whole_way(bucket: pathlib.Path, home: pathlib.Path) -> float:
+    """Seconds from the sensor's first look to the last row, on a fresh instance and without old tables."""
+    shutil.rmtree(bucket / "output_parquet", ignore_errors=True)
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    os.environ["DAGSTER_HOME"] = str(home)
+    import dagster as dg
+
+    from audio_assets.definitions import defs
+    from audio_assets.demo.__main__ import process
+
+    started = time.perf_counter()
+    with dg.DagsterInstance.get() as instance:
+        process(instance, defs())
+    return time.perf_counter() - started
+
+
+def configure(bucket: pathlib.Path, model: str) -> None:
+    os.environ |= {"AUDIO_SOURCE_URI": bucket.as_uri(), "WHISPER_MODEL": model, "WHISPER_LANGUAGE": "en"}
+    os.environ.pop("AUDIO_TABLE_URI", None)
+
+
+def feed(model: str, clips: int, rounds: int) -> dict[str, float]:
+    """Median seconds of both, and of what the whole way spends in the engine's own pass over the audio."""
+    with tempfile.TemporaryDirectory() as folder:
+        bucket = pathlib.Path(folder, "bucket")
+        lay_bucket(bucket, clips)
+        configure(bucket, model)
+        from audio_assets.audio import decode_flac
+        from audio_assets.transcription import Transcriber
+
+        decoded = {str(p): decode_flac(p.read_bytes()) for p in bucket.rglob("*.flac")}
+        audio_s = sum(audio.duration_s for audio in decoded.values())
+        transcriber = Transcriber.load(model, language="en")
+        taken: dict[str, list[float]] = {"engine": [], "pipeline": []}
+        for turn in range(rounds + 1):
+            started = time.perf_counter()
+            said = sum(1 for _ in transcriber.transcribe((k, a.samples) for k, a in decoded.items()))
+            assert said == clips
+            engine = time.perf_counter() - started
+            pipeline = whole_way(bucket, pathlib.Path(folder, "home"))
+            # The first turn warms caches and loads models on both sides.
+            if turn:
+                taken["engine"].append(engine)
+                taken["pipeline"].append(pipeline)
+        from audio_assets import read_table
+
+        statuses = read_table(columns=["status"])["status"].value_counts().to_dict()
+        assert statuses == {"ok": clips}, statuses
+    ratios = [e / p for e, p in zip(taken["engine"], taken["pipeline"], strict=True)]
+    return {name: statistics.median(s) for name, s in taken.items()} | {
+        "audio_s": audio_s,
+        "share": statistics.median(ratios),
+    }
+
+
+def peak_memory_mb(clips: int, model: str) -> float:
+    """Peak resident memory of the whole way, measured in this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        bucket = pathlib.Path(folder, "bucket")
+        lay_bucket(bucket, clips)
+        configure(bucket, model)
+        whole_way(bucket, pathlib.Path(folder, "home"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def in_process_of_its_own(clips: int) -> float:
+    command = [sys.executable, "-m", "benchmarks.pipeline", "--peak-memory-of", str(clips)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--clips", type=int, default=480)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shapes", nargs="+", default=["tiny", "base"])
+    parser.add_argument("--memory", type=int, nargs="+", default=[1_000, 10_000])
+    parser.add_argument("--peak-memory-of", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.peak_memory_of:
+        print(peak_memory_mb(args.peak_memory_of, str(CHECKPOINT)))
+        return
+
+    lines = [
+        f"{args.clips} clips of 48 kHz FLAC, {CLIPS_PER_PARTITION} to a partition, a local folder as the",
+        f"bucket, CPU; medians of {args.rounds} rounds in turn. `python -m benchmarks.pipeline`\n",
+        "| model | bare engine, audio s/s | bucket to table, audio s/s | share |",
+        "|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        models = {"the demo's checkpoint": str(CHECKPOINT)}
+        for shape in args.shapes:
+            from benchmarks.scripted import scripted_whisper
+
+            path = pathlib.Path(folder, f"{shape}.pt")
+            save(scripted_whisper(shape, 40), path)
+            models[f"{shape} shape, 40 tokens a clip"] = str(path)
+        for name, model in models.items():
+            got = feed(model, args.clips, args.rounds)
+            rates = (got["audio_s"] / got["engine"], got["audio_s"] / got["pipeline"])
+            lines.append(f"| {name} | {rates[0]:.1f} | {rates[1]:.1f} | {got['share']:.0%} |")
+            print(lines[-1], flush=True)
+    lines += ["", "| objects | peak memory, MB |", "|---|---|"]
+    for clips in args.memory:
+        lines.append(f"| {clips:,} | {in_process_of_its_own(clips):,.0f} |")
+        print(lines[-1], flush=True)
+    FIGURES.parent.mkdir(exist_ok=True)
+    FIGURES.write_text("\n".join(lines) + "\n")
+    print(FIGURES.read_text())
+
+
+if __name__ == "__main__":
+    main()
