@@ -1,0 +1,78 @@
+"""What `make demo` runs, from an empty bucket to its exit status."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from audio_assets.demo.make_sample import SAMPLE
+
+PROJECT = pathlib.Path(__file__).parents[1]
+LAST_LINE = "Done in"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("demo")
+    (folder / "home").mkdir()
+    shutil.copy(PROJECT / "dagster.yaml", folder / "home")
+    return folder
+
+
+def demo(folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    """`python -m audio_assets.demo` with a bucket of its own."""
+    command = (
+        "import pathlib, sys; from audio_assets.demo.__main__ import main;"
+        "sys.exit(main(pathlib.Path(sys.argv[1])))"
+    )
+    # Settings of whoever runs the tests do not count in the demo; these would break it if they did.
+    broken = {"AUDIO_SOURCE_URI": "s3://nowhere", "WHISPER_MODEL": "none", "SETTLE_SECONDS": "soon"}
+    return subprocess.run(
+        [sys.executable, "-c", command, str(folder / "bucket")],
+        env=os.environ | broken | {"DAGSTER_HOME": str(folder / "home")},
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.xdist_group("demo")
+def test_demo_fills_the_table_repeats_for_nothing_and_notices_what_is_wrong(folder: pathlib.Path) -> None:
+    bucket = folder / "bucket"
+
+    first = demo(folder)
+    assert first.returncode == 0, first.stdout
+    assert "26 new objects of 26" in first.stdout
+    assert "p225|2023-08-24-00:21" in first.stdout
+    assert "word error rate" in first.stdout
+    assert LAST_LINE in first.stdout
+
+    second = demo(folder)
+    assert second.returncode == 0, second.stdout
+    assert "0 new objects" in second.stdout
+    assert "nothing to do" in second.stdout
+
+    # A file of the table is lost: the bucket is as it was, so no run is asked for, but rows are missing.
+    [file] = bucket.glob("output_parquet/audio_table/FolderName=p226/**/*00-23.parquet")
+    kept = file.read_bytes()
+    file.unlink()
+    lost = demo(folder)
+    assert lost.returncode == 1, lost.stdout
+    assert "WRONG: p226/p226_003_mic1.flac has 0 rows" in lost.stdout
+    assert LAST_LINE not in lost.stdout
+    file.write_bytes(kept)
+
+    # Somebody else's speech under the sample's name, uploaded in the same second.
+    victim, other = bucket / "p225/p225_001_mic1.flac", SAMPLE / "p228/p228_005_mic1.flac"
+    uploaded = victim.stat().st_mtime
+    shutil.copyfile(other, victim)
+    os.utime(victim, (uploaded, uploaded))
+    exchanged = demo(folder)
+    assert exchanged.returncode == 1, exchanged.stdout
+    assert "runs: 1" in exchanged.stdout
+    assert "WRONG: p225/p225_001_mic1.flac says 'Eight.', not 'S" in exchanged.stdout
