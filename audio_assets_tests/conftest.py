@@ -5,6 +5,7 @@ import datetime as dt
 import functools
 import io
 import itertools
+import json
 import logging
 import os
 import pathlib
@@ -162,6 +163,11 @@ class Project:
     def partition_keys(self) -> list[str]:
         return list(self.instance.get_dynamic_partitions("folder_minute"))
 
+    @property
+    def walking(self) -> bool:
+        """Whether the last tick ran out of time before it had seen the whole bucket."""
+        return json.loads(self.cursor or "{}").get("after") is not None
+
     def tick(self) -> list[dg.RunRequest]:
         """Evaluate the sensor and register what it asks for; gives the runs that it asks for."""
         sensor = self.repository.get_sensor_def("new_s3_keys")
@@ -219,7 +225,7 @@ class Project:
         runs = 0
         for _ in range(10):
             requests = self.tick()
-            if not requests and not self.cursor:
+            if not requests and not self.walking:
                 return runs
             for request in requests:
                 assert self.execute(request).success

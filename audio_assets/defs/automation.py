@@ -85,7 +85,8 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
         run_requests=runs,
         skip_reason=None if runs else "; ".join([*said, "nothing to ask for now"]),
         dynamic_partitions_requests=dynamic,
-        cursor=json.dumps({"after": last}) if last is not None else "",
+        # Dagster keeps the last cursor where it is given an empty one.
+        cursor=json.dumps({"after": last}) if last is not None or context.cursor else None,
     )
 
 
