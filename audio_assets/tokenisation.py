@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 MIN_TOKENS, MAX_TOKENS = 20, 1000
-SIMULATED_INFERENCE_S = 0.05
+SIMULATED_INFERENCE_S = 0.01
 """Stands for the time that a neural audio codec would take."""
 
 Tokeniser = Callable[[np.ndarray, str], np.ndarray]

@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import pathlib
-import resource
 import shutil
 import statistics
 import subprocess
@@ -98,13 +97,15 @@ def feed(model: str, clips: int, rounds: int) -> dict[str, float]:
 
 
 def peak_memory_mb(clips: int, model: str) -> float:
-    """Peak resident memory of the whole way, measured in this process."""
+    """Peak resident memory of the whole way, measured in this process (Linux only)."""
     with tempfile.TemporaryDirectory() as folder:
         bucket = pathlib.Path(folder, "bucket")
         lay_bucket(bucket, clips)
         configure(bucket, model)
         whole_way(bucket, pathlib.Path(folder, "home"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not getrusage: its maximum is inherited from the process that started this one.
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def in_process_of_its_own(clips: int) -> float:
