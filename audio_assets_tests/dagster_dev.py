@@ -1,0 +1,152 @@
+"""A real `dagster dev` (webserver, daemon, code server) on a temporary instance, that surely ends.
+
+    python dagster_dev.py <command>    run a command until standard input closes, then end all it started
+
+`dagster dev` ends by SIGINT, which a process that was started in the background ignores, and a test run that
+is killed cannot clean up. So a process stands between both; it notices when the test run is gone.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+PROJECT = pathlib.Path(__file__).parents[1]
+SETTINGS = ("AUDIO_", "WHISPER_", "TOKENISER", "SETTLE_SECONDS", "AWS_", "DAGSTER_")
+# Generous: the machine may be slow and busy with other tests. Nothing waits longer than it must.
+START_SECONDS = 180
+PATIENCE_SECONDS = 180
+
+
+class DagsterError(AssertionError):
+    """GraphQL refused, or what a test waits for did not come about."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DagsterDev:
+    """A running `dagster dev`.
+
+    Attributes:
+        url: of its UI.
+        log: the file with what it prints.
+    """
+
+    url: str
+    log: pathlib.Path
+    _process: subprocess.Popen[bytes]
+
+    def query(self, document: str, **variables: object) -> Any:
+        """The data that GraphQL answers with, as the UI gets it."""
+        body = json.dumps({"query": document, "variables": variables}).encode()
+        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                answer = json.load(response)
+        except urllib.error.HTTPError as e:
+            answer = json.load(e)
+        if answer.get("errors"):
+            raise DagsterError(answer["errors"])
+        return answer["data"]
+
+    def wait_for(self, what: str, look: Callable[[], T | None], seconds: float = PATIENCE_SECONDS) -> T:
+        """Look until there is something to see, and give that."""
+        deadline = time.monotonic() + seconds
+        while not (seen := look()):
+            if self._process.poll() is not None:
+                raise DagsterError(f"dagster dev has ended; {self._said()}")
+            if time.monotonic() > deadline:
+                raise DagsterError(f"no {what} within {seconds} s; {self._said()}")
+            time.sleep(0.25)
+        return seen
+
+    def _said(self) -> str:
+        return f"it said:\n{self.log.read_text(errors='replace')[-6000:]}"
+
+    def _loaded(self) -> bool:
+        try:
+            return bool(self.query("{ assetNodes { id } }")["assetNodes"])
+        except OSError:
+            return False
+
+
+@contextlib.contextmanager
+def dagster_dev(
+    folder: pathlib.Path, environment: Mapping[str, str], cwd: pathlib.Path | None = None
+) -> Iterator[DagsterDev]:
+    """Start `dagster dev` as `make dev` does, on an instance of its own.
+
+    Args:
+        folder: an empty one, for the instance and the log.
+        environment: the settings; those of whoever runs the tests do not count.
+        cwd: where a `.env` may lie; by default a folder without.
+    """
+    home = folder / "home"
+    home.mkdir()
+    shutil.copy(PROJECT / "dagster.yaml", home)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    dev = ["-m", "dagster", "dev", "--workspace", str(PROJECT / "workspace.yaml"), "--port", str(port)]
+    log = folder / "dagster_dev.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, __file__, sys.executable, *dev],
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            cwd=cwd or folder,
+            env=clean | {"DAGSTER_HOME": str(home), **environment},
+            # What ends the test run as a whole must leave the one alive that cleans up after it.
+            start_new_session=True,
+        )
+    running = DagsterDev(f"http://127.0.0.1:{port}", log, process)
+    try:
+        running.wait_for("UI with assets", running._loaded, START_SECONDS)
+        yield running
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(timeout=60)
+
+
+def _supervise(command: list[str]) -> int:
+    # A handler of our own is not inherited, being ignored would be.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+
+    def end_with_input() -> None:
+        sys.stdin.buffer.read()
+        _kill_group(child.pid, signal.SIGINT)
+        try:
+            child.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            _kill_group(child.pid, signal.SIGKILL)
+
+    threading.Thread(target=end_with_input, daemon=True).start()
+    code = child.wait()
+    _kill_group(child.pid, signal.SIGKILL)
+    return code
+
+
+def _kill_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+if __name__ == "__main__":
+    sys.exit(_supervise(sys.argv[1:]))
