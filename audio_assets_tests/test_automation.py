@@ -48,6 +48,7 @@ HOSTILE_FOLDERS = [
 ]
 HOSTILE_FOLDERS_OF_S3 = ["", "a/", "./", "x/..", "tab\there", "bell\x07", "a//b"]
 
+# Where S3 makes no difference.
 on_disk = pytest.mark.parametrize("place", ["local"], indirect=True)
 
 
@@ -85,6 +86,7 @@ def test_new_objects_are_asked_for_once(project: Project):
     assert "nothing to ask for" in (project.evaluated.skip_message or "")
 
 
+@on_disk
 def test_a_late_object_is_asked_for_alone(project: Project):
     for name in "abc":
         project.place.put(f"p22{name}/x.txt")
@@ -107,6 +109,7 @@ def test_an_overwritten_object_moves_to_its_new_minute(project: Project):
     assert table["LastModifiedMinute"].to_dict() == {"p225/a.txt": 26, "p225/b.txt": 21}
 
 
+@on_disk
 def test_an_object_overwritten_in_its_minute_is_made_anew(project: Project):
     project.place.put("p225/a.txt", b"old")
     project.catch_up()
@@ -117,6 +120,7 @@ def test_an_object_overwritten_in_its_minute_is_made_anew(project: Project):
     assert project.table()["ETag"][0] != before
 
 
+@on_disk
 def test_a_deleted_object_loses_its_row(project: Project):
     project.place.put("p225/a.txt")
     project.place.put("p225/b.txt")
@@ -144,6 +148,7 @@ def test_a_deleted_folder_loses_its_rows_and_then_its_partitions(project: Projec
     assert keys(project, "p225") == ["p225/back.txt"]
 
 
+@on_disk
 def test_objects_that_vanish_before_their_run_leave_nothing_behind(project: Project):
     project.place.put("p225/a.txt")
     [request] = project.tick()
@@ -153,6 +158,7 @@ def test_objects_that_vanish_before_their_run_leave_nothing_behind(project: Proj
     assert (project.partition_keys, keys(project)) == ([], [])
 
 
+@on_disk
 def test_objects_that_arrive_during_a_run_are_asked_for_next(project: Project):
     project.place.put("p225/a.txt")
     [request] = project.tick()

@@ -19,6 +19,9 @@ WORDS = {EIGHT: "eight", THREE: "three"}
 ASSETS = ["s3_inventory", "transcripts", "tokens", "audio_table"]
 KEY = "p225|2023-08-24-00:21"
 
+# Where S3 makes no difference.
+on_disk = pytest.mark.parametrize("place", ["local"], indirect=True)
+
 
 def put_sample(project: Project, key: str, minutes: int = 0, name: str | None = None) -> None:
     body = (SAMPLE / key).read_bytes()
@@ -89,6 +92,7 @@ def test_a_range_is_one_run_with_one_model_load(project: Project, model_loads: l
     }
 
 
+@on_disk
 def test_every_partition_says_how_many_rows_its_file_has(project: Project):
     for name in ("a.txt", "b.txt"):
         project.place.put(f"p225/{name}")
@@ -104,7 +108,7 @@ def test_every_partition_says_how_many_rows_its_file_has(project: Project):
         assert counts == {KEY: 2, "p226|2023-08-24-00:21": 1}
 
 
-@pytest.mark.parametrize("place", ["local"], indirect=True)
+@on_disk
 def test_tokens_alone_need_no_model(project: Project, model_loads: list[str]):
     put_sample(project, EIGHT)
     assert project.run(KEY, assets=["s3_inventory"]).success
@@ -117,7 +121,7 @@ def test_tokens_alone_need_no_model(project: Project, model_loads: list[str]):
     assert project.table()["status"].tolist() == ["ok"]
 
 
-@pytest.mark.parametrize("place", ["local"], indirect=True)
+@on_disk
 @pytest.mark.parametrize(
     ("asset", "missing"),
     [("transcripts", "s3_inventory"), ("tokens", "s3_inventory"), ("audio_table", "s3_inventory")],
@@ -166,6 +170,7 @@ def test_bad_objects_and_other_files_keep_their_rows(project: Project):
     assert np.isnan(table["error"]["p225/notes.txt"])
 
 
+@on_disk
 def test_flac_of_any_kind_is_accepted(project: Project):
     for rate, channels in ((8_000, 1), (44_100, 2), (192_000, 8)):
         project.place.put(f"p225/{rate}.flac", flac(0.3, rate=rate, channels=channels))
@@ -193,6 +198,7 @@ def test_running_again_gives_the_same_table_and_computes_nothing(project: Projec
     assert made.metadata["dagster/partition_row_count"].value == 2
 
 
+@on_disk
 def test_a_table_that_was_lost_is_made_again_the_same(project: Project):
     put_sample(project, EIGHT)
     assert project.run(KEY).success
@@ -203,7 +209,7 @@ def test_a_table_that_was_lost_is_made_again_the_same(project: Project):
     pd.testing.assert_frame_equal(project.table(), first)
 
 
-@pytest.mark.parametrize("place", ["local"], indirect=True)
+@on_disk
 def test_another_tokeniser_makes_the_tokens_anew_and_keeps_the_text(
     project: Project, monkeypatch: pytest.MonkeyPatch, model_loads: list[str]
 ):
@@ -224,7 +230,7 @@ def two_tokens(audio: np.ndarray) -> list[int]:
     return [1, 2]
 
 
-@pytest.mark.parametrize("place", ["local"], indirect=True)
+@on_disk
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
