@@ -19,7 +19,7 @@ demo: .venv/installed $(DAGSTER_HOME)/dagster.yaml
 
 dev: .venv/installed $(DAGSTER_HOME)/dagster.yaml
 	@mkdir -p demo_bucket
-	$(BIN)/dagster dev --workspace workspace.yaml
+	@PYTHONWARNINGS='ignore:Function `dev_command` is superseded' $(BIN)/dagster dev --workspace workspace.yaml
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
