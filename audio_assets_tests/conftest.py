@@ -10,6 +10,7 @@ import logging
 import os
 import pathlib
 import shutil
+import threading
 from collections.abc import Iterator
 
 import dagster as dg
@@ -18,6 +19,7 @@ import pandas as pd
 import pytest
 import soundfile
 from moto.s3.models import S3Backend, s3_backends
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
 from audio_assets import read_table
@@ -100,11 +102,20 @@ class S3Place(Place):
 def s3_server() -> Iterator[str]:
     """The URL of an S3 server; Rust and C++ clients cannot be mocked from inside Python."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    put_object, one_at_a_time = S3Response.put_object, threading.Lock()
+
+    def conditional_put(self: S3Response) -> object:
+        # S3 looks at If-Match and stores in one step; the server's threads do not.
+        with one_at_a_time:
+            return put_object(self)
+
+    S3Response.put_object = conditional_put
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+    S3Response.put_object = put_object
 
 
 @pytest.fixture
