@@ -62,7 +62,7 @@ class Decoder:
         self.embedding = stock.token_embedding.weight.detach().float()
         self.positions = stock.positional_embedding.detach().float()
         self.blocks = [DecoderBlock(block, dtype, rows) for block in stock.blocks]
-        self.heads = stock.blocks[0].attn.n_head
+        self.heads = self.blocks[0].heads
         self.norm = LayerNorm(stock.ln, dtype)
         self.vocabulary = Linear(stock.token_embedding.weight, None, dtype, rows)
 
@@ -165,10 +165,14 @@ class DecoderBlock:
         self.norm = LayerNorm(stock.attn_ln, dtype)
         self.qkv = fused_projection(stock.attn, "qkv", dtype, rows)
         self.out = Linear(stock.attn.out.weight, stock.attn.out.bias, dtype, rows)
-        self.cross_norm = LayerNorm(stock.cross_attn_ln, dtype)
-        self.cross_q = fused_projection(stock.cross_attn, "q", dtype, rows)
-        self.cross_kv = fused_projection(stock.cross_attn, "kv", dtype, 1500)
-        self.cross_out = Linear(stock.cross_attn.out.weight, stock.cross_attn.out.bias, dtype, rows)
+        cross, cross_norm = stock.cross_attn, stock.cross_attn_ln
+        # The encoder's blocks, which are of the same class, have none.
+        assert cross is not None
+        assert cross_norm is not None
+        self.cross_norm = LayerNorm(cross_norm, dtype)
+        self.cross_q = fused_projection(cross, "q", dtype, rows)
+        self.cross_kv = fused_projection(cross, "kv", dtype, 1500)
+        self.cross_out = Linear(cross.out.weight, cross.out.bias, dtype, rows)
         self.mlp = MLP(stock, dtype, rows)
 
     def self_qkv(self, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from whisper.model import AudioEncoder, ResidualAttentionBlock
 
 from audio_assets.transcription.layers import MLP, LayerNorm, Linear, attend_to_all, fused_projection
@@ -19,9 +19,9 @@ class Encoder:
     def __init__(self, stock: AudioEncoder, dtype: torch.dtype, workers: Workers | None = None) -> None:
         """workers: what a CPU encodes windows with, one each; None to encode a batch as a whole."""
         self.dtype = dtype
-        self.conv1 = Convolution(stock.conv1.weight, stock.conv1.bias, dtype, stride=1)
-        self.conv2 = Convolution(stock.conv2.weight, stock.conv2.bias, dtype, stride=2)
-        self.positions = stock.positional_embedding.float()
+        self.conv1 = Convolution(stock.conv1, dtype)
+        self.conv2 = Convolution(stock.conv2, dtype)
+        self.positions = stock.get_buffer("positional_embedding").float()
         self.blocks = [EncoderBlock(block, dtype) for block in stock.blocks]
         self.norm = LayerNorm(stock.ln_post, dtype)
 
@@ -30,7 +30,7 @@ class Encoder:
     def __call__(self, mels: Sequence[Tensor]) -> Sequence[Tensor]:
         """float32 [n_mels, 3000] each -> `dtype` [1500, n_state] each."""
         if self.workers is None:
-            return self.encode(torch.stack(list(mels)))
+            return self.encode(torch.stack(list(mels))).unbind()
         return self.workers.map(lambda mel: self.encode(mel[None])[0], mels)
 
     def encode(self, mel: Tensor) -> Tensor:
@@ -49,9 +49,9 @@ class Convolution:
     each step's three neighbours side by side.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype, stride: int) -> None:
-        self.stride = stride
-        self.linear = Linear(weight.permute(0, 2, 1).flatten(1), bias, dtype, ROWS)
+    def __init__(self, stock: nn.Conv1d, dtype: torch.dtype) -> None:
+        self.stride = stock.stride[0]
+        self.linear = Linear(stock.weight.permute(0, 2, 1).flatten(1), stock.bias, dtype, ROWS)
 
     def __call__(self, x: Tensor) -> Tensor:
         x = F.pad(x, (0, 0, 1, 1))

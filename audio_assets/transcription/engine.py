@@ -133,6 +133,7 @@ class Engine:
             for file in done:
                 self.stats.files += 1
                 self.stats.audio_s += file.audio_s
+                assert file.transcript is not None
                 yield file.key, file.transcript
 
     @property
@@ -187,8 +188,8 @@ class Engine:
                 self._batch = DecodeBatch(
                     self.decoder, self.sampler, self.tokenizer, self.dims.n_audio_ctx, self.batch_size
                 )
-            self._detect_languages()
-            self._join()
+            self._detect_languages(self._batch)
+            self._join(self._batch)
             if self._batch.rows:
                 with self._timed("decode_s"):
                     finished = self._batch.step()
@@ -213,28 +214,29 @@ class Engine:
             # Files under way come first, so that long ones, whose windows follow one another, end early.
             self._waiting.appendleft(file)
 
-    def _detect_languages(self) -> None:
+    def _detect_languages(self, batch: DecodeBatch) -> None:
         """Answer all waiting requests for a language, as `whisper.decoding.detect_language` does."""
-        asking = [f for f in self._waiting if isinstance(f.request, DetectLanguage)]
-        if self._batch.room < min(self._handful, len(asking)):
+        asking = [(f, f.request) for f in self._waiting if isinstance(f.request, DetectLanguage)]
+        if batch.room < min(self._handful, len(asking)):
             return
         self._waiting = deque(f for f in self._waiting if not isinstance(f.request, DetectLanguage))
         for some in chunks(asking, self._handful):
-            features = self._encode([f.request.window for f in some])
+            features = self._encode([request.window for _, request in some])
             with self._timed("language_s"):
-                languages = self._batch.languages(features)
-            for file, language in zip(some, languages, strict=True):
+                languages = batch.languages(features)
+            for (file, _), language in zip(some, languages, strict=True):
                 self._answer(file, language)
 
-    def _join(self) -> None:
+    def _join(self, batch: DecodeBatch) -> None:
         while True:
-            ready = [f for f in self._waiting if isinstance(f.request, Decode)][: self._handful]
-            if not ready or self._batch.room < len(ready):
+            asking = ((f, f.request) for f in self._waiting if isinstance(f.request, Decode))
+            ready = list(itertools.islice(asking, self._handful))
+            if not ready or batch.room < len(ready):
                 return
-            features = self._encode([f.request.window for f in ready])
+            features = self._encode([request.window for _, request in ready])
             with self._timed("decode_s"):
-                self._batch.join([(f, f.request) for f in ready], features)
-            joined = set(ready)
+                batch.join(ready, features)
+            joined = {file for file, _ in ready}
             self._waiting = deque(f for f in self._waiting if f not in joined)
 
     def _encode(self, windows: Sequence[Window]) -> list[Tensor]:
@@ -255,7 +257,7 @@ class Engine:
                 for window, encoding in zip(some, features, strict=True):
                     window.encoding = encoding
                 del missing[: len(some)]
-        return [w.encoding for w in windows]
+        return [w.encoding for w in windows if w.encoding is not None]
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

@@ -33,9 +33,10 @@ class Graphs:
             self.captured[key] = None
             self.advance(*key)
             return
-        if self.captured[key] is None:
-            self.captured[key] = self._capture(key)
-        self.captured[key].replay()
+        graph = self.captured[key]
+        if graph is None:
+            graph = self.captured[key] = self._capture(key)
+        graph.replay()
 
     def _capture(self, key: tuple[int, int, bool]) -> torch.cuda.CUDAGraph:
         """Record a step without running it. Graphs never run side by side, so they share a memory pool."""

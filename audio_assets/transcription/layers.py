@@ -12,6 +12,7 @@ of the factors of matrix products.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from whisper.model import MultiHeadAttention, ResidualAttentionBlock
 
 # Scores of this many queries against all 1,500 keys stay in a core's cache until they are used.
 QUERIES_AT_ONCE = 500
@@ -59,15 +60,16 @@ class LayerNorm:
 class MLP:
     """float32 [..., n_state] -> `dtype` [..., n_state]: layer norm, four times as wide, GELU, back."""
 
-    def __init__(self, block: nn.Module, dtype: torch.dtype, rows: int) -> None:
+    def __init__(self, block: ResidualAttentionBlock, dtype: torch.dtype, rows: int) -> None:
         self.norm = LayerNorm(block.mlp_ln, dtype)
-        self.wide, self.back = (Linear(m.weight, m.bias, dtype, rows) for m in (block.mlp[0], block.mlp[2]))
+        products = (m for m in block.mlp if isinstance(m, nn.Linear))
+        self.wide, self.back = (Linear(m.weight, m.bias, dtype, rows) for m in products)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.back(self.wide(self.norm(x), gelu=True))
 
 
-def fused_projection(attention: nn.Module, names: str, dtype: torch.dtype, rows: int) -> Linear:
+def fused_projection(attention: MultiHeadAttention, names: str, dtype: torch.dtype, rows: int) -> Linear:
     """One product in place of several; `names` are q, k and v in the order of the output's columns.
 
     The queries' columns are scaled by head_dim ** -0.5 beforehand, so that attention need not scale scores.

@@ -65,8 +65,9 @@ class Sampler:
         stamp = torch.arange(self.zero, logits.shape[1], device=logits.device)
         allowed = (stamp >= lowest[:, None]) & (stamp <= highest[:, None]) & ~after_pair[:, None]
 
-        words = _Stretch(logits[:, : self.eot], ~(first | after_single))
-        specials = _Stretch(logits[:, self.eot : self.zero], ~first)
+        may_say, may_end = ~(first | after_single), ~first
+        words = _Stretch(logits[:, : self.eot], may_say)
+        specials = _Stretch(logits[:, self.eot : self.zero], may_end)
         stamps = _Stretch(logits[:, self.zero :].masked_fill(~allowed, -torch.inf), None)
 
         text_best = torch.maximum(words.best, specials.best)
@@ -77,14 +78,14 @@ class Sampler:
         token = torch.where(stamped, self.zero + stamps.token, text_token)
         best = torch.where(stamped, stamps.best, text_best)
         total = torch.where(stamped, stamps.sum, torch.logaddexp(text_sum, stamps.sum))
-        if temperature is None:
+        if temperature is None or uniform is None:
             return token, best - total
 
         text_off = stamped[:, None]
         masked = torch.cat(
             [
-                words.logits.masked_fill(text_off | ~words.allowed[:, None], -torch.inf),
-                specials.logits.masked_fill(text_off | ~specials.allowed[:, None], -torch.inf),
+                words.logits.masked_fill(text_off | ~may_say[:, None], -torch.inf),
+                specials.logits.masked_fill(text_off | ~may_end[:, None], -torch.inf),
                 stamps.logits,
             ],
             dim=1,
@@ -99,7 +100,7 @@ class _Stretch:
     """Best token, its logit, and the log of the sum of exponentials, each [rows]; -inf where not allowed."""
 
     def __init__(self, logits: Tensor, allowed: Tensor | None) -> None:
-        self.logits, self.allowed = logits, allowed
+        self.logits = logits
         best, self.token = logits.max(dim=1)
         total = logits.logsumexp(dim=1)
         self.best = best if allowed is None else best.masked_fill(~allowed, -torch.inf)

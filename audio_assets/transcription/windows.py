@@ -9,6 +9,7 @@ files can take their steps side by side and their decodes run as one batch. The 
 import math
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 from whisper.audio import FRAMES_PER_SECOND, N_FRAMES
@@ -70,7 +71,7 @@ class Decoded:
 
 
 Request = DetectLanguage | Decode
-Walk = Generator[Request, str | Decoded, Transcript]
+Walk = Generator[Request, Any, Transcript]
 
 
 def walk(mel: LogMel, tokenizer: Tokenizer, language: str | None) -> Walk:
@@ -82,7 +83,8 @@ def walk(mel: LogMel, tokenizer: Tokenizer, language: str | None) -> Walk:
         language: a code such as `en`, or None to detect it.
     """
     if language is None:
-        language = yield DetectLanguage(Window(mel.language_window()))
+        detected: str = yield DetectLanguage(Window(mel.language_window()))
+        language = detected
     tokens: list[int] = []
     prompt_start = 0
     segments: list[Segment] = []
@@ -118,15 +120,16 @@ def walk(mel: LogMel, tokenizer: Tokenizer, language: str | None) -> Walk:
 
 def _decode_with_fallback(
     window: Window, language: str, prompt: tuple[int, ...]
-) -> Generator[Request, Decoded, Decoded]:
+) -> Generator[Request, Any, Decoded]:
     """Decode at rising temperatures until the text is neither repetitive nor improbable, or is silence."""
-    for temperature in TEMPERATURES:
-        result = yield Decode(window, language, prompt, temperature)
+    result: Decoded = yield Decode(window, language, prompt, TEMPERATURES[0])
+    for temperature in TEMPERATURES[1:]:
         repetitive = result.compression_ratio > COMPRESSION_RATIO_THRESHOLD
         improbable = result.avg_logprob < LOGPROB_THRESHOLD
         silence = improbable and result.no_speech_prob > NO_SPEECH_THRESHOLD
         if silence or not (repetitive or improbable):
             break
+        result = yield Decode(window, language, prompt, temperature)
     return result
 
 
