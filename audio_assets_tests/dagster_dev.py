@@ -84,15 +84,12 @@ class DagsterDev:
 
 
 @contextlib.contextmanager
-def dagster_dev(
-    folder: pathlib.Path, environment: Mapping[str, str], cwd: pathlib.Path | None = None
-) -> Iterator[DagsterDev]:
+def dagster_dev(folder: pathlib.Path, environment: Mapping[str, str]) -> Iterator[DagsterDev]:
     """Start `dagster dev` as `make dev` does, on an instance of its own.
 
     Args:
-        folder: an empty one, for the instance and the log.
+        folder: for the instance and the log; a `.env` in it is read.
         environment: the settings; those of whoever runs the tests do not count.
-        cwd: where a `.env` may lie; by default a folder without.
     """
     home = folder / "home"
     home.mkdir()
@@ -109,7 +106,7 @@ def dagster_dev(
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.STDOUT,
-            cwd=cwd or folder,
+            cwd=folder,
             env=clean | {"DAGSTER_HOME": str(home), **environment},
             # What ends the test run as a whole must leave the one alive that cleans up after it.
             start_new_session=True,

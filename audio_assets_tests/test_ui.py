@@ -7,6 +7,7 @@ sensor leaves their partitions to the person who clicks.
 import collections
 import contextlib
 import datetime as dt
+import os
 import pathlib
 import re
 import shutil
@@ -19,7 +20,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from audio_assets import read_table
 from audio_assets.demo.make_sample import SAMPLE
 from audio_assets.partitions import FolderMinute
-from audio_assets_tests.conftest import MINUTE, LocalPlace
+from audio_assets_tests.conftest import MINUTE, LocalPlace, S3Place
 from audio_assets_tests.dagster_dev import PATIENCE_SECONDS, DagsterDev, dagster_dev
 
 pytestmark = pytest.mark.xdist_group("ui")
@@ -277,6 +278,28 @@ def test_an_uploaded_file_reaches_the_table_by_itself(dev: DagsterDev, bucket: L
     assert row["status"] == "ok"
     assert row["transcribed_text"]
     assert len(row["tokenized_info"]) >= 20
+
+
+def test_dotenv_points_all_of_it_at_a_bucket_on_s3(
+    s3_place: S3Place, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "p225/p225_001_mic1.flac"
+    s3_place.put(key, (SAMPLE / key).read_bytes(), MINUTE)
+    tables = f"s3://{s3_place.bucket}/tables"
+    (tmp_path / ".env").write_text(
+        f"""
+        AUDIO_SOURCE_URI="{s3_place.uri}"
+        AUDIO_TABLE_URI={tables}
+        AWS_ENDPOINT_URL_S3={os.environ["AWS_ENDPOINT_URL_S3"]}
+        AWS_ACCESS_KEY_ID=somebody
+        AWS_SECRET_ACCESS_KEY=secret
+        AWS_REGION=us-east-1
+        """
+    )
+    with dagster_dev(tmp_path, {}) as dev:
+        wait_until_green(dev, FolderMinute("p225", MINUTE).key)
+    monkeypatch.setenv("AUDIO_TABLE_URI", tables)
+    assert list(read_table()["Key"]) == [key]
 
 
 # --- by clicking ----------------------------------------------------------------------------------------
