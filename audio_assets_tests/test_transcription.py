@@ -20,7 +20,7 @@ import whisper.decoding
 from whisper.model import ModelDimensions, Whisper
 
 import audio_assets.transcription.batch
-from audio_assets.transcription import Transcriber, Transcript, model_identity, windows
+from audio_assets.transcription import Transcriber, Transcript, layers, model_identity, windows
 from audio_assets.transcription.batch import DecodeBatch
 from audio_assets.transcription.decoder import Decoder
 from audio_assets.transcription.encoder import Encoder
@@ -241,6 +241,16 @@ def test_steps_as_a_gpu_takes_them_change_no_answer(checkpoint, monkeypatch):
     )
     assert {i: (t.text, t.segments, t.temperature) for i, t in answers.items()} == {
         i: (t.text, t.segments, t.temperature) for i, t in wanted.items()
+    }
+
+
+def test_without_onednn_the_answers_are_the_same(checkpoint, monkeypatch):
+    clips = [noise(s, i) for i, s in enumerate((1, 2, 31))]
+    wanted = dict(Transcriber.load(checkpoint, language="en", device="cpu").transcribe(enumerate(clips)))
+    monkeypatch.setattr(layers, "has_onednn", lambda device: False)
+    answers = dict(Transcriber.load(checkpoint, language="en", device="cpu").transcribe(enumerate(clips)))
+    assert {i: (t.text, t.segments) for i, t in answers.items()} == {
+        i: (t.text, t.segments) for i, t in wanted.items()
     }
 
 
