@@ -1,10 +1,10 @@
 """The Dagster code location: everything that `defs/` holds."""
 
-import dagster as dg
+import pathlib
 
-import audio_assets.defs
+import dagster as dg
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    return dg.load_defs(audio_assets.defs)
+    return dg.load_from_defs_folder(path_within_project=pathlib.Path(__file__).parent)

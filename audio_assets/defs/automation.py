@@ -33,7 +33,6 @@ UNFINISHED = [
 process_audio = dg.define_asset_job(
     "process_audio",
     selection=["s3_inventory", "transcripts", "tokens", "audio_table"],
-    partitions_def=folder_minute,
     description="From objects to rows, for a partition or a range of them.",
 )
 

@@ -7,6 +7,7 @@ defaults, and the console shows less.
 import csv
 import dataclasses
 import datetime as dt
+import json
 import logging
 import os
 import pathlib
@@ -110,13 +111,10 @@ def process(instance: dg.DagsterInstance, definitions: dg.Definitions) -> int:
     runs = 0
     for _ in range(MAX_TICKS):
         resources = repository.get_top_level_resources()
-        with (
-            dg.build_sensor_context(
-                instance=instance, cursor=cursor, repository_def=repository, resources=resources
-            ) as context,
-            # A request for a partition that is registered already is checked against the instance.
-            dg.partition_loading_context(dynamic_partitions_store=instance),
-        ):
+        # Requests for single partitions are checked against the instance that the reference names.
+        with dg.build_sensor_context(
+            instance_ref=instance.get_ref(), cursor=cursor, repository_def=repository, resources=resources
+        ) as context:
             tick = sensor.evaluate_tick(context)
         cursor = tick.cursor
         for request in tick.dynamic_partitions_requests or []:
@@ -127,7 +125,8 @@ def process(instance: dg.DagsterInstance, definitions: dg.Definitions) -> int:
             else:
                 for key in keys:
                     instance.delete_dynamic_partition(request.partitions_def_name, key)
-        if not tick.run_requests and not cursor:
+        walked_all = not cursor or json.loads(cursor)["after"] is None
+        if not tick.run_requests and walked_all:
             print(f"  sensor new_s3_keys: {tick.skip_message}")
             return runs
         for request in tick.run_requests or []:
