@@ -123,6 +123,6 @@ def _touched_frames(samples: int) -> int:
 
 def _scaled(log: Tensor, samples: int) -> LogMel:
     floor = log.max() - DYNAMIC_RANGE
-    frames = (torch.maximum(log, floor) + 4.0) / 4.0
+    frames = torch.maximum(log, floor).add_(4.0).div_(4.0)
     silence = (max(-10.0, floor.item()) + 4.0) / 4.0
     return LogMel(frames, samples // HOP_LENGTH, silence)
