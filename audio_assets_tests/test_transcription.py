@@ -8,12 +8,15 @@ numbers, so that even sampled text must be equal.
 import contextlib
 import dataclasses
 import math
+import pathlib
 import subprocess
 import sys
 import weakref
 
 import numpy as np
 import pytest
+import soundfile
+import soxr
 import torch
 import whisper
 import whisper.decoding
@@ -151,6 +154,22 @@ def test_answers_are_those_of_transcribe(checkpoints, same_randomness, name, lan
     assert len(ours) == len(clips)
     for i, answer in enumerate(theirs):
         assert_same(ours[i], answer)
+
+
+def test_the_sample_speech_is_read_as_by_transcribe():
+    demo = pathlib.Path(audio_assets.__file__).with_name("demo")
+    checkpoint, files = demo / "checkpoint.pt", sorted(demo.glob("sample/**/*.flac"))
+    clips = []
+    for file in files:
+        with contextlib.suppress(soundfile.LibsndfileError):
+            audio, rate = soundfile.read(file, dtype="float32", always_2d=True)
+            clips.append(soxr.resample(audio.mean(axis=1), rate, 16_000).astype(np.float32))
+    clips = [c for c in clips if len(c)][:12]
+    assert clips
+    stock = whisper.load_model(str(checkpoint), device="cpu")
+    ours = dict(Transcriber.load(str(checkpoint), language="en", device="cpu").transcribe(enumerate(clips)))
+    for i, clip in enumerate(clips):
+        assert_same(ours[i], stock.transcribe(clip, language="en", fp16=False))
 
 
 def test_only_rows_that_fail_a_threshold_are_decoded_again(checkpoint, monkeypatch):
