@@ -35,6 +35,13 @@ _INVENTORY = [
     ),
 ]
 _TEXT = [_field("transcribed_text", pa.string(), "What Whisper heard; null where not FLAC or failed.")]
+_SEGMENTS = [
+    _field(
+        "segments",
+        pa.list_(pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string())])),
+        "The text in pieces, each with its start and end in seconds; null where there is no text.",
+    ),
+]
 _TOKENS = [
     _field("tokenized_info", pa.list_(pa.int16()), "The audio's tokens; null where not FLAC or failed."),
 ]
@@ -58,7 +65,7 @@ _STATUS = [
 ]
 
 INVENTORY = pa.schema(_INVENTORY)
-TRANSCRIPTS = pa.schema([*_OBJECT, *_TEXT, *_CONFIDENCE, *_AUDIO, *_WHISPER, *_STATUS])
+TRANSCRIPTS = pa.schema([*_OBJECT, *_TEXT, *_SEGMENTS, *_CONFIDENCE, *_AUDIO, *_WHISPER, *_STATUS])
 TOKENS = pa.schema([*_OBJECT, *_TOKENS, *_TOKENISER, *_STATUS])
 AUDIO_TABLE = pa.schema(
     [*_INVENTORY, *_TEXT, *_TOKENS, *_CONFIDENCE, *_AUDIO, *_WHISPER, *_TOKENISER, *_STATUS],

@@ -302,6 +302,7 @@ class SpeechPass:
             return
         confidence = ("language", "avg_logprob", "no_speech_prob", "compression_ratio", "temperature")
         values |= {name: getattr(result, name) for name in confidence}
+        values["segments"] = [dataclasses.asdict(segment) for segment in result.segments]
         partition.add(self._transcribing.table.name, info, OK, transcribed_text=result.text.strip(), **values)
 
     def _add_tokens(

@@ -16,7 +16,7 @@ from audio_assets.reconcile import group
 from audio_assets.speech import Finished, MissingInputError, SpeechPass, Tokenising, Transcribing
 from audio_assets.storage import ConflictError, ObjectInfo, ObjectStore, StorageError
 from audio_assets.table import CONFLICT_ROUNDS, Table
-from audio_assets.transcription import Transcript
+from audio_assets.transcription import Segment, Transcript
 from audio_assets_tests.conftest import UPLOADED, LocalPlace, flac
 
 SILENCE, NOISE = flac(0.1, seed=1), flac(0.2, seed=2)
@@ -58,7 +58,8 @@ class Recogniser:
                 if len(samples) in self.fails_on:
                     yield job, RuntimeError("no idea")
                 else:
-                    yield job, Transcript(f" {len(samples)} samples ", "en", -0.25, 0.1, 1.0, 0.0, ())
+                    segments = (Segment(0.0, 0.5, " many"), Segment(0.5, 1.0, " samples"))
+                    yield job, Transcript(f" {len(samples)} samples ", "en", -0.25, 0.1, 1.0, 0.0, segments)
 
 
 class Bench:
@@ -149,6 +150,10 @@ def test_a_spoken_row_carries_text_confidence_audio_and_producer(bench: Bench):
     row = bench.rows(bench.transcripts)["p225/a.flac"]
     assert row["transcribed_text"] == "8000 samples"
     assert (row["language"], row["avg_logprob"], row["temperature"]) == ("en", -0.25, 0.0)
+    assert row["segments"] == [
+        {"start_s": 0.0, "end_s": 0.5, "text": " many"},
+        {"start_s": 0.5, "end_s": 1.0, "text": " samples"},
+    ]
     assert (row["duration_s"], row["sample_rate_hz"], row["channels"]) == (0.5, 48_000, 2)
     assert (row["whisper_model"], row["error"]) == ("model 1", None)
     tokens = bench.rows(bench.tokens)["p225/a.flac"]
