@@ -109,6 +109,21 @@ def test_every_partition_says_how_many_rows_its_file_has(project: Project):
 
 
 @on_disk
+def test_transcripts_say_what_each_stage_took_in_their_own_run(project: Project):
+    # The model stays loaded between the two runs, and with it what it has counted.
+    for key in ("p225/a.flac", "p226/b.flac"):
+        project.place.put(key, flac(1.0))
+        project.catch_up()
+        (event,) = project.instance.fetch_materializations(dg.AssetKey("transcripts"), limit=1).records
+        assert event.asset_materialization
+        metadata = event.asset_materialization.metadata
+        assert metadata["audio_s"].value == 1.0
+        assert metadata["windows"].value == 1
+        assert metadata["halvings"].value == 0
+        assert metadata["encode_s"].value > 0
+
+
+@on_disk
 def test_tokens_alone_need_no_model(project: Project, model_loads: list[str]):
     put_sample(project, EIGHT)
     assert project.run(KEY, assets=["s3_inventory"]).success

@@ -14,7 +14,7 @@ from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.speech import SpeechPass
 
 if TYPE_CHECKING:
-    from audio_assets.transcription import Transcriber
+    from audio_assets.transcription import Stats, Transcriber
 
 SECONDS_BETWEEN_PROGRESS = 5
 
@@ -55,8 +55,9 @@ def speech(
     asked = {key.to_user_string() for key in context.selected_asset_keys}
     tables = {t.name: t for t in (bucket.transcripts, bucket.tokens) if t.name in asked}
     transcribing = whisper.transcribing(tables["transcripts"]) if "transcripts" in tables else None
+    before: dict[str, float] = {}
     if transcribing:
-        transcribing = dataclasses.replace(transcribing, load=lambda: _load(context, whisper))
+        transcribing = dataclasses.replace(transcribing, load=lambda: _load(context, whisper, before))
     tokenising = tokeniser.tokenising(tables["tokens"]) if "tokens" in tables else None
     speech_pass = SpeechPass(bucket.source.store, bucket.inventory, transcribing, tokenising)
 
@@ -87,15 +88,25 @@ def speech(
         achieved["audio_s_per_s"] = dg.MetadataValue.float(audio_s / speech_pass.seconds)
     if speech_pass.transcriber:
         achieved["device"] = dg.MetadataValue.text(speech_pass.transcriber.device)
+        achieved |= _stages(speech_pass.transcriber.stats, before)
     for name in tables:
         add_partition_metadata(context, name, metadata[name])
         yield dg.MaterializeResult(asset_key=name, metadata=achieved)
 
 
-def _load(context: dg.AssetExecutionContext, whisper: Whisper) -> "Transcriber":
+def _load(context: dg.AssetExecutionContext, whisper: Whisper, before: dict[str, float]) -> "Transcriber":
+    """Load the model and note in `before` what it has done so far: it outlives the run."""
     # A first download of a large model takes minutes, in which a run would seem to hang.
     context.log.info(f"Loading Whisper {whisper.model}")
     started = time.monotonic()
     transcriber = whisper.load()
     context.log.info(f"Whisper is on {transcriber.device} after {time.monotonic() - started:.1f} s")
+    before |= dataclasses.asdict(transcriber.stats)
     return transcriber
+
+
+def _stages(stats: "Stats", before: dict[str, float]) -> dict[str, dg.MetadataValue]:
+    """What the engine did in this run: windows of 30 s, seconds of each stage, fallbacks, halved batches."""
+    done = {name: value - before[name] for name, value in dataclasses.asdict(stats).items()}
+    wanted = ("windows", "mel_s", "encode_s", "language_s", "decode_s", "fallbacks", "halvings")
+    return {name: dg.MetadataValue.float(float(done[name])) for name in wanted}
