@@ -17,6 +17,7 @@ import random
 import time
 from collections.abc import Iterator
 
+import jiwer
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -280,26 +281,14 @@ def train(student: Student, clips: list[Clip], held_out: list[Clip], args: argpa
 
 def word_error_rate(model: Whisper, clips: list[Clip]) -> float:
     """Errors per word of stock `whisper.decode` on audio padded to 30 s."""
-    errors = words = 0
+    heard: list[str] = []
     for i in range(0, len(clips), 16):
         group = clips[i : i + 16]
         padded = np.stack([whisper.pad_or_trim(c.audio.astype(np.float32) / 32768) for c in group])
         results = whisper.decode(model, log_mel(torch.from_numpy(padded)), language="en", fp16=False)
         assert isinstance(results, list)
-        for clip, result in zip(group, results, strict=True):
-            words += len(clip.text.split())
-            errors += edit_distance(clip.text.split(), result.text.split())
-    return errors / max(words, 1)
-
-
-def edit_distance(a: list[str], b: list[str]) -> int:
-    """Levenshtein distance between word lists."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        previous, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (x != y))
-    return row[-1]
+        heard += [result.text for result in results]
+    return jiwer.wer([clip.text for clip in clips], heard)
 
 
 def save(model: Whisper, path: pathlib.Path) -> None:
