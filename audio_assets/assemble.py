@@ -35,8 +35,8 @@ def audio_rows(inventory: pa.Table, transcripts: pa.Table, tokens: pa.Table) -> 
 
 
 def _rows_of(inventory: pa.Table, other: pa.Table, name: str) -> pa.Array:
-    at = {pair: i for i, pair in enumerate(_identities(other))}
-    wanted = _identities(inventory)
+    at = {pair: i for i, pair in enumerate(identities(other))}
+    wanted = identities(inventory)
     if missing := [key for key, etag in wanted if (key, etag) not in at]:
         raise MissingInputError(
             f"{name} lacks {len(missing)} of {len(wanted)} objects as the inventory has them now, "
@@ -45,7 +45,8 @@ def _rows_of(inventory: pa.Table, other: pa.Table, name: str) -> pa.Array:
     return pa.array([at[pair] for pair in wanted], pa.int64())
 
 
-def _identities(rows: pa.Table) -> list[tuple[str, str]]:
+def identities(rows: pa.Table) -> list[tuple[str, str]]:
+    """The (Key, ETag) pair of each row."""
     return list(zip(rows["Key"].to_pylist(), rows["ETag"].to_pylist(), strict=True))
 
 

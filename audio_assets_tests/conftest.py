@@ -1,5 +1,6 @@
 """What several tests share: FLAC, a place for audio (a local folder or a real S3 server), a project on it."""
 
+import abc
 import dataclasses
 import datetime as dt
 import functools
@@ -42,16 +43,16 @@ def flac(seconds: float = 0.1, seed: int = 0, rate: int = 16_000, channels: int 
 # --- places ---------------------------------------------------------------------------------------------
 
 
-class Place:
+class Place(abc.ABC):
     """Where audio lies, seen as whoever uploads it."""
 
     uri: str
 
-    def put(self, key: str, body: bytes = b"", uploaded: dt.datetime = UPLOADED) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def put(self, key: str, body: bytes = b"", uploaded: dt.datetime = UPLOADED) -> None: ...
 
-    def delete(self, key: str) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def delete(self, key: str) -> None: ...
 
     @functools.cached_property
     def store(self) -> ObjectStore:

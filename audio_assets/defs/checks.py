@@ -7,9 +7,9 @@ import concurrent.futures
 from collections.abc import Iterator
 
 import dagster as dg
-import pyarrow as pa
 
 from audio_assets import schema
+from audio_assets.assemble import identities
 from audio_assets.defs.audio_table import audio_table
 from audio_assets.defs.metadata import markdown_table
 from audio_assets.defs.resources import Bucket
@@ -78,7 +78,8 @@ def audio_table_checks(
                 if row["status"] == schema.FAILED:
                     failed.append({"Key": row["Key"], "error": row["error"]})
             rows_seen += len(rows)
-            unequal += sorted(key for key, _ in identities(rows) ^ (identities(listed) if listed else set()))
+            inventoried = identities(listed) if listed is not None else []
+            unequal += sorted(key for key, _ in set(identities(rows)) ^ set(inventoried))
 
     share_failed = len(failed) / flac if flac else 0.0
     share_empty = empty / recognised if recognised else 0.0
@@ -105,11 +106,6 @@ def audio_table_checks(
     yield from (
         result for result in results if dg.AssetCheckKey(audio_table.key, result.check_name or "") in asked
     )
-
-
-def identities(rows: pa.Table) -> set[tuple[str, str]]:
-    """The (Key, ETag) pairs of a table."""
-    return set(zip(rows["Key"].to_pylist(), rows["ETag"].to_pylist(), strict=True))
 
 
 def _result(name: str, passed: bool, metadata: dict, *, warn: bool = False) -> dg.AssetCheckResult:

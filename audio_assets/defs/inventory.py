@@ -12,7 +12,7 @@ from audio_assets.defs.partitions import backfill_policy, folder_minute, partiti
 from audio_assets.defs.resources import Bucket
 from audio_assets.partitions import FolderMinute
 from audio_assets.reconcile import group
-from audio_assets.storage import ConflictError
+from audio_assets.storage import ConflictError, ObjectInfo
 from audio_assets.table import CONFLICT_ROUNDS, THREADS
 
 
@@ -59,10 +59,9 @@ def s3_inventory(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Materi
     return dg.MaterializeResult()
 
 
-def _rows(objects) -> pa.Table:
-    ordered = sorted(objects, key=lambda o: o.key)
-    columns = zip(*((o.key, o.etag, o.size, o.last_modified) for o in ordered), strict=True)
-    arrays = list(columns) or [[]] * len(schema.INVENTORY)
-    return pa.table(
-        [pa.array(a, f.type) for a, f in zip(arrays, schema.INVENTORY, strict=True)], schema.INVENTORY
-    )
+def _rows(objects: list[ObjectInfo]) -> pa.Table:
+    rows = [
+        {"Key": o.key, "ETag": o.etag, "Size": o.size, "LastModified": o.last_modified}
+        for o in sorted(objects, key=lambda o: o.key)
+    ]
+    return pa.Table.from_pylist(rows, schema.INVENTORY)
