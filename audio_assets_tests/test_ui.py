@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, TimeoutError, expect, sync_playwright
 
 from audio_assets import read_table
 from audio_assets.demo.make_sample import SAMPLE
@@ -25,6 +25,7 @@ from audio_assets_tests.dagster_dev import PATIENCE_SECONDS, DagsterDev, dagster
 
 pytestmark = pytest.mark.xdist_group("ui")
 
+CLICK_SECONDS = 10
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -347,7 +348,8 @@ def test_a_backfill_of_everything_is_one_run_with_one_model_load(
     shutil.rmtree(bucket.folder / "output_parquet" / "transcripts")
     with visit("/asset-groups") as page:
         page.get_by_role("button", name="Materialize all").click()
-        page.get_by_role("button", name="All", exact=True).click()
+        launch_button = page.get_by_role("button", name="Launch backfill")
+        click_until(page.get_by_role("button", name="All", exact=True), launch_button)
         click_launch(page, "Launch backfill")
     [run] = wait_for_backfill(dev)
     assert run["stats"]["materializations"] >= len(CLOSED_KEYS) * len(ASSETS)
@@ -362,7 +364,8 @@ def test_failed_partitions_are_found_and_mended_by_clicking(dev: DagsterDev, vis
     dev.wait_for(f"failure of {key}", lambda: status(dev)["failed"] == {key})
     with visit("/asset-groups") as page:
         page.get_by_role("button", name="Materialize all").click()
-        page.get_by_role("button", name="Failed", exact=True).click()
+        launch_button = page.get_by_role("button", name="Launch 1 run")
+        click_until(page.get_by_role("button", name="Failed", exact=True), launch_button)
         click_launch(page, "Launch 1 run")
     wait_until_green(dev, key)
     assert not status(dev)["failed"]
@@ -371,10 +374,20 @@ def test_failed_partitions_are_found_and_mended_by_clicking(dev: DagsterDev, vis
 
 def select_partitions(page: Page, typed: str, matches: int = 1) -> None:
     """Type into the partition box of the dialogue and take all that it then offers."""
-    page.locator('[class*="tagSelectorContainer"]').click()
-    page.get_by_placeholder("Filter partitions").fill(typed)
+    box = page.get_by_placeholder("Filter partitions")
+    click_until(page.locator('[class*="tagSelectorContainer"]'), box)
+    box.fill(typed)
     page.get_by_text(f"Select all ({matches})").click()
     page.keyboard.press("Escape")
+
+
+def click_until(control: Locator, shown: Locator) -> None:
+    """Click until something shows: a dialogue that is still loading is drawn anew and forgets a click."""
+    for _ in range(PATIENCE_SECONDS // CLICK_SECONDS):
+        control.click()
+        with contextlib.suppress(TimeoutError):
+            return shown.first.wait_for(timeout=CLICK_SECONDS * 1000)
+    raise AssertionError(f"{shown} does not show after {PATIENCE_SECONDS} s of clicking {control}")
 
 
 def click_launch(page: Page, label: str) -> None:
