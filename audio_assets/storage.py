@@ -8,23 +8,38 @@ import contextlib
 import dataclasses
 import datetime as dt
 import fcntl
+import hashlib
+import itertools
+import logging
 import os
 import pathlib
 import re
 import secrets
+import threading
+import time
 import urllib.parse
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import boto3
 import obstore
 from botocore.client import BaseClient
-from botocore.exceptions import ClientError
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import AlreadyExistsError, InvalidPathError, NotModifiedError, PreconditionError
 from obstore.store import LocalStore, S3Store
 
+from audio_assets.retries import EXPIRED, PASSING, Retries, error_code, may_pass, reason
+
+T = TypeVar("T")
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_MD5 = re.compile(r"[0-9a-f]{32}")
+# boto3 renews what is valid for less than 10 minutes; a copy may be kept for no longer.
+_CREDENTIALS_TTL = dt.timedelta(minutes=5)
+
+_log = logging.getLogger(__name__)
 
 
 class StorageError(RuntimeError):
@@ -37,6 +52,17 @@ class ObjectChangedError(RuntimeError):
 
 class ConflictError(RuntimeError):
     """Somebody else replaced the file since it was read; read again and decide anew."""
+
+
+class _DamagedError(RuntimeError):
+    """What came is not what the store holds."""
+
+
+# Answers rather than failures: asking again gives the same.
+_ANSWERS = (
+    *(FileNotFoundError, AlreadyExistsError, InvalidPathError, NotModifiedError, PreconditionError),
+    *(ConflictError, ObjectChangedError),
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,17 +95,27 @@ class ObjectStore:
 
     Args:
         uri: `s3://bucket/prefix` or `file:///folder`.
-        session: where S3 credentials and region come from; by default as every AWS client reads them.
+        open_session: where S3 credentials and region come from, by default as every AWS client reads them;
+            called again when the credentials have expired.
         endpoint_url: of a store other than AWS, by default AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL.
+        retries: how long S3 is tried. A local disk is not asked twice.
 
     Raises:
         ValueError: the URI is neither.
     """
 
     def __init__(
-        self, uri: str, session: boto3.Session | None = None, *, endpoint_url: str | None = None
+        self,
+        uri: str,
+        open_session: Callable[[], boto3.Session] = boto3.Session,
+        *,
+        endpoint_url: str | None = None,
+        retries: Retries | None = None,
     ) -> None:
         self.uri = uri.rstrip("/")
+        self._open_session, self._endpoint_url = open_session, endpoint_url
+        self._retries = retries or Retries()
+        self._etags_are_md5 = True
         parts = urllib.parse.urlsplit(self.uri)
         self._local: pathlib.Path | None = None
         self._client: BaseClient | None = None
@@ -92,9 +128,8 @@ class ObjectStore:
         elif parts.scheme == "s3" and parts.netloc:
             self._bucket = parts.netloc
             self._prefix = self.uri.split("://", 1)[1].partition("/")[2]
-            session = session or boto3.Session()
-            self._client = session.client("s3", endpoint_url=endpoint_url)
-            self._store = _s3_store(self._bucket, self._prefix, session, self._client)
+            self._connecting = threading.Lock()
+            self._connect()
         else:
             raise ValueError(
                 f"{uri!r} is no location; it should read like s3://bucket/prefix or file:///folder"
@@ -102,6 +137,70 @@ class ObjectStore:
 
     def __repr__(self) -> str:
         return f"ObjectStore({self.uri!r})"
+
+    def _connect(self) -> None:
+        session = self._open_session()
+        stall_s = self._retries.stall_s
+        once = Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=stall_s)
+        client = session.client("s3", endpoint_url=self._endpoint_url, config=once)
+        credentials = session.get_credentials()
+        self._credentials = credentials.get_frozen_credentials() if credentials else None
+        bucket, prefix, retries = self._bucket, self._prefix, self._retries
+        self._client = client
+        # Listings go on by themselves in the middle; reads and writes are repeated by `_repeat`.
+        self._store = _s3_store(bucket, prefix, session, client, retries, retries.attempts - 1)
+        self._single = _s3_store(bucket, prefix, session, client, retries, 0)
+        self._connected = time.monotonic()
+
+    def _renew(self, since: float) -> bool:
+        """Ask for credentials again, unless another thread did so `since`.
+
+        Returns:
+            Whether the same request may fare better now.
+        """
+        with self._connecting:
+            if self._connected > since:
+                return True
+            expired = self._credentials
+            try:
+                self._connect()
+            except BotoCoreError as e:
+                _log.warning("cannot renew credentials: %s", e)
+                return True
+            return self._credentials != expired
+
+    def _repeat(
+        self, what: str, key: str, request: Callable[[], T], retried: Callable[[str], object] | None = None
+    ) -> T:
+        """Make a request until it is answered.
+
+        Args:
+            what: for the error, such as `cannot read`.
+            retried: told the reason of each failure that is followed by another attempt.
+
+        Raises:
+            StorageError: it failed for good.
+        """
+        for failures in itertools.count(1):
+            began = time.monotonic()
+            try:
+                return request()
+            except Exception as e:
+                code = error_code(e)
+                if isinstance(e, _ANSWERS) and code not in PASSING:
+                    raise
+                passes = self._local is None and may_pass(e)
+                if self._local is None and code in EXPIRED:
+                    passes = self._renew(began)
+                why = reason(e)
+                if not passes or failures >= self._retries.attempts:
+                    times = f" ({failures} attempts)" if failures > 1 else ""
+                    raise StorageError(f"{what} {self.uri}/{key}: {why}{times}") from e
+            _log.warning("%s %s/%s: %s; trying again", what, self.uri, key, why)
+            if retried:
+                retried(why)
+            time.sleep(self._retries.pause(failures))
+        raise AssertionError("unreachable")
 
     def _open(self) -> Any:
         # A local folder can appear after this object was made; a missing one is reported where it is used.
@@ -141,7 +240,7 @@ class ObjectStore:
         except InvalidPathError:
             return self._list_odd_names(prefix)
         except Exception as e:
-            raise StorageError(f"cannot list {self.uri}/{prefix}: {_reason(e)}") from e
+            raise StorageError(f"cannot list {self.uri}/{prefix}: {reason(e)}") from e
         # The console of S3 marks a folder by an empty object of its own name, which is no audio.
         objects = [_info(o) for o in found["objects"] if o["path"] + "/" != prefix]
         return Folder([name.removesuffix("/") for name in found["common_prefixes"]], objects)
@@ -155,7 +254,7 @@ class ObjectStore:
                 for found in batch:
                     yield found["path"]
         except Exception as e:
-            raise StorageError(f"cannot list {self.uri}/{prefix}: {_reason(e)}") from e
+            raise StorageError(f"cannot list {self.uri}/{prefix}: {reason(e)}") from e
 
     def _list_odd_names(self, prefix: str) -> Folder:
         """List a folder of S3 that holds keys which obstore refuses, such as `a//b` or control characters."""
@@ -164,8 +263,10 @@ class ObjectStore:
                 f"{self.uri}/{prefix} holds a name with control characters or not in UTF-8; rename the file"
             )
         root = f"{self._prefix}/" if self._prefix else ""
-        folders, objects = [], []
-        try:
+
+        def request() -> Folder:
+            assert self._client is not None
+            folders, objects = [], []
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=root + prefix, Delimiter="/"
             )
@@ -178,56 +279,88 @@ class ObjectStore:
                         key, etag = found["Key"].removeprefix(root), found["ETag"].strip('"')
                         modified = found["LastModified"].astimezone(dt.UTC)
                         objects.append(ObjectInfo(key, etag, found["Size"], modified))
-        except ClientError as e:
-            raise StorageError(f"cannot list {self.uri}/{prefix}: {e}") from e
-        return Folder(folders, objects)
+            return Folder(folders, objects)
+
+        return self._repeat("cannot list", prefix, request)
 
     # --- reading --------------------------------------------------------------------------------------
 
-    def read(self, info: ObjectInfo) -> bytes:
+    def read(self, info: ObjectInfo, retried: Callable[[str], object] | None = None) -> bytes:
         """The bytes of exactly the version that was listed.
+
+        Args:
+            retried: told the reason of each failure that is followed by another attempt.
 
         Raises:
             ObjectChangedError: it was deleted or overwritten since.
             StorageError: it cannot be read.
         """
         etag = info.etag if info.etag.startswith("W/") else f'"{info.etag}"'
+        seen: set[str] = set()
+
+        def request() -> bytes:
+            if _is_plain(info.key):
+                store = self._open() if self._local else self._single
+                body = bytes(obstore.get(store, info.key, options={"if_match": etag}).bytes())
+            else:
+                body = self._read_odd_name(info, etag)
+            if len(body) != info.size:
+                raise _DamagedError(f"came with {len(body)} bytes instead of {info.size}")
+            self._check(body, etag, seen)
+            return body
+
         try:
-            if not _is_plain(info.key):
-                return self._read_odd_name(info, etag)
-            body = bytes(obstore.get(self._open(), info.key, options={"if_match": etag}).bytes())
-        except ObjectChangedError:
-            raise
+            return self._repeat("cannot read", info.key, request, retried)
         except (FileNotFoundError, PreconditionError, NotModifiedError) as e:
             raise _changed(info) from e
-        except Exception as e:
-            raise StorageError(f"cannot read {self.uri}/{info.key}: {_reason(e)}") from e
-        if len(body) != info.size:
-            raise StorageError(f"{self.uri}/{info.key} came with {len(body)} bytes instead of {info.size}")
-        return body
 
     def _read_odd_name(self, info: ObjectInfo, etag: str) -> bytes:
         if self._client is None:
-            raise StorageError(f"cannot read {self.uri}/{info.key!r}: rename the file")
+            raise StorageError(f"rename the file {info.key!r}")
         key = f"{self._prefix}/{info.key}" if self._prefix else info.key
         try:
             return self._client.get_object(Bucket=self._bucket, Key=key, IfMatch=etag)["Body"].read()
         except ClientError as e:
             if e.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (404, 412):
                 raise _changed(info) from e
-            raise StorageError(f"cannot read {self.uri}/{info.key}: {e}") from e
+            raise
 
     def read_latest(self, key: str) -> tuple[bytes, str] | None:
         """The newest bytes of a file and its version, None where there is none."""
         if self._local is not None and not self._local.is_dir():
             return None
+        seen: set[str] = set()
+
+        def request() -> tuple[bytes, str]:
+            result = obstore.get(self._open() if self._local else self._single, key)
+            body, version = bytes(result.bytes()), result.meta["e_tag"] or ""
+            self._check(body, version, seen)
+            return body, version
+
         try:
-            result = obstore.get(self._open(), key)
-            return bytes(result.bytes()), result.meta["e_tag"] or ""
+            return self._repeat("cannot read", key, request)
         except FileNotFoundError:
             return None
-        except Exception as e:
-            raise StorageError(f"cannot read {self.uri}/{key}: {_reason(e)}") from e
+
+    def _check(self, body: bytes, etag: str, seen: set[str]) -> None:
+        """Compare bytes of S3 with their ETag, which is their MD5 unless they are encrypted by SSE-KMS or
+        SSE-C or came in several parts.
+
+        Args:
+            seen: MD5s of earlier attempts that differed.
+        """
+        expected = etag.strip('"')
+        if self._local is not None or not self._etags_are_md5 or not _MD5.fullmatch(expected):
+            return
+        found = hashlib.md5(body, usedforsecurity=False).hexdigest()
+        if found == expected:
+            return
+        if found not in seen:
+            seen.add(found)
+            raise _DamagedError("came with other bytes than its ETag stands for")
+        # Damage is never twice the same: these are the bytes, and ETags here are no MD5s. Once is enough to
+        # learn that; reading each object twice for ever is not worth it.
+        self._etags_are_md5 = False
 
     # --- writing --------------------------------------------------------------------------------------
 
@@ -244,18 +377,28 @@ class ObjectStore:
             ConflictError: the file has another version by now.
             StorageError: it cannot be written.
         """
-        try:
+
+        def request() -> None:
             if self._local is not None:
                 _replace_local(self._local / key, body, version)
             else:
-                obstore.put(self._store, key, body, mode="create" if version is None else {"e_tag": version})
-        except (AlreadyExistsError, PreconditionError, ConflictError) as e:
-            raise ConflictError(f"{self.uri}/{key} was replaced by another run meanwhile") from e
-        except Exception as e:
-            raise StorageError(f"cannot write {self.uri}/{key}: {_reason(e)}") from e
+                mode: Any = "create" if version is None else {"e_tag": version}
+                obstore.put(self._single, key, body, mode=mode)
+
+        try:
+            self._repeat("cannot write", key, request)
+        except (AlreadyExistsError, PreconditionError, ConflictError, FileNotFoundError) as e:
+            if isinstance(e, FileNotFoundError) and error_code(e) != "NoSuchKey":
+                raise StorageError(f"cannot write {self.uri}/{key}: {reason(e)}") from e
+            # The answer to a write that took effect may be lost; the next attempt meets what it wrote.
+            found = self.read_latest(key)
+            if found is None or found[0] != body:
+                raise ConflictError(f"{self.uri}/{key} was replaced by another run meanwhile") from e
 
 
-def _s3_store(bucket: str, prefix: str, session: boto3.Session, client: BaseClient) -> S3Store:
+def _s3_store(
+    bucket: str, prefix: str, session: boto3.Session, client: BaseClient, retries: Retries, max_retries: int
+) -> S3Store:
     endpoint = client.meta.endpoint_url
     elsewhere: dict[str, Any] = {} if "amazonaws.com" in endpoint else {"endpoint": endpoint}
     region = client.meta.region_name
@@ -266,11 +409,18 @@ def _s3_store(bucket: str, prefix: str, session: boto3.Session, client: BaseClie
         **elsewhere,
         # What S3 answers for where nothing is set.
         region="us-east-1" if region in (None, "aws-global") else region,
-        credential_provider=Boto3CredentialProvider(session=session) if has_credentials else None,
+        credential_provider=Boto3CredentialProvider(session, ttl=_CREDENTIALS_TTL)
+        if has_credentials
+        else None,
         # Public buckets are read without an account, as `aws s3 --no-sign-request` does.
         skip_signature=not has_credentials,
-        client_options={"allow_http": True, "timeout": "60s"},
-        retry_config={"max_retries": 10, "retry_timeout": dt.timedelta(minutes=3)},
+        # A large object may take long as long as bytes come: what is bounded is the silence between them.
+        client_options={
+            "allow_http": True,
+            "timeout": "1day",
+            "read_timeout": dt.timedelta(seconds=retries.stall_s),
+        },
+        retry_config={"max_retries": max_retries, "retry_timeout": dt.timedelta(minutes=3)},
     )
 
 
@@ -286,13 +436,6 @@ def _is_plain(path: str) -> bool:
 
 def _changed(info: ObjectInfo) -> ObjectChangedError:
     return ObjectChangedError(f"deleted or overwritten after it was listed with ETag {info.etag}")
-
-
-def _reason(e: Exception) -> str:
-    """What S3 answered where it did, else the first line of an exception."""
-    if answer := re.search(r"<Code>(.*?)</Code>\s*(?:<Message>(.*?)</Message>)?", str(e), re.DOTALL):
-        return ": ".join(part for part in answer.groups() if part)
-    return str(e).strip().partition("\n")[0] or type(e).__name__
 
 
 def _replace_local(path: pathlib.Path, body: bytes, version: str | None) -> None:

@@ -156,6 +156,7 @@ def place(request: pytest.FixtureRequest) -> Place:
 # --- the project ----------------------------------------------------------------------------------------
 
 SETTINGS = ("AUDIO_SOURCE_URI", "AUDIO_TABLE_URI", "TOKENISER", "SETTLE_SECONDS")
+S3_SETTINGS = ("S3_ATTEMPTS", "S3_STALL_SECONDS")
 WHISPER_SETTINGS = ("WHISPER_MODEL", "WHISPER_DEVICE", "WHISPER_LANGUAGE", "WHISPER_BATCH_SIZE")
 
 
@@ -251,7 +252,7 @@ class Project:
 @pytest.fixture
 def project(place: Place, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     """The project with the demo's model on `place`, tables inside the source."""
-    for name in (*SETTINGS, *WHISPER_SETTINGS):
+    for name in (*SETTINGS, *S3_SETTINGS, *WHISPER_SETTINGS):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AUDIO_SOURCE_URI", place.uri)
     home = tmp_path / "home"

@@ -14,6 +14,7 @@ import pyarrow as pa
 from dagster_aws.s3 import S3Resource
 
 from audio_assets import schema
+from audio_assets.retries import Retries
 from audio_assets.source import AudioSource
 from audio_assets.speech import Tokenising, Transcribing
 from audio_assets.storage import ObjectStore
@@ -43,7 +44,17 @@ def _table_uri() -> str:
 
 def audio_table() -> Table:
     """The table that `audio_assets.read_table` reads, as the environment names it."""
-    return Table(ObjectStore(_table_uri()), AUDIO_TABLE, schema.AUDIO_TABLE)
+    return Table(ObjectStore(_table_uri(), retries=_retries()), AUDIO_TABLE, schema.AUDIO_TABLE)
+
+
+def _retries() -> Retries:
+    try:
+        attempts, stall_s = int(_setting("S3_ATTEMPTS", "10")), float(_setting("S3_STALL_SECONDS", "60"))
+        if attempts < 1 or stall_s <= 0:
+            raise ValueError
+    except ValueError:
+        raise ValueError("S3_ATTEMPTS is a whole number from 1, S3_STALL_SECONDS a number above 0") from None
+    return Retries(attempts, stall_s)
 
 
 def settle_time() -> dt.timedelta:
@@ -75,7 +86,7 @@ class Bucket(dg.ConfigurableResource):
     def _store(self, uri: str) -> ObjectStore:
         s3 = self.s3
         keys = s3.aws_access_key_id, s3.aws_secret_access_key, s3.aws_session_token
-        return _open_store(uri, keys, s3.region_name, s3.profile_name, s3.endpoint_url)
+        return _open_store(uri, keys, s3.region_name, s3.profile_name, s3.endpoint_url, _retries())
 
     @property
     def source(self) -> AudioSource:
@@ -103,11 +114,16 @@ class Bucket(dg.ConfigurableResource):
 
 @functools.lru_cache(maxsize=8)
 def _open_store(
-    uri: str, keys: tuple[str | None, ...], region: str | None, profile: str | None, endpoint: str | None
+    uri: str,
+    keys: tuple[str | None, ...],
+    region: str | None,
+    profile: str | None,
+    endpoint: str | None,
+    retries: Retries,
 ) -> ObjectStore:
     """A store, kept for as long as the process lives: a client of boto3 takes a tenth of a second to make."""
-    session = boto3.Session(*keys, region_name=region, profile_name=profile)
-    return ObjectStore(uri, session, endpoint_url=endpoint)
+    open_session = functools.partial(boto3.Session, *keys, region_name=region, profile_name=profile)
+    return ObjectStore(uri, open_session, endpoint_url=endpoint, retries=retries)
 
 
 class Whisper(dg.ConfigurableResource):

@@ -1,0 +1,67 @@
+"""Doing a request to S3 again: which failures pass, how long to wait, when to give up.
+
+Not the store client's own retries: those cannot be counted, do not renew credentials, and do not know what an
+object should look like.
+"""
+
+import dataclasses
+import random
+import re
+
+from botocore.exceptions import ClientError
+
+EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
+# What S3 refuses by these is mended by asking again, unlike all else that it answers with 4xx.
+PASSING = {
+    *("BadDigest", "ConditionalRequestConflict", "IncompleteBody", "OperationAborted", "RequestTimeout"),
+    "XAmzContentSHA256Mismatch",
+}
+_PASSING_STATUS = {408, 429}
+
+
+@dataclasses.dataclass(frozen=True)
+class Retries:
+    """How long S3 is tried.
+
+    Attributes:
+        attempts: for one object or listing, the first included.
+        stall_s: seconds without a byte after which a connection is given up.
+    """
+
+    attempts: int = 10
+    stall_s: float = 60.0
+
+    def pause(self, failures: int) -> float:
+        """Seconds to wait after so many failures: 0.1, 0.2, 0.4 … 15, each up to half shorter by chance, so
+        that clients that failed together do not come back together."""
+        return min(0.1 * 2 ** (failures - 1), 15.0) * random.uniform(0.5, 1.0)
+
+
+def error_code(e: Exception) -> str | None:
+    """What S3 calls the error, None where it was not S3 that failed."""
+    if isinstance(e, ClientError):
+        return e.response.get("Error", {}).get("Code")
+    found = re.search(r"<Code>(.*?)</Code>", str(e))
+    return found[1] if found else None
+
+
+def may_pass(e: Exception) -> bool:
+    """Whether asking again can help, the credentials being valid: S3 answered that it cannot now, the
+    connection broke, or what came is damaged."""
+    status = _status(e)
+    refused = status is not None and 400 <= status < 500 and status not in _PASSING_STATUS
+    return not refused or error_code(e) in PASSING
+
+
+def reason(e: Exception) -> str:
+    """What S3 answered where it did, else the first line of an exception."""
+    if answer := re.search(r"<Code>(.*?)</Code>\s*(?:<Message>(.*?)</Message>)?", str(e), re.DOTALL):
+        return ": ".join(part for part in answer.groups() if part)
+    return str(e).strip().partition("\n")[0] or type(e).__name__
+
+
+def _status(e: Exception) -> int | None:
+    if isinstance(e, ClientError):
+        return e.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    found = re.search(r"status code: (\d{3})", str(e))
+    return int(found[1]) if found else None

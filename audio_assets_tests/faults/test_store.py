@@ -1,0 +1,168 @@
+"""The store's client against each fault on its own, passing and lasting."""
+
+import datetime as dt
+import json
+import pathlib
+import re
+import time
+
+import pytest
+
+from audio_assets.retries import Retries
+from audio_assets.storage import ConflictError, ObjectInfo, ObjectStore, StorageError
+from audio_assets_tests.conftest import S3Place
+from audio_assets_tests.faults.server import FAULTS, FaultyServer, Plan
+
+BODY = bytes(range(256)) * 8
+# As few as show the difference between what passes and what lasts.
+TWICE = Retries(attempts=2, stall_s=0.3)
+
+
+@pytest.fixture
+def store(bucket: S3Place) -> ObjectStore:
+    return ObjectStore(bucket.uri, retries=TWICE)
+
+
+def once(method: str, part: str, fault: str) -> Plan:
+    return Plan(always={(method, part): fault}, times=1)
+
+
+def listed(bucket: S3Place, key: str = "a.flac") -> ObjectInfo:
+    bucket.put(key, BODY)
+    [found] = [o for o in bucket.store.list_folder("odd//" if "//" in key else "").objects if o.key == key]
+    return found
+
+
+# --- what passes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["a.flac", "odd//a.flac"])
+def test_a_read_outlives_every_fault_and_says_what_it_met(
+    faulty: FaultyServer, bucket: S3Place, store: ObjectStore, key: str
+):
+    info = listed(bucket, key)
+    for fault in FAULTS["GET"]:
+        met: list[str] = []
+        faulty.plan = once("GET", "a.flac", fault)
+        assert store.read(info, met.append) == BODY, fault
+        assert len(met) == 1, fault
+
+
+def test_a_table_file_outlives_every_fault(faulty: FaultyServer, store: ObjectStore):
+    store.replace("x.parquet", BODY, None)
+    for fault in FAULTS["GET"]:
+        faulty.plan = once("GET", "x.parquet", fault)
+        assert (store.read_latest("x.parquet") or (b"", ""))[0] == BODY, fault
+        assert faulty.plan.injected["GET", fault] == 1
+
+
+def test_a_write_outlives_every_fault_also_where_only_its_answer_was_lost(
+    faulty: FaultyServer, store: ObjectStore
+):
+    for i, fault in enumerate(FAULTS["PUT"]):
+        key, version = f"{i}.parquet", None
+        for body in (BODY, BODY[::-1]):
+            faulty.plan = once("PUT", key, fault)
+            store.replace(key, body, version)
+            assert faulty.plan.injected["PUT", fault] == 1
+            found, version = store.read_latest(key) or (b"", "")
+            assert found == body, fault
+
+
+@pytest.mark.parametrize("fault", ["reset after", "stall after"])
+def test_a_write_that_another_run_overtook_is_a_conflict_although_its_answer_was_lost(
+    faulty: FaultyServer, store: ObjectStore, fault: str
+):
+    store.replace("x.parquet", b"old", None)
+    _, version = store.read_latest("x.parquet") or (b"", "")
+    store.replace("x.parquet", b"newer", version)
+    faulty.plan = once("PUT", "x.parquet", fault)
+    with pytest.raises(ConflictError, match=r"x\.parquet was replaced by another run"):
+        store.replace("x.parquet", BODY, version)
+    assert (store.read_latest("x.parquet") or (b"", ""))[0] == b"newer"
+
+
+def test_credentials_are_renewed_before_they_expire(
+    faulty: FaultyServer, bucket: S3Place, store: ObjectStore, credentials: pathlib.Path
+):
+    info, met = listed(bucket), []
+    issued = json.loads(credentials.read_text())
+    soon = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=9)
+    credentials.write_text(json.dumps(issued | {"Expiration": soon.isoformat()}))
+    store = ObjectStore(bucket.uri, retries=TWICE)
+    assert store.read(info, met.append) == BODY
+    # The store goes on taking the old token for as long as it is valid; whoever asks should be early.
+    faulty.issue_token(expire=False)
+    time.sleep(0.2)
+    assert store.read(info, met.append) == BODY
+    assert faulty.token in faulty.tokens
+    assert met == []
+
+
+# --- what lasts -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("500", "InternalError: We encountered an internal error. (2 attempts)"),
+        ("503", "SlowDown: Please reduce your request rate. (2 attempts)"),
+        ("reset before", "(2 attempts)"),
+        ("stall amid", "(2 attempts)"),
+        ("truncated", "(2 attempts)"),
+        ("damaged", "came with other bytes than its ETag stands for (2 attempts)"),
+        ("denied", "AccessDenied: Access Denied"),
+    ],
+)
+def test_a_read_that_keeps_failing_names_object_and_reason(
+    faulty: FaultyServer, bucket: S3Place, store: ObjectStore, fault: str, reason: str
+):
+    info = listed(bucket)
+    faulty.plan = Plan(always={("GET", "a.flac"): fault})
+    with pytest.raises(
+        StorageError, match=f"cannot read {re.escape(bucket.uri)}/a.flac: .*{re.escape(reason)}$"
+    ):
+        store.read(info)
+
+
+@pytest.mark.parametrize("fault", ["500", "reset after", "stall before", "damaged", "denied"])
+def test_a_write_that_keeps_failing_names_the_file(faulty: FaultyServer, store: ObjectStore, fault: str):
+    faulty.plan = Plan(always={("PUT", "x.parquet"): fault})
+    with pytest.raises(StorageError, match=f"cannot write {re.escape(store.uri)}/x.parquet: "):
+        store.replace("x.parquet", BODY, None)
+
+
+def test_what_is_denied_is_asked_for_once(faulty: FaultyServer, bucket: S3Place, store: ObjectStore):
+    info = listed(bucket)
+    faulty.plan = Plan(always={("GET", "a.flac"): "denied"})
+    with pytest.raises(StorageError, match="AccessDenied"):
+        store.read(info)
+    assert faulty.plan.injected["GET", "denied"] == 1
+
+
+def test_credentials_that_nobody_renews_are_reported_at_once(
+    faulty: FaultyServer, bucket: S3Place, monkeypatch: pytest.MonkeyPatch
+):
+    info = listed(bucket)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "long ago")
+    with pytest.raises(StorageError, match=r"a\.flac: ExpiredToken: The provided token has expired\.$"):
+        ObjectStore(bucket.uri).read(info)
+
+
+# --- ETags ----------------------------------------------------------------------------------------------
+
+
+def test_an_etag_that_is_no_md5_costs_one_second_read_once(
+    faulty: FaultyServer, bucket: S3Place, store: ObjectStore
+):
+    # As under SSE-KMS: 32 hexadecimal digits, and yet no MD5.
+    for key in ("a.flac", "b.flac"):
+        bucket.put(key, BODY)
+        stored = bucket.backend.get_object(bucket.bucket, bucket.prefix + key)
+        assert stored
+        stored._etag = "0" * 32
+    met: list[str] = []
+    assert [store.read(info, met.append) for info in store.list_folder().objects] == [BODY, BODY]
+    assert len(met) == 1
