@@ -1,8 +1,6 @@
 """FLAC of any kind becomes mono float32 at 16 kHz; anything else is refused in words."""
 
 import io
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -96,16 +94,16 @@ GOOD = flac(2)
     ("body", "reason"),
     [
         pytest.param(b"", "empty", id="empty"),
-        pytest.param(b'{"speaker": "p225"}', "not readable as FLAC", id="JSON"),
-        pytest.param(b"\0" * 4096, "not readable as FLAC", id="zeros"),
-        pytest.param(b"fLaC", "not readable as FLAC|holds no audio", id="magic alone"),
+        pytest.param(b'{"speaker": "p225"}', "not FLAC inside but text", id="JSON"),
+        pytest.param(b"\0" * 4096, "not FLAC inside but zeros", id="zeros"),
+        pytest.param(b"fLaC", "its header is damaged", id="magic alone"),
         pytest.param(b"fLaC junk" * 20, "FLAC", id="junk behind the magic"),
         pytest.param(GOOD[:60], "FLAC", id="header alone"),
         pytest.param(GOOD[: len(GOOD) // 2], "corrupt or truncated FLAC", id="truncated"),
         pytest.param(GOOD[:-1], "corrupt or truncated FLAC", id="last byte missing"),
         pytest.param(encoded(tone(0.1, 16_000), 16_000, "WAV"), "not FLAC inside but WAV", id="WAV"),
         pytest.param(encoded(tone(0.1, 44_100), 44_100, "MP3"), "not FLAC inside but MP3", id="MP3"),
-        pytest.param(encoded(tone(0.1, 48_000), 48_000, "OGG"), "not FLAC inside but OGG", id="Ogg"),
+        pytest.param(encoded(tone(0.1, 48_000), 48_000, "OGG"), "not FLAC inside but Ogg", id="Ogg"),
     ],
 )
 def test_what_is_no_whole_flac_is_refused_with_its_reason(body: bytes, reason: str):
@@ -118,21 +116,3 @@ def test_damage_inside_is_noticed(at: float):
     start = int(len(GOOD) * at)
     with pytest.raises(AudioError, match="corrupt"):
         decode_flac(GOOD[:start] + bytes(500) + GOOD[start + 500 :])
-
-
-def test_a_header_that_claims_days_costs_no_memory_for_them():
-    code = """if True:
-        import resource, sys
-        from audio_assets.audio import AudioError, decode_flac
-        body = sys.stdin.buffer.read()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        try:
-            decode_flac(body)
-        except AudioError as e:
-            print(e)
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        sys.exit(grown > 200_000)"""
-    claimed = total_samples(GOOD, 16_000 * 86_400 * 40)
-    done = subprocess.run([sys.executable, "-c", code], input=claimed, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert b"2.00 s of 3456000.00 s" in done.stdout
