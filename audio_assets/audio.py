@@ -135,8 +135,9 @@ def decode_flac(body: bytes, admit: Callable[[int], None] | None = None) -> Audi
         raise _too_long(f"its header says {claimed_s / 3600:.1f} h")
     rate, channels = header.rate_hz, header.channels
     width = _BYTES_PER_SAMPLE[header.bits]
-    integer = np.dtype(np.int16 if width == 2 else np.int32)
-    scale = np.float32(1 / (1 << (8 * integer.itemsize - 1)))
+    integer = "int16" if width == 2 else "int32"
+    item = np.dtype(integer).itemsize
+    scale = np.float32(1 / (1 << (8 * item - 1)))
     block_frames = min(_BLOCK_VALUES // channels, 30 * rate)
     resampler = soxr.ResampleStream(rate, SAMPLE_RATE_HZ, 1, dtype="float32")
     # Grows in place: parts that are joined at the end would need the memory twice.
@@ -144,13 +145,12 @@ def decode_flac(body: bytes, admit: Callable[[int], None] | None = None) -> Audi
     try:
         # libsndfile itself does not find FLAC behind every tag.
         with _SequentialFile(io.BytesIO(body[start:])) as file:
-            while len(block := file.read(block_frames, dtype=integer.name, always_2d=True)):
+            while len(block := file.read(block_frames, dtype=integer, always_2d=True)):
                 frames += len(block)
                 if frames > LONGEST_S * rate:
                     raise _too_long("it goes on after that")
                 # libsndfile fills up samples with zeros below; the checksum is of the bytes above.
-                raw = block.view(np.uint8).reshape(-1, integer.itemsize)
-                md5.update(np.ascontiguousarray(raw[:, integer.itemsize - width :]))
+                md5.update(block.view(np.uint8).reshape(-1, item)[:, item - width :].tobytes())
                 values = block.astype(np.float32) * scale
                 mono = values[:, 0] if channels == 1 else values.mean(axis=1)
                 part = mono if rate == SAMPLE_RATE_HZ else resampler.resample_chunk(mono)

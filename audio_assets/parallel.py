@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -43,3 +44,51 @@ def map_ahead(
     finally:
         for future, _ in running:
             future.cancel()
+
+
+class Room:
+    """Memory that workers ahead of a consumer may fill together; the consumer takes their results in order.
+
+    For what only shows while it is made, so that `map_ahead` cannot weigh it beforehand. Workers wait where
+    there is no room, all but the one whose turn is next: nothing is freed before it has ended.
+
+    Args:
+        size: bytes that may be held, in addition to what the next in turn holds.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._held: collections.Counter[int] = collections.Counter()
+        self._next = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def take(self, turn: int, size: int) -> None:
+        """Add to what a turn holds; waits until there is room.
+
+        Args:
+            turn: 0, 1, 2 ... in the order in which the consumer takes the results.
+
+        Raises:
+            CancelledError: the room was closed.
+        """
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or turn == self._next or self._held.total() + size <= self._size
+            )
+            if self._closed:
+                raise concurrent.futures.CancelledError
+            self._held[turn] += size
+
+    def free(self, turn: int) -> None:
+        """The consumer has taken the result of a turn."""
+        with self._changed:
+            del self._held[turn]
+            self._next = turn + 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let nobody wait any more: the consumer is gone."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

@@ -6,6 +6,7 @@ are sparse: one for each folder and minute in which an object was modified (docs
 
 import dataclasses
 import datetime as dt
+import hashlib
 import re
 import urllib.parse
 
@@ -22,6 +23,8 @@ _KEY_ESCAPES = re.compile(r'[\x00-\x1f\x7f%|,\[\]*"\\]|\.{3,}|^\s+|\s+$')
 # what readers, shells or file systems stumble over: all other signs, blanks at the ends, lone dots.
 _PATH_ESCAPES = re.compile(r"[^\w .~-]|^ | $|^\.+$")
 LONGEST_FILE_NAME = 160
+# What file systems allow for a directory's name, and S3 for a key together with date, file name and prefix.
+LONGEST_SEGMENT = 255
 
 _DOT_FOLDER = re.compile(r"\./*")
 
@@ -92,10 +95,11 @@ class FolderMinute:
     def path(self) -> str:
         """The partition's file below its table, in Hive directories.
 
-        Folder names are percent-encoded as Hive readers decode them. The file name never starts with `.` or
-        `_`, which readers take for a hidden file.
+        Folder names are percent-encoded as Hive readers decode them; one too long for a directory is cut and
+        ends in a digest instead. The file name never starts with `.` or `_`, which readers take for a hidden
+        file.
         """
-        folder = _PATH_ESCAPES.sub(_percent, self.folder)
+        folder = _PATH_ESCAPES.sub(_percent, _cut(self.folder))
         # Only the directory says which folder it is; the name must fit what file systems and S3 allow.
         visible = re.sub(r"^[._]", _percent, folder).encode()[:LONGEST_FILE_NAME].decode(errors="ignore")
         file = f"{visible or '-'}_{self.minute:%Y-%m-%d_%H-%M}.parquet"
@@ -106,7 +110,10 @@ class FolderMinute:
 
     @classmethod
     def from_path(cls, path: str) -> "FolderMinute | None":
-        """The partition that a file belongs to, None where `path` is no partition's file."""
+        """The partition that a file belongs to, None where `path` is no partition's file.
+
+        Its folder is the one that the path names, which `path` may have cut.
+        """
         found = _PATH.search(path)
         if found is None:
             return None
@@ -133,6 +140,16 @@ def folder_prefix(folder: str) -> str:
     if folder == ROOT_FOLDER:
         return ""
     return folder if _DOT_FOLDER.fullmatch(folder) else f"{folder}/"
+
+
+def _cut(folder: str) -> str:
+    """The folder itself where its directory's name fits, else its beginning and a digest of all of it."""
+    kept, end = folder, ""
+    while (size := len(f"FolderName={_PATH_ESCAPES.sub(_percent, kept + end)}".encode())) > LONGEST_SEGMENT:
+        end = f"~{hashlib.sha256(folder.encode()).hexdigest()[:32]}"
+        # One sign takes at most 12 bytes: four, each as %XX.
+        kept = kept[: -max(1, (size - LONGEST_SEGMENT) // 12)]
+    return kept + end
 
 
 def _percent(found: re.Match[str]) -> str:

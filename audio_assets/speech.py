@@ -8,6 +8,7 @@ once. Rows whose object and producer are unchanged are reused. How Whisper is ba
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from audio_assets.audio import Audio, AudioError, decode_flac, is_flac
-from audio_assets.parallel import map_ahead
+from audio_assets.audio import Audio, AudioError, check_size, decode_flac, is_flac
+from audio_assets.parallel import Room, map_ahead
 from audio_assets.partitions import FolderMinute
 from audio_assets.schema import FAILED, NOT_FLAC, OK
 from audio_assets.storage import ConflictError, ObjectChangedError, ObjectInfo, ObjectStore
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
 OBJECTS_AHEAD = 128
 BYTES_AHEAD = 256 * 2**20
+DECODED_BYTES_AHEAD = 2**30
 PARTITIONS_AHEAD = 32
+_NO_SAMPLES = np.zeros(0, np.float32)
 
 
 class MissingInputError(RuntimeError):
@@ -130,6 +133,7 @@ class SpeechPass:
         self._tokenising = tokenising
         self._tokenise = tokenising.load() if tokenising else None
         self._outputs = [output for output in (transcribing, tokenising) if output]
+        self._room = Room(DECODED_BYTES_AHEAD)
         self._writing: concurrent.futures.Executor | None = None
         self._writes: collections.deque[tuple[_Open, concurrent.futures.Future[None]]] = collections.deque()
         self.transcriber: Transcriber | None = None
@@ -157,15 +161,17 @@ class SpeechPass:
         reading = concurrent.futures.ThreadPoolExecutor(THREADS, "read")
         writing = concurrent.futures.ThreadPoolExecutor(THREADS, "write")
         self._writing, self._writes = writing, (writes := collections.deque())
+        self._room = Room(DECODED_BYTES_AHEAD)
         started = time.perf_counter()
         try:
-            for _ in self._recognised(self._clips(reading, partitions)):
+            for _ in self._recognised(self._clips(reading, writing, partitions)):
                 while writes and (writes[0][1].done() or len(writes) > PARTITIONS_AHEAD):
                     yield from self._settle(*writes.popleft(), conflicts)
             while writes:
                 yield from self._settle(*writes.popleft(), conflicts)
         finally:
             self.seconds += time.perf_counter() - started
+            self._room.close()
             reading.shutdown(cancel_futures=True)
             # What is complete gets written, whatever else went wrong.
             writing.shutdown()
@@ -187,19 +193,24 @@ class SpeechPass:
     # --- from partitions to clips ---------------------------------------------------------------------
 
     def _clips(
-        self, pool: concurrent.futures.Executor, partitions: Sequence[FolderMinute]
+        self,
+        objects: concurrent.futures.Executor,
+        tables: concurrent.futures.Executor,
+        partitions: Sequence[FolderMinute],
     ) -> Iterator[tuple[tuple[_Open, ObjectInfo, Audio], np.ndarray] | None]:
         """What Whisper is to hear; None for each object that is settled without it."""
-        opened = map_ahead(pool, self._open_partition, partitions, ahead=PARTITIONS_AHEAD)
+        # Not by the threads that read objects: all of those may wait for room, which this must go on to free.
+        opened = map_ahead(tables, self._open_partition, partitions, ahead=PARTITIONS_AHEAD)
         loaded = map_ahead(
-            pool,
+            objects,
             self._load,
-            self._to_load(opened),
+            ((turn, *job) for turn, job in enumerate(self._to_load(opened))),
             ahead=OBJECTS_AHEAD,
-            weight=lambda job: job[1].size,
+            weight=lambda job: job[2].size,
             max_weight=BYTES_AHEAD,
         )
-        for partition, info, audio, tokens in loaded:
+        for turn, (partition, info, audio, tokens) in enumerate(loaded):
+            self._room.free(turn)
             if isinstance(audio, Audio):
                 partition.computed += 1
                 partition.audio_s += audio.duration_s
@@ -208,7 +219,9 @@ class SpeechPass:
                 self._add_tokens(partition, info, error or tokens)
             if self._transcribing and info.key not in partition.rows[self._transcribing.table.name]:
                 if isinstance(audio, Audio):
-                    yield (partition, info, audio), audio.samples
+                    # The engine lets go of samples that it has taken in; so must what it hands back.
+                    described = dataclasses.replace(audio, samples=_NO_SAMPLES)
+                    yield (partition, info, described), audio.samples
                     continue
                 self._add_transcript(partition, info, None, audio)
             self._close_if_complete(partition)
@@ -245,11 +258,12 @@ class SpeechPass:
                 yield partition, info
 
     def _load(
-        self, job: tuple[_Open, ObjectInfo]
+        self, job: tuple[int, _Open, ObjectInfo]
     ) -> tuple[_Open, ObjectInfo, Audio | Exception, np.ndarray | Exception | None]:
-        partition, info = job
+        turn, partition, info = job
         try:
-            audio = decode_flac(self._source.read(info))
+            check_size(info.size)
+            audio = decode_flac(self._source.read(info), functools.partial(self._room.take, turn))
         except (AudioError, ObjectChangedError) as e:
             return partition, info, e, None
         tokens: np.ndarray | Exception | None = None

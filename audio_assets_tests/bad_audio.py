@@ -156,14 +156,19 @@ def stream_info(rate: int, channels: int, bits: int, samples: int, md5: bytes = 
     return b"fLaC\x80\0\0\x22" + sizes + fixed.to_bytes(8, "big") + md5
 
 
+def frame(number: int, channels: int, samples: int, subframes: bytes) -> bytes:
+    """A frame whose checksums are right, whatever is in it; rate and bits are those of the header."""
+    head = bytes([0xFF, 0xF8, 0x70, (channels - 1) << 4]) + chr(number).encode()
+    head += (samples - 1).to_bytes(2, "big")
+    body = head + _crc(head, 0x07, 8).to_bytes(1, "big") + subframes
+    return body + _crc(body, 0x8005, 16).to_bytes(2, "big")
+
+
 def constant_frame(number: int, channels: int, bits: int, samples: int = BLOCK, level: int = 0) -> bytes:
-    """A frame of one level in about 14 bytes; rate and bits are those of the header."""
-    head = bytes([0xFF, 0xF8, 0x70, (channels - 1) << 4]) + _utf8(number) + (samples - 1).to_bytes(2, "big")
-    head += _crc(head, 0x07, 8).to_bytes(1, "big")
+    """A frame of one level in about 14 bytes."""
     subframes = f"{0:08b}{level % (1 << bits):0{bits}b}" * channels
     subframes += "0" * (-len(subframes) % 8)
-    body = head + int(subframes, 2).to_bytes(len(subframes) // 8, "big")
-    return body + _crc(body, 0x8005, 16).to_bytes(2, "big")
+    return frame(number, channels, samples, int(subframes, 2).to_bytes(len(subframes) // 8, "big"))
 
 
 def constant_flac(
@@ -186,10 +191,6 @@ def constant_flac(
         for number in range(-(-samples // BLOCK))
     ]
     return stream_info(rate, channels, bits, samples if claimed < 0 else claimed) + b"".join(frames)
-
-
-def _utf8(number: int) -> bytes:
-    return chr(number).encode("utf-8", "surrogatepass")
 
 
 def _crc(data: bytes, polynomial: int, width: int) -> int:

@@ -1,13 +1,15 @@
 """Threads that work ahead of a consumer, by a bounded distance."""
 
 import concurrent.futures
+import functools
 import threading
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audio_assets.parallel import map_ahead
+from audio_assets.parallel import Room, map_ahead
 
 
 class Window:
@@ -77,3 +79,41 @@ def test_a_failure_comes_in_its_place_and_cancels_what_waits():
             next(results)
         gate.set()
     assert max(started) <= 3
+
+
+# --- room -----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.integers(1, 30), max_size=5), max_size=30), st.integers(1, 100))
+def test_workers_together_fill_no_more_than_the_room_and_what_is_next_in_turn(
+    pieces: list[list[int]], size: int
+):
+    room, held, most, lock = Room(size), dict[int, int](), [], threading.Lock()
+
+    def fill(turn: int) -> int:
+        for piece in pieces[turn]:
+            room.take(turn, piece)
+            with lock:
+                held[turn] = held.get(turn, 0) + piece
+                most.append(dict(held))
+        return turn
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for turn in map_ahead(pool, fill, range(len(pieces)), ahead=8):
+            with lock:
+                held.pop(turn, None)
+            room.free(turn)
+    for snapshot in most:
+        first = min(snapshot)
+        assert sum(amount for turn, amount in snapshot.items() if turn != first) <= size
+
+
+def test_who_waits_for_room_is_let_go_when_it_closes():
+    room = Room(10)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(functools.partial(room.take, turn, 11)) for turn in (1, 2)]
+        time.sleep(0.05)
+        assert not any(w.done() for w in waiting)
+        room.close()
+    assert [type(w.exception()) for w in waiting] == [concurrent.futures.CancelledError] * 2

@@ -21,6 +21,8 @@ minutes = st.datetimes(dt.datetime(1970, 1, 1), dt.datetime(9999, 12, 31), timez
     lambda moment: moment.replace(second=0, microsecond=0)
 )
 partitions = st.builds(FolderMinute, folders, minutes)
+# Too long for a directory, even where no letter is escaped.
+long_names = st.text(st.characters(exclude_categories=["Cs"]), min_size=250, max_size=1_024)
 
 
 # --- object keys ----------------------------------------------------------------------------------------
@@ -135,8 +137,23 @@ def test_a_path_carries_the_partition_in_directories_and_in_the_file_name():
 @given(partitions)
 @example(FolderMinute("", MINUTE))
 def test_a_path_reads_back_as_its_partition(partition: FolderMinute):
-    assert FolderMinute.from_path(partition.path) == partition
-    assert FolderMinute.from_path("some/where/audio_table/" + partition.path) == partition
+    for path in (partition.path, "some/where/audio_table/" + partition.path):
+        read = FolderMinute.from_path(path)
+        assert read is not None
+        assert (read.path, read.minute) == (partition.path, partition.minute)
+        assert read == partition or "~" in read.folder
+
+
+@given(long_names)
+@example("#" * 1_000)
+@example(" " * 1_000)
+@example("日" * 340)
+def test_a_folder_too_long_for_a_directory_is_cut_and_told_apart_by_a_digest(name: str):
+    one, other = FolderMinute(name, MINUTE), FolderMinute(name + "x", MINUTE)
+    assert one.path != other.path
+    directory = one.path.partition("/")[0].removeprefix("FolderName=")
+    assert re.fullmatch(r".{50,}~[0-9a-f]{32}", directory)
+    assert FolderMinute.parse(one.key) == one
 
 
 @given(partitions)
@@ -144,13 +161,14 @@ def test_file_names_are_not_hidden(partition: FolderMinute):
     assert partition.path.rpartition("/")[2][0] not in "._"
 
 
-@given(partitions)
+@given(partitions | st.builds(FolderMinute, long_names, minutes))
 def test_a_path_has_five_segments_that_any_store_takes(partition: FolderMinute):
     segments = partition.path.split("/")
     assert len(segments) == 5
     for segment in segments:
         assert not re.search(r"[\x00-\x1f\x7f\\:*?\"<>|#'\[\]{}^+&]", segment)
         assert segment == segment.strip()
+        assert len(segment.encode()) <= 255
 
 
 def test_letters_of_any_alphabet_stay_readable_in_paths():

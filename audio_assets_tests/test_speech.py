@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import hashlib
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,13 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from audio_assets import schema, speech
+from audio_assets import audio, schema, speech
+from audio_assets.parallel import Room
 from audio_assets.partitions import FolderMinute
 from audio_assets.reconcile import group
 from audio_assets.speech import Finished, MissingInputError, SpeechPass, Tokenising, Transcribing
 from audio_assets.storage import ConflictError, ObjectInfo, ObjectStore, StorageError
 from audio_assets.table import CONFLICT_ROUNDS, Table
 from audio_assets.transcription import Segment, Transcript
+from audio_assets_tests.bad_audio import constant_flac
 from audio_assets_tests.conftest import UPLOADED, LocalPlace, flac
 
 SILENCE, NOISE = flac(0.1, seed=1), flac(0.2, seed=2)
@@ -176,7 +179,7 @@ def test_a_bad_object_fails_alone_and_says_why(bench: Bench):
     bench.run()
     for table in (bench.transcripts, bench.tokens):
         rows = bench.rows(table)
-        assert rows["p225/empty.flac"]["error"] == "the object is empty (0 bytes)"
+        assert rows["p225/empty.flac"]["error"] == "the object is empty (0 bytes); upload it again"
         assert rows["p225/good.flac"]["status"] == "ok"
     assert bench.rows(bench.transcripts)["p225/empty.flac"]["transcribed_text"] is None
     assert bench.rows(bench.tokens)["p225/empty.flac"]["tokenized_info"] is None
@@ -434,6 +437,60 @@ def test_bytes_are_fetched_a_bounded_number_ahead(bench: Bench, monkeypatch: pyt
     monkeypatch.setattr(passing, "_clips", counted)
     list(passing.run(partitions))
     assert max(most) <= 3
+
+
+def test_audio_is_decoded_a_bounded_number_of_bytes_ahead(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    # A few kilobytes of silence each: what they weigh only shows when they are decoded.
+    silence = constant_flac(60)
+    size = 60 * 16_000 * 4
+    monkeypatch.setattr(speech, "DECODED_BYTES_AHEAD", 3 * size)
+    bench.recogniser.batch = 1
+    for i in range(40):
+        bench.place.put(f"p{i // 4}/{i}.flac", silence)
+    passing = bench.start(tokens=False)
+    held, most, lock = 0, [], threading.Lock()
+
+    def admit_and_count(turn: int, size: int) -> None:
+        nonlocal held
+        take(turn, size)
+        with lock:
+            held += size
+            most.append(held)
+
+    def free_and_count(turn: int) -> None:
+        nonlocal held
+        with lock:
+            held -= size
+        free(turn)
+
+    room = Room(speech.DECODED_BYTES_AHEAD)
+    take, free = room.take, room.free
+    monkeypatch.setattr(room, "take", admit_and_count)
+    monkeypatch.setattr(room, "free", free_and_count)
+    monkeypatch.setattr(speech, "Room", lambda size: room)
+    finished = list(passing.run(bench.take_inventory()))
+    assert sum(f.audio_s for f in finished) == 40 * 60
+    assert max(most) <= 4 * size
+
+
+def test_a_fault_ends_the_pass_though_threads_wait_for_room(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(speech, "DECODED_BYTES_AHEAD", 1)
+    for i in range(40):
+        bench.place.put(f"p{i:02}/a.flac", constant_flac(60))
+    bench.source.broken = {"p01/a.flac"}
+    with pytest.raises(StorageError, match=r"p01/a\.flac: connection reset"):
+        bench.run(tokens=False)
+
+
+def test_an_object_too_large_to_be_fetched_is_a_row(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(audio, "LARGEST_BYTES", len(SILENCE))
+    bench.place.put("p225/a.flac", SILENCE)
+    bench.place.put("p225/b.flac", SILENCE + b"x")
+    bench.run()
+    assert bench.source.fetched == {"p225/a.flac": 1}
+    row = bench.rows(bench.transcripts)["p225/b.flac"]
+    assert row["status"] == "failed"
+    assert row["error"].endswith("cut it into pieces")
 
 
 # --- several runs ---------------------------------------------------------------------------------------

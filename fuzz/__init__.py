@@ -1,0 +1,1 @@
+"""Fuzz targets, one for each module that takes bytes or names from anywhere."""
