@@ -362,6 +362,17 @@ class ObjectStore:
         # learn that; reading each object twice for ever is not worth it.
         self._etags_are_md5 = False
 
+    def stream(self, key: str) -> Iterator[bytes]:
+        """The newest bytes of a file, piece by piece.
+
+        Raises:
+            StorageError: it cannot be read, or is not there.
+        """
+        try:
+            yield from map(bytes, obstore.get(self._open(), key).stream())
+        except Exception as e:
+            raise StorageError(f"cannot read {self.uri}/{key}: {reason(e)}") from e
+
     # --- writing --------------------------------------------------------------------------------------
 
     def replace(self, key: str, body: bytes, version: str | None) -> None:

@@ -1,0 +1,287 @@
+"""How long a tick of the sensor takes, and how much memory, by the size of the bucket.
+
+    python -m benchmarks.sensor
+
+A canned S3 server answers at S3's page size. First sight: a fresh instance, until the sensor has walked the
+whole bucket once. Steady state: the instance holds the records of runs over all partitions, 100 objects are
+new. Each ticks in a process of its own, as the code server does, and its peak memory is that process's. Then
+the UI's partition queries, as its own JavaScript asks them, by a webserver on an instance of 100,000
+partitions. Writes benchmarks/results/sensor.json and docs/figures/sensor.md.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+
+import dagster as dg
+import obstore
+from obstore.store import S3Store
+
+from benchmarks.canned_s3 import BUCKET, Shape, canned_s3
+from benchmarks.seeded import new_home, seed
+
+RESULTS = pathlib.Path(__file__).with_name("results") / "sensor.json"
+FIGURES = pathlib.Path(__file__).parents[1] / "docs" / "figures" / "sensor.md"
+SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
+NEW = 100
+ROUNDS = 5
+# What the partitions' tab and the launch dialogue of an asset ask (PartitionHealthQuery of the UI) ...
+HEALTH = """query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { id
+  partitionKeysByDimension { name type partitionKeys } assetPartitionStatuses {
+  ... on DefaultPartitionStatuses { materializedPartitions materializingPartitions failedPartitions }
+  } } } }"""
+STATUSES = """query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { id
+  assetPartitionStatuses { ... on DefaultPartitionStatuses {
+  materializedPartitions materializingPartitions failedPartitions } } } } }"""
+KEYS = """query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { id
+  partitionKeysByDimension { name type partitionKeys } } } }"""
+# ... and what the asset graph asks every few seconds (AssetGraphLiveQuery, its costly part).
+GRAPH = """query ($keys: [AssetKeyInput!]!) { assetNodes(assetKeys: $keys, loadMaterializations: true) { id
+  assetMaterializations(limit: 1) { timestamp runId } assetObservations(limit: 1) { timestamp runId }
+  partitionStats { numMaterialized numMaterializing numPartitions numFailed } } }"""
+ASSETS = ("s3_inventory", "transcripts", "tokens", "audio_table")
+
+
+# --- ticks ----------------------------------------------------------------------------------------------
+
+
+def tick_in_this_process(walks: int) -> None:
+    """Tick until the bucket has been walked `walks` times; prints what each tick took, as JSON."""
+    from audio_assets.definitions import defs
+
+    repository = defs().get_repository_def()
+    sensor = repository.get_sensor_def("new_s3_keys")
+    ticks: list[dict[str, float]] = []
+    cursor: str | None = None
+    walked = 0
+    with dg.DagsterInstance.get() as instance:
+        while walked < walks:
+            started = time.perf_counter()
+            with dg.build_sensor_context(
+                instance=instance,
+                instance_ref=instance.get_ref(),
+                cursor=cursor,
+                repository_def=repository,
+                resources=repository.get_top_level_resources(),
+            ) as context:
+                evaluated = sensor.evaluate_tick(context)
+            seconds = time.perf_counter() - started
+            cursor = evaluated.cursor
+            added = 0
+            for request in evaluated.dynamic_partitions_requests or []:
+                assert isinstance(request, dg.AddDynamicPartitionsRequest), "nothing is gone"
+                instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
+                added += len(request.partition_keys)
+            registering = time.perf_counter() - started - seconds
+            runs = evaluated.run_requests or []
+            ticks.append(
+                {"seconds": seconds, "registering": registering, "added": added, "runs": len(runs)}
+                | {"walk": walked, "peak_mb": peak_memory_mb()}
+            )
+            walked += not walking(cursor)
+    print(json.dumps({"ticks": ticks, "peak_mb": peak_memory_mb(), "cursor": len(cursor or "")}))
+
+
+def walking(cursor: str | None) -> bool:
+    """Whether the next tick goes on where this one ran out of time."""
+    return bool(json.loads(cursor or "{}").get("walk"))
+
+
+def peak_memory_mb() -> float:
+    # Not getrusage: its maximum is inherited from the process that started this one.
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def ticks(home: pathlib.Path, settings: dict[str, str], walks: int) -> dict:
+    """What the ticks of a fresh process take."""
+    command = [sys.executable, "-m", "benchmarks.sensor", "--tick", str(walks)]
+    environment = os.environ | settings | {"DAGSTER_HOME": str(home)}
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def put_new_objects(shape: Shape, settings: dict[str, str]) -> None:
+    store = S3Store(
+        BUCKET,
+        endpoint=settings["AWS_ENDPOINT_URL"],
+        skip_signature=True,
+        client_options={"allow_http": True},
+    )
+    for i in range(NEW):
+        folder = i * shape.folders // NEW
+        obstore.put(store, f"{shape.folder(folder)}new{i:03}.txt", b"new")
+
+
+def measure_listing(objects: int, per_folder: int, per_minute: int) -> dict:
+    """First sight and steady state of one bucket."""
+    shape = Shape(objects, per_folder, per_minute)
+    with tempfile.TemporaryDirectory() as folder, canned_s3(shape) as settings:
+        home = new_home(pathlib.Path(folder))
+        figures: dict = {"objects": objects, "folders": shape.folders}
+        figures["first sight"] = ticks(home, settings, 1)
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            figures["partitions"] = seed(instance, shape)
+        # A tick that finds nothing new says that the seeded records are those of real runs.
+        quiet = ticks(home, settings, 1)
+        assert not any(tick["added"] or tick["runs"] for tick in quiet["ticks"]), quiet
+        put_new_objects(shape, settings)
+        # The minute of the new objects counts as closed although it is not over.
+        figures["steady state"] = ticks(home, settings | {"SETTLE_SECONDS": "-120"}, 2)
+        added = sum(tick["added"] for tick in figures["steady state"]["ticks"])
+        assert 1 <= added <= 2 * NEW, added
+    return figures
+
+
+# --- the UI's queries -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def webserver(home: pathlib.Path) -> Iterator[str]:
+    """A webserver on an instance; gives the URL of its GraphQL."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = (
+        "-m",
+        "dagster_webserver",
+        "-m",
+        "audio_assets.definitions",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    )
+    with (home / "webserver.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *command], env=os.environ | {"DAGSTER_HOME": str(home)}, stdout=log, stderr=log
+        )
+    url = f"http://127.0.0.1:{port}/graphql"
+    try:
+        for _ in range(120):
+            with contextlib.suppress(OSError):
+                if ask(url, "{ assetNodes { id } }")["assetNodes"]:
+                    break
+            time.sleep(0.5)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def ask(url: str, query: str, **variables: object) -> dict:
+    body = json.dumps({"query": query, "variables": variables}).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=600) as response:
+        answer = json.load(response)
+    assert not answer.get("errors"), answer["errors"]
+    return answer["data"]
+
+
+def measure_ui(partitions: int) -> dict:
+    """Seconds of the UI's queries: the first, and the median of the following."""
+    shape = Shape(partitions, per_folder=100, per_minute=1)
+    key, keys = {"path": ["audio_table"]}, [{"path": [name]} for name in ASSETS]
+    queries = {
+        "partition keys": (KEYS, {"key": key}),
+        "partition statuses": (STATUSES, {"key": key}),
+        "both, as the partitions' tab asks": (HEALTH, {"key": key}),
+        "asset graph": (GRAPH, {"keys": keys}),
+    }
+    figures: dict = {"partitions": partitions, "queries": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        home = new_home(pathlib.Path(folder))
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            seed(instance, shape)
+        with webserver(home) as url:
+            for name, (query, variables) in queries.items():
+                seconds = []
+                for _ in range(ROUNDS + 1):
+                    started = time.perf_counter()
+                    answer = ask(url, query, **variables)
+                    seconds.append(time.perf_counter() - started)
+                assert str(partitions) in json.dumps(answer) or len(json.dumps(answer)) > 20 * partitions
+                figures["queries"][name] = {"first": seconds[0], "then": statistics.median(seconds[1:])}
+                print(name, figures["queries"][name], flush=True)
+    return figures
+
+
+# --- all of it ------------------------------------------------------------------------------------------
+
+
+def listing_case(objects: int, layout: str) -> dict[str, int]:
+    if layout == "folders of 100":
+        return {"objects": objects, "per_folder": 100, "per_minute": 100}
+    return {"objects": objects, "per_folder": objects, "per_minute": 100}
+
+
+def table(results: dict) -> str:
+    lines = [
+        "| bucket | objects | partitions | first sight: ticks, longest, peak | 100 new: likewise |",
+        "|---|---|---|---|---|",
+    ]
+    for name, got in results.items():
+        if "first sight" in got:
+            cells = [name.partition(", ")[2], f"{got['objects']:,}", f"{got['partitions']:,}"]
+            for state in ("first sight", "steady state"):
+                first = [tick for tick in got[state]["ticks"] if tick["walk"] == 0]
+                longest = max(tick["seconds"] + tick["registering"] for tick in first)
+                cells.append(f"{len(first)}, {longest:.1f} s, {got[state]['peak_mb']:.0f} MB")
+            lines.append(f"| {' | '.join(cells)} |")
+    for got in results.values():
+        if "queries" in got:
+            lines += [
+                "",
+                f"| query, {got['partitions']:,} partitions | first, s | then, s |",
+                "|---|---|---|",
+            ]
+            lines += [f"| {q} | {s['first']:.2f} | {s['then']:.2f} |" for q, s in got["queries"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
+    parser.add_argument("--layouts", nargs="+", default=["folders of 100", "one folder"])
+    parser.add_argument("--partitions", type=int, default=100_000, help="for the UI's queries; 0 for none")
+    parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
+    parser.add_argument("--tick", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.tick:
+        tick_in_this_process(args.tick)
+        return
+
+    results = json.loads(args.results.read_text()) if args.results.exists() else {}
+    for objects in args.sizes:
+        for layout in args.layouts:
+            name = f"{objects}, {layout}"
+            results[name] = measure_listing(**listing_case(objects, layout))
+            save(results, args.results)
+    if args.partitions:
+        results["UI"] = measure_ui(args.partitions)
+        save(results, args.results)
+    print(table(results))
+
+
+def save(results: dict, path: pathlib.Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    if path == RESULTS:
+        FIGURES.write_text(table(results))
+    print(table(results), flush=True)
+
+
+if __name__ == "__main__":
+    main()
