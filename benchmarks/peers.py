@@ -4,9 +4,12 @@ All get the same weights and run greedily with timestamps and English given. Pee
 form: batches of the size that suits them, features made in one go for a batch.
 """
 
+import hashlib
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import soundfile
@@ -15,11 +18,17 @@ import whisper
 from whisper.model import Whisper
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
+from audio_assets.audio import decode_flac
+from audio_assets.parallel import map_ahead
+from audio_assets.speech import OBJECTS_AHEAD
+from audio_assets.table import THREADS
+from audio_assets.tokenisation import load_tokeniser, tokenise
 from audio_assets.transcription import Stats, Transcriber
 from audio_assets.transcription.engine import Engine
 
 Clip = np.ndarray
 Run = Callable[[Sequence[Clip]], list[str]]
+FILES = pathlib.Path(tempfile.mkdtemp())
 
 
 def tokenizer_of(model: Whisper) -> Tokenizer:
@@ -30,25 +39,51 @@ def words(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
     return tokenizer.decode([t for t in tokens if t < tokenizer.eot])
 
 
-def seed_loop(model: Whisper, language: str | None = None) -> Run:
-    """What the seed's notebook does for each object: `transcribe(path)`, then loading the audio again.
+def flac_files(clips: Sequence[Clip]) -> list[pathlib.Path]:
+    """The clips as FLAC files of 16 bits at 16 kHz; each clip is written once."""
+    paths = []
+    for clip in clips:
+        path = FILES / f"{hashlib.sha256(clip.tobytes()).hexdigest()}.flac"
+        if not path.exists():
+            soundfile.write(path, clip, 16_000)
+        paths.append(path)
+    return paths
 
-    Files are read by soundfile rather than by a process of ffmpeg each, which favours this loop. Downloading
-    and tokenising are left out, which favours it too.
+
+def seed_loop(model: Whisper, language: str | None = None) -> Run:
+    """What the seed's notebook does for each object: `transcribe(path)`, `load_audio(path)`, `tokenise`.
+
+    Whisper reads a file by a process of ffmpeg. Downloading is left out, which favours this loop.
     """
-    folder = pathlib.Path(tempfile.mkdtemp())
+    if shutil.which("ffmpeg") is None:
+        raise RuntimeError("the seed's loop reads files by ffmpeg; install it (Debian: apt install ffmpeg)")
 
     def run(clips: Sequence[Clip]) -> list[str]:
         texts = []
-        for i, clip in enumerate(clips):
-            path = folder / f"{i}-{len(clip)}.flac"
-            if not path.exists():
-                soundfile.write(path, clip, 16_000)
-            audio, _ = soundfile.read(path, dtype="float32")
+        for path in flac_files(clips):
             fp16 = model.device.type == "cuda"
-            texts.append(model.transcribe(audio, language=language, fp16=fp16)["text"])
-            soundfile.read(path, dtype="float32")
+            texts.append(model.transcribe(str(path), language=language, fp16=fp16)["text"])
+            tokenise(whisper.load_audio(str(path)))
         return texts
+
+    return run
+
+
+def ours_from_files(model: Whisper, precision: str, language: str | None = "en") -> Run:
+    """This project's engine on what the seed's loop is given: FLAC files, read and tokenised in threads."""
+    transcriber = ours(model, precision, language).transcriber
+    into_tokens = load_tokeniser("simulated")
+
+    def load(path: pathlib.Path) -> Clip:
+        audio = decode_flac(path.read_bytes())
+        into_tokens(audio.samples, path.stem)
+        return audio.samples
+
+    def run(clips: Sequence[Clip]) -> list[str]:
+        with ThreadPoolExecutor(THREADS) as pool:
+            loaded = map_ahead(pool, load, flac_files(clips), ahead=OBJECTS_AHEAD)
+            texts = dict(transcriber.transcribe(enumerate(loaded)))
+        return [texts[i].text for i in range(len(clips))]
 
     return run
 

@@ -19,6 +19,9 @@ from audio_assets.transcription.graphs import Graphs
 from audio_assets.transcription.sampling import Sampler
 from audio_assets.transcription.windows import Decode, Decoded
 
+# Rows that a thread of a CPU steps on its own: fewer are not worth reading all of the weights once more.
+ROWS_FOR_A_THREAD = 8
+
 
 @dataclass(eq=False)
 class Row:
@@ -123,12 +126,20 @@ class DecodeBatch:
         return any(r.temperature > 0 for r in self.rows[first:])
 
     def _advance(self, count: int, longest: int, sampling: bool) -> None:
-        """One step of the first `count` slots, without a wait for the device."""
-        rows = slice(0, count)
+        """One step of the first `count` slots, without a wait for the device; a CPU's threads share them."""
+        workers = self.decoder.workers
+        shares = 1 if workers is None else min(workers.threads, round(count / ROWS_FOR_A_THREAD))
+        if workers is None or shares < 2:
+            self._advance_rows(slice(0, count), longest, sampling)
+            return
+        ends = [count * i // shares for i in range(shares + 1)]
+        workers.map(lambda rows: self._advance_rows(rows, longest, sampling), map(slice, ends, ends[1:]))
+
+    def _advance_rows(self, rows: slice, longest: int, sampling: bool) -> None:
         # A row that is done stays where it is until it leaves; a slot that no row ever had is at -1.
         position = (self.length[rows] - 1).clamp(0, self.text_ctx - 1)
         token = self.tokens[rows].gather(1, position[:, None])[:, 0]
-        hidden = self.decoder.step(self.caches, token, position, longest)
+        hidden = self.decoder.step(self.caches, rows.start, token, position, longest)
         self._sample(self.decoder.logits(hidden), rows, sampling=sampling)
 
     def _sample(self, logits: Tensor, rows: slice, *, sampling: bool) -> None:

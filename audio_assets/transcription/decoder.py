@@ -39,8 +39,11 @@ class Caches:
         self.self_k, self.self_v = (torch.zeros(own, dtype=dtype, device=device) for _ in range(2))
         self.cross_k, self.cross_v = (torch.zeros(cross, dtype=dtype, device=device) for _ in range(2))
         if torch.device(device).type == "cpu":
-            # As `attend_to_cache` wants long values: the same shape, but with time adjacent in memory.
-            self.cross_v = self.cross_v.view(*cross[:-2], width, audio).mT
+            # As `kernels` reads them: the same shapes, but with time adjacent in memory.
+            self.self_k, self.self_v, self.cross_k, self.cross_v = (
+                cache.view(*cache.shape[:-2], width, cache.shape[-2]).mT
+                for cache in (self.self_k, self.self_v, self.cross_k, self.cross_v)
+            )
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy a slot with `length` cached tokens over another one."""
@@ -127,8 +130,8 @@ class Decoder:
             block.rest(x, caches.cross_k[layer, slots], caches.cross_v[layer, slots])
         return x
 
-    def step(self, caches: Caches, tokens: Tensor, positions: Tensor, longest: int) -> Tensor:
-        """Read one more token of each row in slots 0 to rows - 1.
+    def step(self, caches: Caches, first: int, tokens: Tensor, positions: Tensor, longest: int) -> Tensor:
+        """Read one more token of each row in slots first to first + rows - 1.
 
         Args:
             tokens, positions: int64 [rows].
@@ -137,19 +140,23 @@ class Decoder:
         Returns:
             Hidden states, float32 [rows, n_state].
         """
-        rows = len(tokens)
-        every = torch.arange(rows, device=tokens.device)
+        slots = slice(first, first + len(tokens))
+        every = torch.arange(len(tokens), device=tokens.device)
         x = (self.embedding[tokens] + self.positions[positions])[:, None]
-        seen = torch.arange(longest, device=tokens.device) <= positions[:, None]
-        mask = torch.zeros(seen.shape, dtype=self.dtype, device=x.device).masked_fill(~seen, -torch.inf)
-        mask = mask[:, None, None]
+        keys, mask, length = slice(longest), None, None
+        if x.device.type == "cpu":
+            keys, length = slice(None), positions + 1
+        else:
+            seen = torch.arange(longest, device=x.device) <= positions[:, None]
+            mask = torch.zeros(seen.shape, dtype=self.dtype, device=x.device).masked_fill(~seen, -torch.inf)
+            mask = mask[:, None, None]
         for layer, block in enumerate(self.blocks):
             q, k, v = block.self_qkv(x)
-            own_k, own_v = caches.self_k[layer, :rows], caches.self_v[layer, :rows]
+            own_k, own_v = caches.self_k[layer, slots], caches.self_v[layer, slots]
             own_k[every, :, positions] = k[:, :, 0]
             own_v[every, :, positions] = v[:, :, 0]
-            x += block.out(attend_to_cache(q, own_k[:, :, :longest], own_v[:, :, :longest], mask))
-            block.rest(x, caches.cross_k[layer, :rows], caches.cross_v[layer, :rows])
+            x += block.out(attend_to_cache(q, own_k[:, :, keys], own_v[:, :, keys], mask, length))
+            block.rest(x, caches.cross_k[layer, slots], caches.cross_v[layer, slots])
         return x[:, 0]
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from whisper.model import MultiHeadAttention, ResidualAttentionBlock
 
+from audio_assets.transcription.kernels import attend_with_one_query
+
 # Scores of this many queries against all 1,500 keys stay in a core's cache until they are used.
 QUERIES_AT_ONCE = 500
 
@@ -113,14 +115,17 @@ def attend_to_all(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out.flatten(2)
 
 
-def attend_to_cache(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def attend_to_cache(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, length: Tensor | None = None
+) -> Tensor:
     """Attention of a few queries to long caches; queries come scaled.
 
     Args:
         q: [batch, heads, queries, head_dim].
-        k, v: [batch, heads, keys, head_dim], of the same type as q; on a CPU, long values are best laid out
-            with the keys' axis last.
+        k, v: [batch, heads, keys, head_dim], of the same type as q; on a CPU, where there is one query, with
+            the keys' axis adjacent in memory.
         mask: what is added to the scores, [batch or 1, 1, queries, keys] of the same type; None for nothing.
+        length: int64 [batch], how many of its keys a row attends to; only on a CPU, and only for one query.
 
     Returns:
         [batch, queries, heads * head_dim].
@@ -128,10 +133,9 @@ def attend_to_cache(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None)
     if q.device.type != "cpu":
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
         return attended.transpose(1, 2).flatten(2)
-    # With one query these products are bound by the memory's bandwidth, which PyTorch's attention for CPUs
-    # does not reach. Float32 comes closest to it as matrix times vector, bfloat16 as vector times matrix.
-    matrix_first = q.dtype == torch.float32
-    scores = (k @ q.mT).mT if matrix_first else q @ k.mT
+    if q.shape[2] == 1 and mask is None:
+        length = torch.full((len(q),), k.shape[2]) if length is None else length
+        return attend_with_one_query(q[:, :, 0].contiguous(), k, v, length)[:, None]
+    scores = q @ k.mT
     weights = (scores if mask is None else scores + mask).softmax(-1)
-    attended = (v.mT @ weights.mT).mT if matrix_first and v.stride(-1) != 1 else weights @ v
-    return attended.transpose(1, 2).flatten(2)
+    return (weights @ v).transpose(1, 2).flatten(2)

@@ -16,10 +16,14 @@ R = TypeVar("R")
 
 
 class Workers:
-    """As many threads as PyTorch uses on the CPU, each of which runs PyTorch's operations alone."""
+    """As many threads as PyTorch uses on the CPU, each of which runs PyTorch's operations alone.
+
+    Attributes:
+        threads: how many.
+    """
 
     def __init__(self) -> None:
-        threads = torch.get_num_threads()
+        self.threads = threads = torch.get_num_threads()
         ready = threading.Barrier(threads + 1)
 
         def start() -> None:
