@@ -1,14 +1,19 @@
 """How often the engine says what `whisper.transcribe` says, and how many words are wrong.
 
     python -m benchmarks.agreement
+    python -m benchmarks.agreement --long 3600      # seconds of a recording, beside a clip of 0.05 s
 
 Synthesises clips of held-out voices (needs espeak-ng) and reads them with the demo checkpoint, once by
 `whisper.transcribe` file by file and once by the engine at each precision. For each text that differs it
 prints how close the stock model was to saying something else: the least lead that a token had over the
 runner-up, in units of logits, along the stock model's own text.
+
+A long recording is compared segment by segment. Where both sides sample, above temperature 0, they are given
+the same random numbers.
 """
 
 import argparse
+import itertools
 import json
 import random
 import time
@@ -22,7 +27,8 @@ from whisper.tokenizer import get_tokenizer
 
 from audio_assets.demo.make_checkpoint import CHECKPOINT
 from audio_assets.demo.synthesis import Voice, sentence, speak
-from audio_assets.transcription import Transcriber
+from audio_assets.transcription import Transcriber, batch
+from audio_assets.transcription.sampling import draw
 from benchmarks.engine import RESULTS, machine
 
 
@@ -55,13 +61,76 @@ def least_lead(model: whisper.Whisper, audio: np.ndarray, theirs: dict) -> float
     return (best - second).min().item()
 
 
+def recording(seconds: float) -> np.ndarray:
+    """Held-out voices with pauses of 0.2 to 3 s between sentences; float32 at 16 kHz."""
+    pauses, parts, length = random.Random(0), [], 0
+    for _, clip in clips(round(seconds)):
+        parts += [clip, np.zeros(round(pauses.uniform(0.2, 3) * 16_000), np.float32)]
+        length += len(parts[-2]) + len(parts[-1])
+        if length >= seconds * 16_000:
+            return np.concatenate(parts)[: round(seconds * 16_000)]
+    raise ValueError(f"{length / 16_000:.0f} s of speech are too few for {seconds} s")
+
+
+def give_both_the_same_draws() -> None:
+    """Replace both sides' random numbers by one sequence, which each decode starts from its first."""
+    uniform = np.random.default_rng(5).random(448)
+    drawn = itertools.count()
+
+    class Categorical:
+        def __init__(self, logits: torch.Tensor) -> None:
+            self.logits = logits
+
+        def sample(self) -> torch.Tensor:
+            return draw(self.logits, torch.full((len(self.logits),), uniform[next(drawn)]).double())
+
+    def restart(self) -> None:
+        nonlocal drawn
+        drawn = itertools.count()
+
+    whisper.decoding.Categorical = Categorical
+    whisper.decoding.GreedyDecoder.reset = restart
+    batch.draws = lambda request, count: uniform[:count]
+
+
+def compare_long(model: str, seconds: float) -> None:
+    """A long recording and the shortest of clips in one batch, each against `whisper.transcribe`."""
+    give_both_the_same_draws()
+    long = recording(seconds)
+    heard = {f"{seconds:.0f} s": long, "0.05 s": long[:800], "45 s": long[: 45 * 16_000]}
+    transcriber = Transcriber.load(model, device="cpu", language="en", batch_size=4)
+    started = time.perf_counter()
+    ours = dict(transcriber.transcribe(heard.items()))
+    print(f"this engine: {time.perf_counter() - started:.0f} s, {transcriber.stats}", flush=True)
+    stock = whisper.load_model(model, device="cpu")
+    differ = False
+    for name, audio in heard.items():
+        started = time.perf_counter()
+        theirs = stock.transcribe(audio, fp16=False, language="en")
+        wanted = [(s["start"], s["end"], s["text"]) for s in theirs["segments"] if s["text"].strip()]
+        got = [(s.start_s, s.end_s, s.text) for s in ours[name].segments]
+        windows = len({s["seek"] for s in theirs["segments"]})
+        sampled = len({s["seek"] for s in theirs["segments"] if s["temperature"]})
+        equal = sum(a == b for a, b in zip(wanted, got, strict=False))
+        print(f"{name}: {equal} of {len(wanted)} segments equal ({len(got)} of ours), {windows} windows,")
+        print(f"    {sampled} of them sampled, text equal: {theirs['text'] == ours[name].text},", end=" ")
+        print(f"whisper.transcribe took {time.perf_counter() - started:.0f} s", flush=True)
+        differ |= wanted != got or theirs["text"] != ours[name].text
+    if differ:
+        raise SystemExit("the answers differ")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default=str(CHECKPOINT))
     parser.add_argument("--clips", type=int, default=600)
+    parser.add_argument("--long", type=float, help="compare a recording of so many seconds instead")
     args = parser.parse_args()
+    if args.long:
+        compare_long(args.model, args.long)
+        return
     heard = clips(args.clips)
     said, audio = [plain(t) for t, _ in heard], [a for _, a in heard]
     stock = whisper.load_model(args.model, device="cpu")
