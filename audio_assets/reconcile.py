@@ -20,7 +20,7 @@ OBJECTS_PER_RUN = 20_000
 LARGEST_GAP = 20
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Digest:
     """A fingerprint of a partition's objects that does not depend on their order.
 
@@ -38,6 +38,20 @@ class Digest:
             hashed = hashlib.blake2b(f"{o.key}\0{o.etag}".encode(), digest_size=8)
             count, total = count + 1, total + int.from_bytes(hashed.digest(), "big")
         return cls(count, total % 2**64)
+
+    @classmethod
+    def parse(cls, text: str) -> "Digest":
+        """Read what `str` gave.
+
+        Raises:
+            ValueError: it is no such text.
+        """
+        count, _, total = text.partition("-")
+        return cls(int(count), int(total, 16))
+
+    def __add__(self, other: "Digest") -> "Digest":
+        """The digest of both together, which have no object in common."""
+        return Digest(self.count + other.count, (self.total + other.total) % 2**64)
 
     def __str__(self) -> str:
         return f"{self.count}-{self.total:016x}"
@@ -83,7 +97,7 @@ class Plan:
     Attributes:
         add: partition keys to register, in order, before the requests.
         delete: partition keys whose objects are gone and whose rows are too, and what is no partition key.
-        requests: runs, in the order of the partitions.
+        requests: runs, in the order in which they are to be made.
         open: how many partitions wait for their minute to close.
     """
 
@@ -95,10 +109,17 @@ class Plan:
 
 def group(objects: Iterable[ObjectInfo]) -> dict[FolderMinute, list[ObjectInfo]]:
     """Objects by partition."""
-    grouped: dict[FolderMinute, list[ObjectInfo]] = {}
+    # By what is cheap to hash; partitions are made once for each group.
+    grouped: dict[tuple[str, dt.datetime], list[ObjectInfo]] = {}
     for o in objects:
-        grouped.setdefault(FolderMinute.of(o.key, o.last_modified), []).append(o)
-    return grouped
+        minute = o.last_modified.replace(second=0, microsecond=0)
+        grouped.setdefault((o.key[: o.key.rfind("/") + 1], minute), []).append(o)
+    return {FolderMinute.of(found[0].key, minute): found for (_, minute), found in grouped.items()}
+
+
+def digest_partitions(objects: Iterable[ObjectInfo]) -> dict[FolderMinute, Digest]:
+    """The digest of each partition of some objects."""
+    return {partition: Digest.of(found) for partition, found in group(objects).items()}
 
 
 def folder_of_partition(key: str) -> str | None:
@@ -116,6 +137,8 @@ def plan(
     busy: Collection[str],
     now: dt.datetime,
     settle: dt.timedelta,
+    *,
+    newest_first: bool = False,
 ) -> Plan:
     """Compare the bucket with the table.
 
@@ -125,6 +148,8 @@ def plan(
         busy: partition keys that a queued or running run covers; they are looked at again when it ends.
         now: the clock that `settle` is measured by.
         settle: how long after its end a minute counts as closed; open ones are left for a later tick.
+        newest_first: register and ask for the newest minutes of all folders first, rather than go folder by
+            folder.
     """
     closed = now - dt.timedelta(minutes=1) - settle
     wanted = {p.key: digest for p, digest in sorted(listing.partitions.items()) if p.minute <= closed}
@@ -142,15 +167,23 @@ def plan(
             delete.append(key)
     pending = {key: digest for key, digest in wanted.items() if recorded.get(key) != str(digest)}
     add = [key for key in pending if key not in known]
-    order = [*registered, *add]
-    return Plan(
-        add, delete, list(_requests(order, pending, busy)), len(present) - len(present & wanted.keys())
-    )
+    if newest_first:
+        add.sort(key=_minute, reverse=True)
+    chunks = list(_chunks([*registered, *add], pending, busy))
+    if newest_first:
+        chunks.sort(key=lambda chunk: max(map(_minute, chunk)), reverse=True)
+    waiting = len(present) - len(present & wanted.keys())
+    return Plan(add, delete, [_request(chunk, pending) for chunk in chunks], waiting)
 
 
-def _requests(
+def _minute(key: str) -> str:
+    """Of a partition key; sorts by time."""
+    return key.rpartition("|")[2]
+
+
+def _chunks(
     order: Sequence[str], pending: Mapping[str, Digest], busy: Collection[str]
-) -> Iterator[Request]:
+) -> Iterator[list[str]]:
     """Cut the pending partitions into ranges of bounded size that keep clear of busy ones."""
     chunk: list[str] = []
     first = objects = gap = 0
@@ -162,14 +195,14 @@ def _requests(
         if chunk and (
             gap > LARGEST_GAP or at - first >= PARTITIONS_PER_RUN or objects + count > OBJECTS_PER_RUN
         ):
-            yield _request(chunk, pending)
+            yield chunk
             chunk = []
         if not chunk:
             first, objects = at, 0
         chunk.append(key)
         objects, gap = objects + count, 0
     if chunk:
-        yield _request(chunk, pending)
+        yield chunk
 
 
 def _request(chunk: Sequence[str], pending: Mapping[str, Digest]) -> Request:

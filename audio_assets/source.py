@@ -1,15 +1,28 @@
-"""The audio source: its folders and their objects, as the store lists them now."""
+"""The audio source: what lies in it, listed side by side, in bounded memory, and resumable at any key."""
 
+import bisect
 import concurrent.futures
 import dataclasses
 import functools
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from audio_assets.parallel import map_ahead
-from audio_assets.partitions import folder_of, folder_prefix
-from audio_assets.storage import Folder, ObjectInfo, ObjectStore, StorageError
+from audio_assets.listing import LAST
+from audio_assets.partitions import FolderMinute, folder_prefix
+from audio_assets.reconcile import EMPTY, Digest, digest_partitions
+from audio_assets.storage import ObjectInfo, ObjectStore, StorageError
 
-LISTINGS_AHEAD = 16
+SIDE_BY_SIDE = 16
+# After so many pages of one span it is looked whether others have nothing to do and could take part of it.
+PAGES_PER_TURN = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """The keys behind `after`, up to and with `until`; to the end where that is None."""
+
+    after: str = ""
+    until: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,62 +50,94 @@ class AudioSource:
     def _excluded(self) -> str | None:
         return self.store.relative(self.tables)
 
-    def objects(self, folder: str) -> list[ObjectInfo]:
-        """The objects right in one folder.
+    def spans(self) -> list[Span]:
+        """All that there is to list."""
+        if self._excluded is None:
+            return [Span()]
+        return [Span("", self._excluded), Span(self._excluded + LAST)]
+
+    def objects(self, folder: str) -> Iterator[list[ObjectInfo]]:
+        """The objects right in one folder, a page at a time.
 
         Raises:
             StorageError: it cannot be listed.
         """
-        return self._list(folder_prefix(folder)).objects
+        prefix = folder_prefix(folder)
+        if self._excluded is None or not prefix.startswith(self._excluded):
+            yield from self.store.scan_folder(prefix)
 
-    def folders(self, after: str | None = None) -> Iterator[tuple[str, list[ObjectInfo]]]:
-        """Walk all folders with their objects, the parent first, then by name; lists side by side.
+    def digests(
+        self, spans: Sequence[Span], stop: Callable[[], bool] = lambda: False
+    ) -> tuple[dict[FolderMinute, Digest], list[Span]]:
+        """List spans side by side and digest what is in them.
+
+        Memory grows with the partitions, never with the objects. A span that is long is cut while it is
+        listed, where the folders in it allow, so that a bucket needs as little time as its longest folder.
 
         Args:
-            after: a folder that this gave earlier, to go on behind it.
+            stop: whether to leave the rest to a later call; each call gets on by a page at least.
+
+        Returns:
+            The digest of each partition's objects in the spans, as far as they were listed, and what is left
+            of the spans, in order.
 
         Raises:
-            StorageError: a folder cannot be listed.
+            StorageError: the store cannot be listed.
         """
-        reached = None if after is None else folder_order(after)
-        with concurrent.futures.ThreadPoolExecutor(LISTINGS_AHEAD) as pool:
-            levels = [iter([("", self._root())])]
-            while levels:
-                prefix, listed = next(levels[-1], (None, None))
-                if prefix is None or listed is None:
-                    levels.pop()
-                    continue
-                folder = folder_of(prefix)
-                if reached is None or folder_order(folder) > reached:
-                    yield folder, listed.objects
-                # A subtree that lies wholly before the place to go on from is not listed again.
-                below = sorted((f"{name}/" for name in listed.subfolders), key=_order)
-                below = [p for p in below if reached is None or _order(p) >= reached[: len(_order(p))]]
-                levels.append(
-                    zip(below, map_ahead(pool, self._list, below, ahead=LISTINGS_AHEAD), strict=True)
+        found: dict[FolderMinute, Digest] = {}
+        waiting = list(spans)
+        running: set[concurrent.futures.Future[tuple[dict[FolderMinute, Digest], list[Span]]]] = set()
+        started = False
+        with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            while True:
+                while waiting and len(running) < SIDE_BY_SIDE and not (started and stop()):
+                    idle = SIDE_BY_SIDE - len(running) - len(waiting)
+                    running.add(pool.submit(self._turn, waiting.pop(0), idle, stop))
+                    started = True
+                if not running:
+                    return found, waiting
+                done, running = concurrent.futures.wait(
+                    running, return_when=concurrent.futures.FIRST_COMPLETED
                 )
+                for turn in done:
+                    summed, left = turn.result()
+                    _add(found, summed)
+                    # In order, so that few folders are listed in part at a time.
+                    waiting = sorted([*waiting, *left], key=lambda span: span.after)
 
-    def _root(self) -> Folder:
+    def _turn(
+        self, span: Span, idle: int, stop: Callable[[], bool]
+    ) -> tuple[dict[FolderMinute, Digest], list[Span]]:
+        """List some pages of a span; gives what is left of it, in parts where others are idle."""
+        found: dict[FolderMinute, Digest] = {}
         try:
-            return self._list("")
+            for pages, (reached, objects) in enumerate(self.store.scan(span.after, span.until), 1):
+                _add(found, digest_partitions(objects))
+                left = Span(reached, span.until)
+                if stop():
+                    return found, [left]
+                if pages == PAGES_PER_TURN:
+                    return found, self._cut(left, idle) if idle > 0 else [left]
         except StorageError as e:
             raise StorageError(f"{e} (AUDIO_SOURCE_URI)") from e
+        return found, []
 
-    def _list(self, prefix: str) -> Folder:
-        listed = self.store.list_folder(prefix)
-        if self._excluded is None:
-            return listed
-        return Folder(
-            [name for name in listed.subfolders if f"{name}/" != self._excluded],
-            [o for o in listed.objects if not o.key.startswith(self._excluded)],
-        )
-
-
-def folder_order(folder: str) -> tuple[str, ...]:
-    """Sorts folders as `AudioSource.folders` walks them: a parent first, then by name."""
-    return _order(folder_prefix(folder))
+    def _cut(self, span: Span, times: int) -> list[Span]:
+        """A span in up to `times` + 1 parts, between folders."""
+        folders = self.store.cuts(span.after, span.until)
+        step = max(1, len(folders) // times)
+        # Behind the prefix: obstore drops a slash at the end.
+        ends = [span.after, *(f"{prefix} " for prefix in folders[::step][:times]), span.until]
+        return [Span(after or "", until) for after, until in itertools.pairwise(ends)]
 
 
-def _order(prefix: str) -> tuple[str, ...]:
-    # Not the prefix itself: "a-b/" sorts before "a/".
-    return tuple(prefix.split("/")[:-1])
+def meets(spans: Sequence[Span], folder: str) -> bool:
+    """Whether objects of a folder can lie in one of the spans, which are in order and do not overlap."""
+    prefix = folder_prefix(folder)
+    at = bisect.bisect_right(spans, prefix, key=lambda span: LAST if span.until is None else span.until)
+    return at < len(spans) and spans[at].after < prefix + LAST
+
+
+def _add(sums: dict[FolderMinute, Digest], more: Mapping[FolderMinute, Digest]) -> None:
+    for partition, digest in more.items():
+        sums[partition] = sums.get(partition, EMPTY) + digest

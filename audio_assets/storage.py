@@ -5,7 +5,6 @@ here knows what the bytes mean.
 """
 
 import contextlib
-import dataclasses
 import datetime as dt
 import fcntl
 import hashlib
@@ -30,20 +29,16 @@ from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import AlreadyExistsError, InvalidPathError, NotModifiedError, PreconditionError
 from obstore.store import LocalStore, S3Store
 
+from audio_assets.listing import LocalListing, ObjectInfo, S3Listing, StorageError, is_plain
 from audio_assets.retries import EXPIRED, PASSING, Retries, error_code, may_pass, reason
 
 T = TypeVar("T")
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 # boto3 renews what is valid for less than 10 minutes; a copy may be kept for no longer.
 _CREDENTIALS_TTL = dt.timedelta(minutes=5)
 
 _log = logging.getLogger(__name__)
-
-
-class StorageError(RuntimeError):
-    """The store did not do what was asked, after all retries; names the object and the store."""
 
 
 class ObjectChangedError(RuntimeError):
@@ -63,31 +58,6 @@ _ANSWERS = (
     *(FileNotFoundError, AlreadyExistsError, InvalidPathError, NotModifiedError, PreconditionError),
     *(ConflictError, ObjectChangedError),
 )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ObjectInfo:
-    """What a listing says of an object.
-
-    Attributes:
-        key: relative to the store's root.
-        etag: without quotes.
-        size: bytes.
-        last_modified: UTC.
-    """
-
-    key: str
-    etag: str
-    size: int
-    last_modified: dt.datetime
-
-
-@dataclasses.dataclass(frozen=True)
-class Folder:
-    """One level of a store: the names of folders below it, and the objects right in it."""
-
-    subfolders: list[str]
-    objects: list[ObjectInfo]
 
 
 class ObjectStore:
@@ -125,11 +95,13 @@ class ObjectStore:
                 urllib.parse.unquote(self.uri.split("://", 1)[1].removeprefix("localhost"))
             )
             self._store: Any = None
+            self._listing = LocalListing(self.uri, self._open)
         elif parts.scheme == "s3" and parts.netloc:
             self._bucket = parts.netloc
             self._prefix = self.uri.split("://", 1)[1].partition("/")[2]
             self._connecting = threading.Lock()
             self._connect()
+            self._listing = S3Listing(self._prefix, self._open, self._list_objects)
         else:
             raise ValueError(
                 f"{uri!r} is no location; it should read like s3://bucket/prefix or file:///folder"
@@ -222,8 +194,23 @@ class ObjectStore:
 
     # --- listing --------------------------------------------------------------------------------------
 
-    def list_folder(self, prefix: str = "") -> Folder:
-        """List one level.
+    def scan(self, after: str = "", until: str | None = None) -> Iterator[tuple[str, list[ObjectInfo]]]:
+        """All objects at any depth, in the order of their keys; holds one page of them at a time.
+
+        Args:
+            after: the key to go on behind.
+            until: the last key that may come, None for all.
+
+        Yields:
+            The key up to which the store has been listed, and the objects since the last one.
+
+        Raises:
+            StorageError: the store cannot be listed.
+        """
+        return self._listing.scan(after, until)
+
+    def scan_folder(self, prefix: str = "") -> Iterator[list[ObjectInfo]]:
+        """The objects right in one folder, a page at a time.
 
         Args:
             prefix: empty, or a folder's name that ends with `/`.
@@ -231,19 +218,17 @@ class ObjectStore:
         Raises:
             StorageError: the store cannot be listed.
         """
-        folder = prefix.removesuffix("/")
-        if prefix and not _is_plain(folder):
-            return self._list_odd_names(prefix)
-        store = self._open()
-        try:
-            found = obstore.list_with_delimiter(store, folder or None)
-        except InvalidPathError:
-            return self._list_odd_names(prefix)
-        except Exception as e:
-            raise StorageError(f"cannot list {self.uri}/{prefix}: {reason(e)}") from e
-        # The console of S3 marks a folder by an empty object of its own name, which is no audio.
-        objects = [_info(o) for o in found["objects"] if o["path"] + "/" != prefix]
-        return Folder([name.removesuffix("/") for name in found["common_prefixes"]], objects)
+        return self._listing.scan_folder(prefix)
+
+    def cuts(self, after: str, until: str | None) -> list[str]:
+        """Folders between two keys, at which a scan may be cut into scans side by side.
+
+        A hint: those of the outermost level that has some, at most a page of them, for one request a level.
+
+        Raises:
+            StorageError: the store cannot be listed.
+        """
+        return self._listing.cuts(after, until)
 
     def list(self, prefix: str) -> Iterator[str]:
         """The keys of all objects below a folder, at any depth."""
@@ -256,32 +241,14 @@ class ObjectStore:
         except Exception as e:
             raise StorageError(f"cannot list {self.uri}/{prefix}: {reason(e)}") from e
 
-    def _list_odd_names(self, prefix: str) -> Folder:
-        """List a folder of S3 that holds keys which obstore refuses, such as `a//b` or control characters."""
-        if self._client is None:
-            raise StorageError(
-                f"{self.uri}/{prefix} holds a name with control characters or not in UTF-8; rename the file"
-            )
-        root = f"{self._prefix}/" if self._prefix else ""
+    def _list_objects(self, **options: Any) -> Any:
+        """A page of boto3's listing."""
 
-        def request() -> Folder:
+        def request() -> Any:
             assert self._client is not None
-            folders, objects = [], []
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=root + prefix, Delimiter="/"
-            )
-            for page in pages:
-                folders += [
-                    p["Prefix"].removeprefix(root).removesuffix("/") for p in page.get("CommonPrefixes", [])
-                ]
-                for found in page.get("Contents", []):
-                    if found["Key"] != root + prefix:
-                        key, etag = found["Key"].removeprefix(root), found["ETag"].strip('"')
-                        modified = found["LastModified"].astimezone(dt.UTC)
-                        objects.append(ObjectInfo(key, etag, found["Size"], modified))
-            return Folder(folders, objects)
+            return self._client.list_objects_v2(Bucket=self._bucket, **options)
 
-        return self._repeat("cannot list", prefix, request)
+        return self._repeat("cannot list", options["Prefix"].removeprefix(self._prefix).lstrip("/"), request)
 
     # --- reading --------------------------------------------------------------------------------------
 
@@ -299,7 +266,7 @@ class ObjectStore:
         seen: set[str] = set()
 
         def request() -> bytes:
-            if _is_plain(info.key):
+            if is_plain(info.key):
                 store = self._open() if self._local else self._single
                 body = bytes(obstore.get(store, info.key, options={"if_match": etag}).bytes())
             else:
@@ -433,16 +400,6 @@ def _s3_store(
         },
         retry_config={"max_retries": max_retries, "retry_timeout": dt.timedelta(minutes=3)},
     )
-
-
-def _info(found: Any) -> ObjectInfo:
-    etag = (found["e_tag"] or "").strip('"')
-    return ObjectInfo(found["path"], etag, found["size"], found["last_modified"])
-
-
-def _is_plain(path: str) -> bool:
-    """Whether obstore takes a path: it refuses empty and dot segments and control characters."""
-    return not any(part in ("", ".", "..") or _CONTROL.search(part) for part in path.split("/"))
 
 
 def _changed(info: ObjectInfo) -> ObjectChangedError:

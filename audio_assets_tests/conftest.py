@@ -155,7 +155,7 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 # --- the project ----------------------------------------------------------------------------------------
 
-SETTINGS = ("AUDIO_SOURCE_URI", "AUDIO_TABLE_URI", "TOKENISER", "SETTLE_SECONDS")
+SETTINGS = ("AUDIO_SOURCE_URI", "AUDIO_TABLE_URI", "TOKENISER", "SETTLE_SECONDS", "BACKFILL_ORDER")
 S3_SETTINGS = ("S3_ATTEMPTS", "S3_STALL_SECONDS")
 WHISPER_SETTINGS = ("WHISPER_MODEL", "WHISPER_DEVICE", "WHISPER_LANGUAGE", "WHISPER_BATCH_SIZE")
 
@@ -179,7 +179,7 @@ class Project:
     @property
     def walking(self) -> bool:
         """Whether the last tick ran out of time before it had seen the whole bucket."""
-        return json.loads(self.cursor or "{}").get("after") is not None
+        return "walk" in json.loads(self.cursor or "{}")
 
     def tick(self) -> list[dg.RunRequest]:
         """Evaluate the sensor and register what it asks for; gives the runs that it asks for."""

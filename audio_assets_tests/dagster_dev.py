@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 PROJECT = pathlib.Path(__file__).parents[1]
-SETTINGS = ("AUDIO_", "WHISPER_", "TOKENISER", "SETTLE_SECONDS", "S3_", "AWS_", "DAGSTER_")
+SETTINGS = ("AUDIO_", "WHISPER_", "TOKENISER", "SETTLE_SECONDS", "BACKFILL_ORDER", "S3_", "AWS_", "DAGSTER_")
 # Generous: the machine may be slow and busy with other tests. Nothing waits longer than it must.
 START_SECONDS = 180
 PATIENCE_SECONDS = 180

@@ -88,6 +88,12 @@ def test_a_digest_says_how_many_objects_there_are():
     assert Digest.of([]) == EMPTY
 
 
+@given(folders_of_objects, st.integers(0, 6))
+def test_digests_of_parts_sum_to_that_of_the_whole_and_are_read_back(found: list[ObjectInfo], at: int):
+    assert Digest.of(found[:at]) + Digest.of(found[at:]) == Digest.of(found)
+    assert Digest.parse(str(Digest.of(found))) == Digest.of(found)
+
+
 def test_a_digest_is_the_same_in_every_version_of_the_code():
     # Recorded in instances that exist: another sum would have every partition made anew.
     assert str(Digest.of(objects("p225/a.flac", "p225/b.flac"))) == "2-493ee3157ace8fdf"
@@ -197,6 +203,20 @@ def test_a_run_passes_over_a_few_partitions_that_are_done_but_not_over_many():
 
     assert asked(0, LARGEST_GAP + 1) == 1
     assert asked(0, LARGEST_GAP + 2) == 2
+
+
+def test_the_newest_minutes_come_first_if_so_set(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("audio_assets.reconcile.PARTITIONS_PER_RUN", 2)
+    known = at(1, "c")
+    found = dict.fromkeys([at(0, "a"), at(2, "a"), at(0, "b"), at(2, "b"), known], some())
+    listing = Listing({"a", "b", "c"}, found)
+    decided = plan(listing, {}, [known.key], set(), NOW, SETTLE, newest_first=True)
+    assert decided.add == [at(2, "a").key, at(2, "b").key, at(0, "a").key, at(0, "b").key]
+    assert ranges(decided) == [
+        (known.key, at(2, "a").key),
+        (at(2, "b").key, at(0, "a").key),
+        (at(0, "b").key, at(0, "b").key),
+    ]
 
 
 def test_the_same_wanted_state_has_the_same_fingerprint_and_another_one_another():

@@ -1,33 +1,45 @@
-"""The walk over the source's folders: complete, in one order, resumable, without the tables."""
+"""Listing the source: complete, side by side, resumable at any key, without the tables."""
 
+import itertools
 import threading
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audio_assets import source as source_module
 from audio_assets.partitions import folder_of
-from audio_assets.source import AudioSource, folder_order
-from audio_assets.storage import Folder, ObjectInfo, ObjectStore, StorageError
+from audio_assets.reconcile import digest_partitions
+from audio_assets.source import AudioSource, Span, meets
+from audio_assets.storage import ObjectInfo, ObjectStore, StorageError
 from audio_assets_tests.conftest import UPLOADED, LocalPlace, Place, S3Place
 
 
+def infos(keys: Iterable[str]) -> list[ObjectInfo]:
+    return [ObjectInfo(key, "e", 1, UPLOADED) for key in keys]
+
+
 class ListedKeys:
-    """A store that is nothing but its keys, listed level by level as S3 does."""
+    """A store that is nothing but its keys, a page of two at a time."""
 
     def __init__(self, keys: set[str]) -> None:
-        self.keys, self.listed, self._lock = keys, [], threading.Lock()
+        self.keys, self.scanned = sorted(keys), []
+        self._lock = threading.Lock()
 
     def relative(self, _: object) -> None:
         return None
 
-    def list_folder(self, prefix: str) -> Folder:
+    def scan(self, after: str, until: str | None) -> Iterator[tuple[str, list[ObjectInfo]]]:
         with self._lock:
-            self.listed.append(prefix)
-        below = {k.removeprefix(prefix) for k in self.keys if k.startswith(prefix)}
-        folders = {rest.partition("/")[0] for rest in below if "/" in rest}
-        here = [ObjectInfo(prefix + rest, "e", 1, UPLOADED) for rest in below if rest and "/" not in rest]
-        return Folder([prefix + name for name in folders], here)
+            self.scanned.append((after, until))
+        found = [key for key in self.keys if key > after and (until is None or key <= until)]
+        for at in range(0, len(found), 2):
+            yield found[min(at + 1, len(found) - 1)], infos(found[at : at + 2])
+
+    def cuts(self, after: str, until: str | None) -> list[str]:
+        folders = {key[: key.index("/") + 1] for key in self.keys if "/" in key}
+        return sorted(f for f in folders if f > after and (until is None or f < until))
 
 
 def source_of(keys: set[str]) -> AudioSource:
@@ -35,58 +47,105 @@ def source_of(keys: set[str]) -> AudioSource:
     return AudioSource(store, store)  # type: ignore[arg-type]
 
 
+def stop_after(number: int) -> Callable[[], bool]:
+    """Says stop once it has been asked so often."""
+    asked = itertools.count(1)
+    return lambda: next(asked) > number
+
+
 # Characters around the slash, which sorts between - and 0, and names that are prefixes of each other.
 keys = st.sets(
     st.text("ab-./ ", min_size=1, max_size=7).filter(lambda key: not key.endswith("/")), max_size=12
 )
+points = st.sets(st.text("ab-./ ", min_size=1, max_size=4), max_size=4)
+
+
+def spans_between(points: set[str]) -> list[Span]:
+    ends = sorted(points)
+    return [Span(after, until) for after, until in zip(["", *ends], [*ends, None], strict=True)]
 
 
 @given(keys)
-def test_the_walk_meets_every_object_once_in_its_folder(keys: set[str]):
-    met = [(folder, o.key) for folder, objects in source_of(keys).folders() for o in objects]
-    assert sorted(met) == sorted((folder_of(key), key) for key in keys)
+def test_every_object_is_digested_in_its_partition(keys: set[str]):
+    source = source_of(keys)
+    assert source.digests(source.spans()) == (digest_partitions(infos(keys)), [])
 
 
-@given(keys)
-def test_folders_come_in_their_order(keys: set[str]):
-    folders = [folder for folder, _ in source_of(keys).folders()]
-    assert folders == sorted(set(folders), key=folder_order)
-    assert folders[0] == "."
+@given(keys, points)
+def test_the_digests_of_parts_sum_to_that_of_the_whole(keys: set[str], points: set[str]):
+    assert source_of(keys).digests(spans_between(points)) == (digest_partitions(infos(keys)), [])
 
 
-@given(keys, st.data())
-def test_a_walk_goes_on_behind_any_folder(keys: set[str], data: st.DataObject):
-    folders = [folder for folder, _ in source_of(keys).folders()]
-    stopped = data.draw(st.integers(0, len(folders) - 1))
-    rest = [folder for folder, _ in source_of(keys).folders(after=folders[stopped])]
-    assert rest == folders[stopped + 1 :]
+@given(keys, st.integers(0, 4))
+def test_a_listing_that_is_stopped_goes_on_where_it_was(keys: set[str], pages: int):
+    source = source_of(keys)
+    found, left = source.digests(source.spans(), stop_after(pages))
+    calls = 1
+    while left:
+        assert left == sorted(left, key=lambda span: span.after)
+        more, left = source.digests(left, stop_after(pages))
+        for partition, digest in more.items():
+            found[partition] = found[partition] + digest if partition in found else digest
+        calls += 1
+        assert calls <= len(keys) + 1
+    assert found == digest_partitions(infos(keys))
 
 
-def test_a_walk_that_goes_on_lists_no_subtree_again_that_lies_behind_it():
-    source = source_of({"a/x/1", "a/y/2", "b/z/3", "c/4"})
-    assert [folder for folder, _ in source.folders(after="b")] == ["b/z", "c"]
-    assert not [prefix for prefix in source.store.listed if prefix.startswith("a/")]  # type: ignore[attr-defined]
+def test_a_long_listing_is_cut_between_folders_and_nothing_is_listed_twice(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(source_module, "PAGES_PER_TURN", 1)
+    keys = {f"p{folder:02}/{name}" for folder in range(40) for name in range(5)}
+    source = source_of(keys)
+    assert source.digests(source.spans()) == (digest_partitions(infos(keys)), [])
+    scanned = sorted(source.store.scanned, key=lambda span: span[0])  # type: ignore[attr-defined]
+    assert len({until for _, until in scanned}) > 2
 
 
-def test_very_deep_folders_are_walked():
-    depth = 1_000
-    folders = list(source_of({"a/" * depth + "x"}).folders())
-    assert len(folders) == depth + 1
-    assert len(folders[-1][1]) == 1
+def test_spans_are_listed_side_by_side_but_never_too_many():
+    wanted = source_module.SIDE_BY_SIDE
+    running, most, lock = 0, 0, threading.Lock()
+    together = threading.Barrier(wanted)
+
+    class Meeting(ListedKeys):
+        def scan(self, after: str, until: str | None) -> Iterator[tuple[str, list[ObjectInfo]]]:
+            nonlocal running, most
+            with lock:
+                running, most = running + 1, max(most, running + 1)
+            together.wait(timeout=60)
+            yield from super().scan(after, until)
+            with lock:
+                running -= 1
+
+    store = Meeting({f"{i:02}/x" for i in range(wanted * 2)})
+    ends = {f"{i:02}/~" for i in range(wanted * 2 - 1)}
+    found, _ = AudioSource(store, store).digests(spans_between(ends))  # type: ignore[arg-type]
+    assert (len(found), most) == (wanted * 2, wanted)
 
 
-def test_a_real_store_is_walked(place: Place):
-    found = {"a/1.flac", "a/b/2.flac", "a-b/3.flac", "top.flac"} | (
+@given(keys, points, st.data())
+def test_a_folder_has_been_listed_whole_when_no_span_is_left_that_meets_it(
+    keys: set[str], points: set[str], data: st.DataObject
+):
+    spans = [span for span in spans_between(points) if data.draw(st.booleans())]
+    for key in keys:
+        if any(span.after < key and (span.until is None or key <= span.until) for span in spans):
+            assert meets(spans, folder_of(key))
+    assert not meets([], ".")
+    assert not meets([Span("a/", "b/ ")], "c")
+    assert not meets([Span("b/ ", None)], "a")
+
+
+def test_a_real_store_is_listed(place: Place):
+    keys = {"a/1.flac", "a/b/2.flac", "a-b/3.flac", "top.flac"} | (
         {"a//4.flac", "/5.flac", "./6.flac"} if isinstance(place, S3Place) else set()
     )
-    for key in found:
+    for key in keys:
         place.put(key)
     source = AudioSource(place.store, ObjectStore(f"{place.uri}/output_parquet"))
-    walked = dict(source.folders())
-    assert {o.key for objects in walked.values() for o in objects} == found
-    for folder, objects in walked.items():
-        assert {folder_of(o.key) for o in objects} <= {folder}
-        assert [o.key for o in source.objects(folder)] == [o.key for o in objects]
+    found, left = source.digests(source.spans())
+    assert {p.folder: digest.count for p, digest in found.items()} == dict.fromkeys(map(folder_of, keys), 1)
+    assert left == []
+    for folder in map(folder_of, keys):
+        assert [folder_of(o.key) for page in source.objects(folder) for o in page] == [folder]
 
 
 def test_tables_inside_the_source_are_no_audio(place: Place):
@@ -98,15 +157,19 @@ def test_tables_inside_the_source_are_no_audio(place: Place):
     ):
         place.put(key)
     source = AudioSource(place.store, ObjectStore(f"{place.uri}/output/parquet"))
-    walked = dict(source.folders())
-    assert sorted(walked) == [".", "output", "output/parquet2", "p225"]
-    assert [o.key for o in walked["output"]] == ["output/b.flac"]
+    assert sorted(p.folder for p in source.digests(source.spans())[0]) == [
+        "output",
+        "output/parquet2",
+        "p225",
+    ]
+    assert [o.key for page in source.objects("output") for o in page] == ["output/b.flac"]
+    assert list(source.objects("output/parquet/audio_table")) == []
 
 
 def test_tables_elsewhere_hide_nothing(local_place: LocalPlace, tmp_path):
     local_place.put("output_parquet/a.flac")
     source = AudioSource(local_place.store, ObjectStore((tmp_path / "tables").as_uri()))
-    assert "output_parquet" in dict(source.folders())
+    assert [p.folder for p in source.digests(source.spans())[0]] == ["output_parquet"]
 
 
 def test_tables_right_in_the_source_are_refused_by_the_settings_name(place: Place):
@@ -117,4 +180,4 @@ def test_tables_right_in_the_source_are_refused_by_the_settings_name(place: Plac
 def test_a_source_that_is_not_there_is_named_with_its_setting():
     source = AudioSource(ObjectStore("file:///no/such/bucket"), ObjectStore("file:///no/such/tables"))
     with pytest.raises(StorageError, match=r"file:///no/such/bucket does not exist.*AUDIO_SOURCE_URI"):
-        list(source.folders())
+        source.digests(source.spans())

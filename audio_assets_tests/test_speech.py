@@ -85,11 +85,7 @@ class Bench:
 
     def take_inventory(self) -> list[FolderMinute]:
         """What `s3_inventory` does; gives the partitions."""
-        found = [
-            o
-            for name in self.source.list_folder().subfolders
-            for o in self.source.list_folder(f"{name}/").objects
-        ]
+        found = [o for _, page in self.source.scan() for o in page]
         grouped = group(found)
         known = {p: [] for p in self.inventory.partitions()}
         for partition, objects in {**known, **grouped}.items():

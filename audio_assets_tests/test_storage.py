@@ -1,7 +1,6 @@
 """The object store, on a local folder and on S3."""
 
 import concurrent.futures
-import dataclasses
 import datetime as dt
 import os
 import pathlib
@@ -11,10 +10,10 @@ import sys
 
 import pytest
 
+from audio_assets import listing
 from audio_assets.retries import Retries
 from audio_assets.storage import (
     ConflictError,
-    Folder,
     ObjectChangedError,
     ObjectInfo,
     ObjectStore,
@@ -34,9 +33,12 @@ KEYS_OF_S3_ALONE = [
 ]
 
 
-def walk(store: ObjectStore, prefix: str = "") -> list[ObjectInfo]:
-    listed = store.list_folder(prefix)
-    return listed.objects + [o for name in listed.subfolders for o in walk(store, f"{name}/")]
+def scanned(store: ObjectStore, after: str = "", until: str | None = None) -> list[ObjectInfo]:
+    return [o for _, page in store.scan(after, until) for o in page]
+
+
+def in_folder(store: ObjectStore, prefix: str = "") -> list[str]:
+    return [o.key for page in store.scan_folder(prefix) for o in page]
 
 
 # --- listing --------------------------------------------------------------------------------------------
@@ -44,58 +46,118 @@ def walk(store: ObjectStore, prefix: str = "") -> list[ObjectInfo]:
 
 def test_a_listing_says_key_etag_size_and_time(place: Place):
     place.put("p225/a.flac", b"four")
-    [found] = place.store.list_folder("p225/").objects
+    [found] = scanned(place.store)
     assert (found.key, found.size, found.last_modified) == ("p225/a.flac", 4, UPLOADED)
     assert found.etag
     assert '"' not in found.etag
 
 
-def test_one_level_is_listed_at_a_time(place: Place):
-    for key in ("top.flac", "a/1.flac", "a/b/2.flac", "a/b/3.flac"):
-        place.put(key)
-
-    def names(folder: Folder) -> tuple[list[str], list[str]]:
-        return folder.subfolders, [o.key for o in folder.objects]
-
-    assert names(place.store.list_folder()) == (["a"], ["top.flac"])
-    assert names(place.store.list_folder("a/")) == (["a/b"], ["a/1.flac"])
-    assert sorted(o.key for o in place.store.list_folder("a/b/").objects) == ["a/b/2.flac", "a/b/3.flac"]
-    assert names(place.store.list_folder("nothing/here/")) == ([], [])
+@pytest.mark.parametrize("page", [1, 2, 1000])
+def test_a_folder_is_listed_without_the_folders_in_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch, page: int
+):
+    monkeypatch.setattr(listing, "PAGE", page)
+    for key in ("top.flac", "a/1.flac", "a/b/2.flac", "a/b/3.flac", "a/b0.flac", "a/c/d/4.flac", "a/e.flac"):
+        place.put(key, b"x")
+    assert in_folder(place.store) == ["top.flac"]
+    assert sorted(in_folder(place.store, "a/")) == ["a/1.flac", "a/b0.flac", "a/e.flac"]
+    assert sorted(in_folder(place.store, "a/b/")) == ["a/b/2.flac", "a/b/3.flac"]
+    assert in_folder(place.store, "a/c/") == []
+    assert in_folder(place.store, "nothing/here/") == []
 
 
 def test_every_name_is_listed_and_read(place: Place):
     keys = HOSTILE_KEYS + (KEYS_OF_S3_ALONE if isinstance(place, S3Place) else [])
     for key in keys:
         place.put(key, key.encode())
-    found = {o.key: o for o in walk(place.store)}
+    found = {o.key: o for o in scanned(place.store)}
     markers = {"slash//"}
     assert found.keys() == set(keys) - markers
     for key, info in found.items():
         assert (info.size, info.last_modified.tzinfo) == (len(key.encode()), dt.UTC)
         assert place.store.read(info) == key.encode()
+        assert key in in_folder(place.store, key[: key.rfind("/") + 1])
+
+
+@pytest.mark.parametrize("prefix", ["", "in/"])
+@pytest.mark.parametrize("page", [3, 1000])
+def test_a_scan_gives_the_keys_between_any_two_in_order(
+    s3_place: S3Place, monkeypatch: pytest.MonkeyPatch, prefix: str, page: int
+):
+    monkeypatch.setattr(listing, "PAGE", page)
+    s3_place.prefix = prefix
+    # Around the slash, which sorts between . and 0; an empty object and one that marks a folder of its name.
+    keys = [
+        "!first",
+        "-",
+        "/lead",
+        "0",
+        "a",
+        "a-b/1",
+        "a/1",
+        "a/2",
+        "a//odd",
+        "a0",
+        "b/ 1",
+        "b/\t1",
+        "é/1",
+        "😀",
+    ]
+    for key in [*keys, "a/", "c/"]:
+        s3_place.put(key, b"" if key in ("a", "a/", "a/2", "c/") else b"x")
+    keys.sort()
+    assert [o.key for o in scanned(s3_place.store)] == keys
+    for after in ["", "a/", *keys]:
+        for until in (None, "a/ ", "b/ ", keys[7]):
+            expected = [key for key in keys if key > after and (until is None or key <= until)]
+            assert [o.key for o in scanned(s3_place.store, after, until)] == expected
+
+
+def test_a_local_scan_gives_the_keys_between_any_two_in_order(local_place: LocalPlace):
+    keys = sorted(["-", "a-b/1", "a/1", "a/2", "a/b/c/3", "a0", "b/ 1", "é/1", "😀"])
+    for key in keys:
+        local_place.put(key)
+    for after in ["", "a/", *keys]:
+        for until in (None, "a/ ", *keys):
+            expected = [key for key in keys if key > after and (until is None or key <= until)]
+            assert [o.key for o in scanned(local_place.store, after, until)] == expected
 
 
 def test_more_objects_than_one_page_holds_are_listed(s3_place: S3Place):
-    keys = {f"p225/{i:04}.flac" for i in range(1_001)}
+    keys = [f"p225/{i:04}.flac" for i in range(1_001)]
     for key in keys:
-        s3_place.put(key)
-    assert {o.key for o in s3_place.store.list_folder("p225/").objects} == keys
-    assert set(s3_place.store.list("p225/")) == keys
+        s3_place.put(key, b"x")
+    assert in_folder(s3_place.store, "p225/") == keys
+    assert list(s3_place.store.list("p225/")) == keys
+    assert [len(page) for _, page in s3_place.store.scan()] == [1_000, 1]
     # A name that only the slower client takes.
     s3_place.put("p225//odd.flac")
-    assert {o.key for o in s3_place.store.list_folder("p225/").objects} == keys
+    assert in_folder(s3_place.store, "p225/") == keys
+    assert [o.key for o in scanned(s3_place.store)] == ["p225//odd.flac", *keys]
+
+
+def test_folders_are_where_a_scan_may_be_cut(s3_place: S3Place):
+    for key in ("a/b/1", "a/c/2", "a/d/3", "z/4"):
+        s3_place.put(key)
+    cuts = s3_place.store.cuts
+    assert cuts("", None) == ["a/", "z/"]
+    assert cuts("a/b/1", None) == ["z/"]
+    assert cuts("a/b/1", "z/") == ["a/c/", "a/d/"]
+    assert cuts("a/b/1", "a/d/") == ["a/c/"]
+    assert cuts("z/0", None) == []
 
 
 def test_empty_objects_that_mark_a_folder_are_no_objects(s3_place: S3Place):
     s3_place.put("p225/")
     s3_place.put("p225/a.flac")
-    assert [o.key for o in walk(s3_place.store)] == ["p225/a.flac"]
+    assert [o.key for o in scanned(s3_place.store)] == ["p225/a.flac"]
+    assert in_folder(s3_place.store, "p225/") == ["p225/a.flac"]
 
 
 def test_an_empty_folder_has_no_objects(local_place: LocalPlace):
     (local_place.folder / "p225").mkdir()
-    assert local_place.store.list_folder() == Folder(["p225"], [])
-    assert local_place.store.list_folder("p225/") == Folder([], [])
+    assert scanned(local_place.store) == []
+    assert in_folder(local_place.store, "p225/") == []
 
 
 @pytest.mark.parametrize("name", [b"bell\x07.flac", b"latin\xff.flac"])
@@ -104,19 +166,19 @@ def test_a_local_name_that_cannot_be_a_key_is_reported_with_its_folder(local_pla
     with open(os.fsencode(local_place.folder) + b"/p225/" + name, "wb"):
         pass
     with pytest.raises(StorageError, match=r"p225/ holds a name .* rename"):
-        local_place.store.list_folder("p225/")
+        scanned(local_place.store)
 
 
 def test_a_missing_folder_is_named():
     store = ObjectStore("file:///no/such/folder")
     with pytest.raises(StorageError, match="file:///no/such/folder does not exist"):
-        store.list_folder()
+        scanned(store)
 
 
 def test_a_missing_bucket_is_named(s3: str):
     store = ObjectStore("s3://no-such-bucket/prefix")
-    with pytest.raises(StorageError, match=r"s3://no-such-bucket/prefix/: NoSuchBucket"):
-        store.list_folder()
+    with pytest.raises(StorageError, match=r"cannot list s3://no-such-bucket/prefix/: .*NoSuchBucket"):
+        scanned(store)
     with pytest.raises(StorageError, match=r"s3://no-such-bucket/prefix/k: NoSuchBucket"):
         store.replace("k", b"", None)
 
@@ -131,7 +193,7 @@ def test_uris_are_percent_encoded_as_uris_are(tmp_path: pathlib.Path):
     folder = tmp_path / "50% of #1? ü"
     folder.mkdir()
     (folder / "a.flac").write_bytes(b"x")
-    assert [o.key for o in ObjectStore(folder.as_uri()).list_folder().objects] == ["a.flac"]
+    assert [o.key for o in scanned(ObjectStore(folder.as_uri()))] == ["a.flac"]
 
 
 def test_a_store_knows_where_another_lies_inside_it(tmp_path: pathlib.Path, s3: str):
@@ -153,7 +215,7 @@ def test_only_the_listed_version_is_read(place: Place, key: str):
     if "//" in key and isinstance(place, LocalPlace):
         pytest.skip("a local disk has no such name")
     place.put(key, b"old")
-    [listed] = walk(place.store)
+    [listed] = scanned(place.store)
     place.put(key, b"new", UPLOADED + dt.timedelta(seconds=1))
     with pytest.raises(ObjectChangedError, match="deleted or overwritten after it was listed"):
         place.store.read(listed)
@@ -164,10 +226,10 @@ def test_only_the_listed_version_is_read(place: Place, key: str):
 
 def test_an_object_that_comes_short_is_an_error(place: Place):
     place.put("a.flac", b"four")
-    [listed] = place.store.list_folder().objects
+    [listed] = scanned(place.store)
     store = ObjectStore(place.uri, retries=Retries(attempts=2))
     with pytest.raises(StorageError, match=r"cannot read .*a\.flac: came with 4 bytes instead of 5"):
-        store.read(dataclasses.replace(listed, size=5))
+        store.read(listed._replace(size=5))
 
 
 def test_reading_the_latest_of_nothing_gives_none(place: Place):

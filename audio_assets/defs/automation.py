@@ -1,8 +1,11 @@
 """`process_audio`, and the sensor `new_s3_keys` that asks for it."""
 
 import datetime as dt
+import itertools
 import json
 import time
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
@@ -14,14 +17,19 @@ from dagster._core.storage.tags import (
 
 from audio_assets.defs.audio_table import audio_table
 from audio_assets.defs.partitions import FOLDER_MINUTE, folder_minute
-from audio_assets.defs.resources import Bucket, settle_time
-from audio_assets.reconcile import Digest, Listing, Request, folder_of_partition, group, plan, retry_delay
-from audio_assets.source import AudioSource, folder_order
+from audio_assets.defs.resources import Bucket, newest_first, settle_time
+from audio_assets.reconcile import Request, folder_of_partition, plan, retry_delay
+from audio_assets.walk import Walk
 
 REQUEST_TAG = "audio_assets/request"
-# Well below the 60 s after which Dagster gives a tick up.
-LISTING_SECONDS = 20
+# With what a tick does else, well below the 60 s after which Dagster gives it up.
+LISTING_SECONDS = 12
 MAX_RUNS_IN_FLIGHT = 25
+# SQLite takes no more than 32,766 values in one statement.
+ADDED_AT_A_TIME = 10_000
+# The daemon deletes them one by one; the rest is met again by the next walk.
+DELETED_AT_A_TIME = 1_000
+REQUESTS_AT_A_TIME = 500
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -54,27 +62,26 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
         ).items()
     }
     registered = list(instance.get_dynamic_partitions(FOLDER_MINUTE))
-    folders = map(folder_of_partition, (*registered, *recorded))
+    folders = map(folder_of_partition, dict.fromkeys((*registered, *recorded)))
     known = {folder for folder in folders if folder is not None}
-    after = json.loads(context.cursor)["after"] if context.cursor else None
-    listing, last = list_folders(bucket.source, known, after)
+    started = time.monotonic()
+    listing, walk = read_cursor(context.cursor).advance(
+        bucket.source, known, lambda: time.monotonic() - started > LISTING_SECONDS
+    )
 
     unfinished = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
-    busy = {key for run in unfinished for key in _covered(run, registered)}
-    decided = plan(listing, recorded, registered, busy, dt.datetime.now(dt.UTC), settle_time())
+    busy = _covered(unfinished, registered)
+    now = dt.datetime.now(dt.UTC)
+    decided = plan(listing, recorded, registered, busy, now, settle_time(), newest_first=newest_first())
     room = max(0, MAX_RUNS_IN_FLIGHT - len(unfinished))
-    runs = []
-    for request in decided.requests:
-        if len(runs) >= room:
-            break
-        if run := _run_request(instance, request):
-            runs.append(run)
+    runs = list(itertools.islice(_run_requests(instance, decided.requests), room))
 
-    dynamic = []
-    if decided.add:
-        dynamic.append(folder_minute.build_add_request(decided.add))
+    dynamic: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = [
+        folder_minute.build_add_request(decided.add[first : first + ADDED_AT_A_TIME])
+        for first in range(0, len(decided.add), ADDED_AT_A_TIME)
+    ]
     if decided.delete:
-        dynamic.append(folder_minute.build_delete_request(decided.delete))
+        dynamic.append(folder_minute.build_delete_request(decided.delete[:DELETED_AT_A_TIME]))
     said = [f"{len(listing.partitions)} partitions in {len(listing.folders)} folders looked at"]
     if decided.open:
         said.append(f"{decided.open} wait for their minute to close")
@@ -84,67 +91,62 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
         run_requests=runs,
         skip_reason=None if runs else "; ".join([*said, "nothing to ask for now"]),
         dynamic_partitions_requests=dynamic,
-        # Dagster keeps the last cursor where it is given an empty one.
-        cursor=json.dumps({"after": last}) if last is not None or context.cursor else None,
+        # Never empty: Dagster would keep the last one.
+        cursor=json.dumps({"walk": walk.to_json()} if walk.left else {}),
     )
 
 
-def list_folders(source: AudioSource, known: set[str], after: str | None) -> tuple[Listing, str | None]:
-    """List folders for as long as the tick may.
+def read_cursor(cursor: str | None) -> Walk:
+    """Where the last tick left off.
 
-    Args:
-        known: folders that the table has; those that a listing passes without meeting them are gone.
-        after: where the last tick left off.
-
-    Returns:
-        What was listed, and where to go on; None where the walk came to its end.
+    A cursor that says nothing sensible, be it damaged or of another version, begins the walk anew: that costs
+    time and loses nothing.
     """
-    started = time.monotonic()
-    partitions, folders = {}, set()
-    last: str | None = None
-    for folder, objects in source.folders(after):
-        partitions |= {p: Digest.of(found) for p, found in group(objects).items()}
-        folders.add(folder)
-        if time.monotonic() - started > LISTING_SECONDS:
-            last = folder
-            break
-    passed = {
-        folder
-        for folder in known
-        if (after is None or folder_order(folder) > folder_order(after))
-        and (last is None or folder_order(folder) <= folder_order(last))
-    }
-    return Listing(folders | passed, partitions), last
+    try:
+        return Walk.from_json(json.loads(cursor or "{}")["walk"])
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error):
+        return Walk()
 
 
-def _covered(run: dg.DagsterRun, registered: list[str]) -> list[str]:
-    """The partition keys that a run will write."""
-    if run.asset_selection is not None and audio_table.key not in run.asset_selection:
-        return []
-    if key := run.tags.get(PARTITION_NAME_TAG):
-        return [key]
-    start, end = (
-        run.tags.get(tag) for tag in (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
-    )
-    if start in registered and end in registered:
-        return registered[registered.index(start) : registered.index(end) + 1]
-    return []
+def _covered(runs: Iterable[dg.DagsterRun], registered: Sequence[str]) -> set[str]:
+    """The partition keys that runs will write."""
+    place = {key: at for at, key in enumerate(registered)}
+    covered = set()
+    for run in runs:
+        if run.asset_selection is not None and audio_table.key not in run.asset_selection:
+            continue
+        if key := run.tags.get(PARTITION_NAME_TAG):
+            covered.add(key)
+        start, end = (
+            place.get(run.tags.get(tag, ""))
+            for tag in (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
+        )
+        if start is not None and end is not None:
+            covered.update(registered[start : end + 1])
+    return covered
 
 
-def _run_request(instance: dg.DagsterInstance, request: Request) -> dg.RunRequest | None:
-    """A run for the request, None where the last try ended too recently.
+def _run_requests(instance: dg.DagsterInstance, requests: Sequence[Request]) -> Iterator[dg.RunRequest]:
+    """A run for each request, but for those whose last try ended too recently.
 
     Dagster forgets no run key, so that the number of tries is part of it: a run that was lost is asked for
     again, one that two daemons ask for at once is made once.
     """
-    tries = instance.get_run_records(dg.RunsFilter(tags={REQUEST_TAG: request.fingerprint}))
-    if tries:
-        ended = max(record.end_time or record.update_timestamp.timestamp() for record in tries)
-        if time.time() < ended + retry_delay(len(tries)).total_seconds():
-            return None
-    tags = {REQUEST_TAG: request.fingerprint}
-    run_key = f"{request.fingerprint}-{len(tries)}"
-    if request.start == request.end:
-        return dg.RunRequest(run_key=run_key, partition_key=request.start, tags=tags)
-    tags |= {ASSET_PARTITION_RANGE_START_TAG: request.start, ASSET_PARTITION_RANGE_END_TAG: request.end}
-    return dg.RunRequest(run_key=run_key, tags=tags)
+    for first in range(0, len(requests), REQUESTS_AT_A_TIME):
+        some = requests[first : first + REQUESTS_AT_A_TIME]
+        tries: dict[str, list[float]] = {request.fingerprint: [] for request in some}
+        for record in instance.get_run_records(dg.RunsFilter(tags={REQUEST_TAG: list(tries)})):
+            ended = record.end_time or record.update_timestamp.timestamp()
+            tries[record.dagster_run.tags[REQUEST_TAG]].append(ended)
+        for request in some:
+            ends = tries[request.fingerprint]
+            if ends and time.time() < max(ends) + retry_delay(len(ends)).total_seconds():
+                continue
+            run_key = f"{request.fingerprint}-{len(ends)}"
+            tags = {REQUEST_TAG: request.fingerprint}
+            if request.start == request.end:
+                yield dg.RunRequest(run_key=run_key, partition_key=request.start, tags=tags)
+            else:
+                tags[ASSET_PARTITION_RANGE_START_TAG] = request.start
+                tags[ASSET_PARTITION_RANGE_END_TAG] = request.end
+                yield dg.RunRequest(run_key=run_key, tags=tags)

@@ -37,15 +37,20 @@ def s3_inventory(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Materi
         for _ in range(CONFLICT_ROUNDS):
             # Versions are read before the listing: who lists later writes last.
             versions = {p: table.read(p) for p in partitions}
-            found = group(source.objects(folder))
+            found: dict[FolderMinute, list[ObjectInfo]] = {p: [] for p in partitions}
+            # A folder may hold millions of objects of other minutes.
+            for page in source.objects(folder):
+                for p, objects in group(page).items():
+                    if p in found:
+                        found[p] += objects
             conflicts = []
             for p in partitions:
                 try:
-                    table.replace(p, _rows(found.get(p, [])), versions[p])
+                    table.replace(p, _rows(found[p]), versions[p])
                 except ConflictError:
                     conflicts.append(p)
             if not conflicts:
-                return {p: len(found.get(p, [])) for p in partitions}
+                return {p: len(found[p]) for p in partitions}
         raise ConflictError(f"other runs keep replacing the inventory of {folder!r}; let them finish first")
 
     by_folder = itertools.groupby(sorted(partitions_of(context)), key=lambda p: p.folder)

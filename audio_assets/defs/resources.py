@@ -70,6 +70,18 @@ def settle_time() -> dt.timedelta:
         raise ValueError(f"SETTLE_SECONDS is a number of seconds, not {value!r}") from None
 
 
+def newest_first() -> bool:
+    """Whether the newest audio is processed first.
+
+    Raises:
+        ValueError: BACKFILL_ORDER is neither `folder` nor `newest`.
+    """
+    value = _setting("BACKFILL_ORDER", "folder")
+    if value not in ("folder", "newest"):
+        raise ValueError(f"BACKFILL_ORDER is folder or newest, not {value!r}")
+    return value == "newest"
+
+
 class Bucket(dg.ConfigurableResource):
     """Where the audio lies and where the tables go.
 
