@@ -125,7 +125,7 @@ def process(instance: dg.DagsterInstance, definitions: dg.Definitions) -> int:
             else:
                 for key in keys:
                     instance.delete_dynamic_partition(request.partitions_def_name, key)
-        walked_all = not cursor or json.loads(cursor)["after"] is None
+        walked_all = "walk" not in json.loads(cursor or "{}")
         if not tick.run_requests and walked_all:
             print(f"  sensor new_s3_keys: {tick.skip_message}")
             return runs
