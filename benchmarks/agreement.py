@@ -19,7 +19,6 @@ import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import jiwer
 import numpy as np
 import torch
 import whisper
@@ -29,7 +28,7 @@ from audio_assets.demo.make_checkpoint import CHECKPOINT
 from audio_assets.demo.synthesis import Voice, sentence, speak
 from audio_assets.transcription import Transcriber, batch
 from audio_assets.transcription.sampling import draw
-from benchmarks.engine import RESULTS, machine
+from benchmarks.engine import RESULTS, machine, word_error_rate
 
 
 def clips(count: int) -> list[tuple[str, np.ndarray]]:
@@ -42,10 +41,6 @@ def clips(count: int) -> list[tuple[str, np.ndarray]]:
 
     with ThreadPoolExecutor() as pool:
         return list(pool.map(make, range(count)))
-
-
-def plain(text: str) -> str:
-    return " ".join("".join(c for c in text.lower() if c.isalpha() or c == " ").split())
 
 
 @torch.inference_mode()
@@ -132,13 +127,13 @@ def main() -> None:
         compare_long(args.model, args.long)
         return
     heard = clips(args.clips)
-    said, audio = [plain(t) for t, _ in heard], [a for _, a in heard]
+    said, audio = [t for t, _ in heard], [a for _, a in heard]
     stock = whisper.load_model(args.model, device="cpu")
     started = time.perf_counter()
     theirs = [stock.transcribe(a, fp16=False, language="en") for a in audio]
     stock_s = time.perf_counter() - started
     rows = [{"engine": "whisper.transcribe", "precision": "float32", "seconds": round(stock_s, 1)}]
-    rows[0]["word_error_rate"] = round(jiwer.wer(said, [plain(t["text"]) for t in theirs]), 4)
+    rows[0]["word_error_rate"] = round(word_error_rate(said, [t["text"] for t in theirs]), 4)
     for precision in ("float32", "bfloat16"):
         transcriber = Transcriber.load(args.model, device="cpu", language="en", precision=precision)
         started = time.perf_counter()
@@ -152,7 +147,7 @@ def main() -> None:
         ]
         rows.append({"engine": "this engine", "precision": precision, "seconds": round(seconds, 1)})
         rows[-1]["word_error_rate"] = round(
-            jiwer.wer(said, [plain(ours[i].text) for i in range(len(audio))]), 4
+            word_error_rate(said, [ours[i].text for i in range(len(audio))]), 4
         )
         rows[-1] |= {"equal_texts": len(audio) - len(other), "of": len(audio)}
         rows[-1]["largest_difference_of_avg_logprob"] = float(f"{max(figures):.2g}")
