@@ -28,6 +28,11 @@ from audio_assets.definitions import defs
 from audio_assets.defs.resources import PROJECT
 from audio_assets.storage import ObjectStore
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--torture", action="store_true", help="repeat the tests of accidents very often")
+
+
 MINUTE = dt.datetime(2023, 8, 24, 0, 21, tzinfo=dt.UTC)
 UPLOADED = MINUTE + dt.timedelta(seconds=7)
 

@@ -1,13 +1,35 @@
-"""A bucket behind a server that fails by plan, reached with credentials that expire."""
+"""A bucket behind a server that fails by plan, reached with credentials that expire; how much is tried.
 
+Each kind of accident is repeated, by seeds: a few times in `make test`, many in `make torture`, which sums up
+at its end what was done.
+"""
+
+import collections
+import contextlib
+import datetime as dt
 import os
 import pathlib
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 
+import dagster as dg
 import pytest
+from _pytest.terminal import TerminalReporter
 
-from audio_assets_tests.conftest import S3Place
+import audio_assets.demo
+from audio_assets.defs.resources import PROJECT
+from audio_assets_tests.conftest import (
+    SETTINGS,
+    UPLOADED,
+    WHISPER_SETTINGS,
+    LocalPlace,
+    Place,
+    Project,
+    S3Place,
+)
 from audio_assets_tests.faults.server import FaultyServer
+
+SAMPLE = sorted((pathlib.Path(audio_assets.demo.__file__).parent / "sample").rglob("*.flac"))
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +75,91 @@ def new_bucket() -> S3Place:
     place = S3Place(f"faulty-{next(_names)}")
     place.backend.create_bucket(place.bucket, "us-east-1")
     return place
+
+
+def fill(place: Place) -> None:
+    """Speech in three partitions, one of which also has an object that is cut off; a text in a fourth."""
+    speech = (path.read_bytes() for path in SAMPLE)
+    for key, minute in {"p225/a.flac": 0, "p225/b.flac": 0, "p225/c.flac": 1, "p226/deep/d.flac": 0}.items():
+        place.put(key, next(speech), UPLOADED + dt.timedelta(minutes=minute))
+    place.put("p226/deep/cut.flac", SAMPLE[0].read_bytes()[:2_000])
+    place.put("p226/notes.txt", b"hello")
+
+
+def table_files(place: Place) -> dict[str, bytes]:
+    """All that lies where the tables are, litter included, without a client in between."""
+    if isinstance(place, LocalPlace):
+        found = (place.folder / "output_parquet").rglob("*")
+        return {str(p.relative_to(place.folder)): p.read_bytes() for p in found if p.is_file()}
+    assert isinstance(place, S3Place)
+    root = f"{place.prefix}output_parquet/"
+    stored = place.backend.get_bucket(place.bucket).keys.items()
+    return {name.removeprefix(place.prefix): key.value for name, key in stored if name.startswith(root)}
+
+
+# --- the project ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def new_home(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A DAGSTER_HOME as `make` makes it, with databases that are set up: that takes longer than a run."""
+    home = tmp_path_factory.mktemp("new_home")
+    shutil.copy(PROJECT / "dagster.yaml", home)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.get_runs(limit=1)
+        instance.all_instigator_state()
+    return home
+
+
+@pytest.fixture
+def open_project(
+    faulty: FaultyServer, new_home: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[S3Place], Project]]:
+    """Opens the project on a bucket, with an instance of its own."""
+    for name in (*SETTINGS, *WHISPER_SETTINGS, "S3_ATTEMPTS"):
+        monkeypatch.delenv(name, raising=False)
+    with contextlib.ExitStack() as opened:
+
+        def open_(place: S3Place) -> Project:
+            monkeypatch.setenv("AUDIO_SOURCE_URI", place.uri)
+            home = shutil.copytree(new_home, tmp_path / f"home of {place.bucket}")
+            return Project(place, opened.enter_context(dg.DagsterInstance.from_config(str(home))))
+
+        yield open_
+
+
+_reference: dict[str, bytes] = {}
+
+
+@pytest.fixture
+def reference(open_project: Callable[[S3Place], Project]) -> dict[str, bytes]:
+    """The table files that `fill` becomes on a store without faults."""
+    if not _reference:
+        place = new_bucket()
+        fill(place)
+        assert open_project(place).catch_up() == 1
+        _reference.update(table_files(place))
+    return _reference
+
+
+# --- how much -------------------------------------------------------------------------------------------
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a test that takes a `seed` and says `@seeds(few, many)` as many of them."""
+    if marker := metafunc.definition.get_closest_marker("seeds"):
+        few, many = marker.args
+        metafunc.parametrize("seed", range(many if metafunc.config.getoption("torture") else few))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    """What the accidents were, in all: whatever tests recorded by `record_property`."""
+    sums: collections.Counter[str] = collections.Counter()
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        if report.when == "call":
+            sums.update({name: value for name, value in report.user_properties if isinstance(value, int)})
+    if sums:
+        terminalreporter.section("accidents")
+    for name, count in sorted(sums.items()):
+        terminalreporter.line(f"{count:8}  {name}")

@@ -1,0 +1,99 @@
+"""Runs in processes of their own, as the launcher starts them, on one instance with the project's settings.
+
+A process is forked from one that has everything imported, for a run is then a matter of a second.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import multiprocessing
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from multiprocessing.context import ForkServerProcess
+
+import dagster as dg
+from dagster._cli.api import _execute_run_command_body
+from dagster._cli.job import _create_run
+from dagster._core.events import DagsterEvent, DagsterEventType
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import ModuleTarget
+from dagster._daemon.auto_run_reexecution.auto_run_reexecution import (
+    consume_new_runs_for_automatic_reexecution,
+)
+from dagster._daemon.monitoring.concurrency import execute_concurrency_slots_iteration
+
+from audio_assets.defs.resources import PROJECT
+
+_log = logging.getLogger(__name__)
+_fork = multiprocessing.get_context("forkserver")
+_fork.set_forkserver_preload(["audio_assets.definitions", "audio_assets.transcription", "whisper", __name__])
+
+
+@dataclasses.dataclass
+class Runs:
+    """The instance, and a code server that knows the project's jobs."""
+
+    instance: dg.DagsterInstance
+    workspace: WorkspaceProcessContext
+    home: pathlib.Path
+
+    @classmethod
+    @contextlib.contextmanager
+    def on(cls, home: pathlib.Path) -> Iterator["Runs"]:
+        target = ModuleTarget("audio_assets.definitions", None, str(PROJECT), "audio_assets")
+        with (
+            dg.DagsterInstance.from_config(str(home)) as instance,
+            WorkspaceProcessContext(instance, target) as workspace,
+        ):
+            yield cls(instance, workspace, home)
+
+    def create(self, first: str, last: str) -> dg.DagsterRun:
+        """A run of `process_audio` over a range of registered partitions."""
+        [location] = self.workspace.create_request_context().code_locations
+        [repository] = location.get_repositories().values()
+        tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+        job = repository.get_full_job("process_audio")
+        return _create_run(self.instance, location, repository, job, {}, tags, None, None)
+
+    def start(self, run: dg.DagsterRun, environment: Mapping[str, str]) -> ForkServerProcess:
+        """Launch a run, which the queue would do in its turn."""
+        starting = DagsterEvent(DagsterEventType.RUN_STARTING.value, run.job_name)
+        self.instance.report_dagster_event(starting, run.run_id)
+        process = _fork.Process(target=_execute, args=(str(self.home), run.run_id, dict(environment)))
+        process.start()
+        return process
+
+    def status(self, run: dg.DagsterRun) -> dg.DagsterRunStatus:
+        found = self.instance.get_run_by_id(run.run_id)
+        assert found
+        return found.status
+
+    def retry(self, run: dg.DagsterRun) -> dg.DagsterRun:
+        """What follows when a run's process is found dead: the launcher reports it, and the daemon makes the
+        run again and frees its place in the pool, if the instance is configured for it."""
+        self.instance.report_run_failed(run)
+        [record] = self.instance.get_run_records(dg.RunsFilter(run_ids=[run.run_id]))
+        list(consume_new_runs_for_automatic_reexecution(self.workspace, [record], _log))
+        for _ in range(50):
+            list(execute_concurrency_slots_iteration(self.workspace, _log))
+            if not self.instance.event_log_storage.get_concurrency_run_ids():
+                break
+            time.sleep(0.2)
+        else:
+            raise AssertionError("the killed run still holds its place in the pool")
+        [retried] = self.instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": run.run_id}))
+        return retried
+
+
+def _execute(home: str, run_id: str, environment: dict[str, str]) -> None:
+    for name in [n for n in os.environ if n.startswith(("AWS_", "AUDIO_", "WHISPER_", "TOKENISER", "S3_"))]:
+        del os.environ[name]
+    os.environ.update(environment)
+    log = os.open(f"{home}/runs.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    with dg.DagsterInstance.from_config(home) as instance:
+        sys.exit(_execute_run_command_body(run_id, instance, lambda event: None, True))

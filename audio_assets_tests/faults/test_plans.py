@@ -1,0 +1,55 @@
+"""The pipeline on a store that fails one request in ten: the tables are those of a store that never does."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from audio_assets_tests.conftest import Project, S3Place
+from audio_assets_tests.faults.conftest import fill, new_bucket, table_files
+from audio_assets_tests.faults.server import FaultyServer, Plan
+
+SHARE = 0.1
+
+OpenProject = Callable[[S3Place], Project]
+
+
+@pytest.mark.seeds(4, 200)
+def test_the_tables_are_those_of_a_store_without_faults(
+    faulty: FaultyServer,
+    open_project: OpenProject,
+    reference: dict[str, bytes],
+    seed: int,
+    record_property: Callable[[str, object], None],
+):
+    place = new_bucket()
+    fill(place)
+    project = open_project(place)
+    faulty.plan = plan = Plan(seed, SHARE)
+    runs = project.catch_up()
+    faulty.heal()
+    assert table_files(place) == reference
+    assert plan.injected.total() > 0
+    record_property("plans of faults", 1)
+    record_property("runs under faults", runs)
+    record_property("requests under faults", plan.asked.total())
+    for (method, fault), count in plan.injected.items():
+        record_property(f"fault: {method} {fault}", count)
+
+
+def test_an_object_that_no_retry_mends_fails_the_run_by_name(
+    faulty: FaultyServer, open_project: OpenProject, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("S3_ATTEMPTS", "2")
+    place = new_bucket()
+    fill(place)
+    project = open_project(place)
+    [request] = project.tick()
+    faulty.plan = Plan(always={("GET", "b.flac"): "500"})
+    result = project.execute(request)
+    assert not result.success
+    [failure] = [e for e in result.all_events if e.is_step_failure and e.step_key == "speech"]
+    assert failure.step_failure_data.error
+    said = failure.step_failure_data.error.to_string()
+    assert re.search(r"cannot read s3://\S+ silence/p225/b\.flac: InternalError", said)
+    assert not any(path.startswith("output_parquet/audio_table/") for path in table_files(place))
