@@ -56,7 +56,7 @@ class _DamagedError(RuntimeError):
 # Answers rather than failures: asking again gives the same.
 _ANSWERS = (
     *(FileNotFoundError, AlreadyExistsError, InvalidPathError, NotModifiedError, PreconditionError),
-    *(ConflictError, ObjectChangedError),
+    *(ConflictError, ObjectChangedError, StorageError),
 )
 
 
@@ -117,11 +117,8 @@ class ObjectStore:
         client = session.client("s3", endpoint_url=self._endpoint_url, config=once)
         credentials = session.get_credentials()
         self._credentials = credentials.get_frozen_credentials() if credentials else None
-        bucket, prefix, retries = self._bucket, self._prefix, self._retries
         self._client = client
-        # Listings go on by themselves in the middle; reads and writes are repeated by `_repeat`.
-        self._store = _s3_store(bucket, prefix, session, client, retries, retries.attempts - 1)
-        self._single = _s3_store(bucket, prefix, session, client, retries, 0)
+        self._store = _s3_store(self._bucket, self._prefix, session, client, stall_s)
         self._connected = time.monotonic()
 
     def _renew(self, since: float) -> bool:
@@ -234,12 +231,24 @@ class ObjectStore:
         """The keys of all objects below a folder, at any depth."""
         if self._local is not None and not self._local.is_dir():
             return
-        try:
-            for batch in obstore.list(self._open(), prefix=prefix.rstrip("/") or None):
-                for found in batch:
-                    yield found["path"]
-        except Exception as e:
-            raise StorageError(f"cannot list {self.uri}/{prefix}: {reason(e)}") from e
+        pages: Any = None
+        reached: str | None = None
+
+        def next_page() -> Any:
+            nonlocal pages
+            if pages is None:
+                pages = obstore.list(self._open(), prefix=prefix.rstrip("/") or None, offset=reached)
+            try:
+                return next(pages, None)
+            except Exception:
+                # What has failed goes on no more: another attempt begins behind what has come.
+                pages = None
+                raise
+
+        while page := self._repeat("cannot list", prefix, next_page):
+            for found in page:
+                yield found["path"]
+            reached = page[-1]["path"]
 
     def _list_objects(self, **options: Any) -> Any:
         """A page of boto3's listing."""
@@ -267,8 +276,7 @@ class ObjectStore:
 
         def request() -> bytes:
             if is_plain(info.key):
-                store = self._open() if self._local else self._single
-                body = bytes(obstore.get(store, info.key, options={"if_match": etag}).bytes())
+                body = bytes(obstore.get(self._open(), info.key, options={"if_match": etag}).bytes())
             else:
                 body = self._read_odd_name(info, etag)
             if len(body) != info.size:
@@ -283,7 +291,7 @@ class ObjectStore:
 
     def _read_odd_name(self, info: ObjectInfo, etag: str) -> bytes:
         if self._client is None:
-            raise StorageError(f"rename the file {info.key!r}")
+            raise StorageError(f"cannot read {self.uri}/{info.key!r}: rename the file")
         key = f"{self._prefix}/{info.key}" if self._prefix else info.key
         try:
             return self._client.get_object(Bucket=self._bucket, Key=key, IfMatch=etag)["Body"].read()
@@ -299,7 +307,7 @@ class ObjectStore:
         seen: set[str] = set()
 
         def request() -> tuple[bytes, str]:
-            result = obstore.get(self._open() if self._local else self._single, key)
+            result = obstore.get(self._open(), key)
             body, version = bytes(result.bytes()), result.meta["e_tag"] or ""
             self._check(body, version, seen)
             return body, version
@@ -361,7 +369,7 @@ class ObjectStore:
                 _replace_local(self._local / key, body, version)
             else:
                 mode: Any = "create" if version is None else {"e_tag": version}
-                obstore.put(self._single, key, body, mode=mode)
+                obstore.put(self._store, key, body, mode=mode)
 
         try:
             self._repeat("cannot write", key, request)
@@ -375,7 +383,7 @@ class ObjectStore:
 
 
 def _s3_store(
-    bucket: str, prefix: str, session: boto3.Session, client: BaseClient, retries: Retries, max_retries: int
+    bucket: str, prefix: str, session: boto3.Session, client: BaseClient, stall_s: float
 ) -> S3Store:
     endpoint = client.meta.endpoint_url
     elsewhere: dict[str, Any] = {} if "amazonaws.com" in endpoint else {"endpoint": endpoint}
@@ -396,9 +404,10 @@ def _s3_store(
         client_options={
             "allow_http": True,
             "timeout": "1day",
-            "read_timeout": dt.timedelta(seconds=retries.stall_s),
+            "read_timeout": dt.timedelta(seconds=stall_s),
         },
-        retry_config={"max_retries": max_retries, "retry_timeout": dt.timedelta(minutes=3)},
+        # `ObjectStore._repeat` does it.
+        retry_config={"max_retries": 0},
     )
 
 

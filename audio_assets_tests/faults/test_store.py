@@ -69,6 +69,31 @@ def test_a_write_outlives_every_fault_also_where_only_its_answer_was_lost(
             assert found == body, fault
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_listings_outlive_every_fault(faulty: FaultyServer, bucket: S3Place, store: ObjectStore, times: int):
+    # The second fault meets what takes over where obstore fails.
+    keys = [f"a/{i}.flac" for i in range(3)]
+    for key in keys:
+        bucket.put(key)
+    for fault in FAULTS["LIST"]:
+        faulty.plan = Plan(always={("LIST", bucket.bucket): fault}, times=times)
+        assert [o.key for _, page in store.scan() for o in page] == keys, fault
+        faulty.plan = once("LIST", bucket.bucket, fault)
+        assert list(store.list("a/")) == keys, fault
+        assert faulty.plan.injected["LIST", fault] == 1
+
+
+def test_a_listing_that_fails_in_the_middle_goes_on_there(
+    faulty: FaultyServer, bucket: S3Place, store: ObjectStore
+):
+    keys = [f"a/{i:04}.flac" for i in range(1_001)]
+    for key in keys:
+        bucket.put(key)
+    faulty.plan = Plan(always={("LIST", "continuation-token"): "500"}, times=1)
+    assert list(store.list("a/")) == keys
+    assert faulty.plan.injected.total() == 1
+
+
 @pytest.mark.parametrize("fault", ["reset after", "stall after"])
 def test_a_write_that_another_run_overtook_is_a_conflict_although_its_answer_was_lost(
     faulty: FaultyServer, store: ObjectStore, fault: str
