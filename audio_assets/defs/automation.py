@@ -55,12 +55,7 @@ process_audio = dg.define_asset_job(
 def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.SensorResult:
     """Compare bucket and table, folder by folder; a tick that runs out of time goes on in the next."""
     instance = context.instance
-    recorded = {
-        key: tags[DATA_VERSION_TAG]
-        for key, tags in instance.event_log_storage.get_latest_tags_by_partition(
-            audio_table.key, dg.DagsterEventType.ASSET_OBSERVATION, [DATA_VERSION_TAG]
-        ).items()
-    }
+    recorded = recorded_digests(instance)
     registered = list(instance.get_dynamic_partitions(FOLDER_MINUTE))
     folders = map(folder_of_partition, dict.fromkeys((*registered, *recorded)))
     known = {folder for folder in folders if folder is not None}
@@ -70,7 +65,7 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
     )
 
     unfinished = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
-    busy = _covered(unfinished, registered)
+    busy = covered(unfinished, registered)
     now = dt.datetime.now(dt.UTC)
     decided = plan(listing, recorded, registered, busy, now, settle_time(), newest_first=newest_first())
     room = max(0, MAX_RUNS_IN_FLIGHT - len(unfinished))
@@ -108,7 +103,15 @@ def read_cursor(cursor: str | None) -> Walk:
         return Walk()
 
 
-def _covered(runs: Iterable[dg.DagsterRun], registered: Sequence[str]) -> set[str]:
+def recorded_digests(instance: dg.DagsterInstance) -> dict[str, str]:
+    """By partition key, the digest that `audio_table` was last made from."""
+    found = instance.event_log_storage.get_latest_tags_by_partition(
+        audio_table.key, dg.DagsterEventType.ASSET_OBSERVATION, [DATA_VERSION_TAG]
+    )
+    return {key: tags[DATA_VERSION_TAG] for key, tags in found.items()}
+
+
+def covered(runs: Iterable[dg.DagsterRun], registered: Sequence[str]) -> set[str]:
     """The partition keys that runs will write."""
     place = {key: at for at, key in enumerate(registered)}
     covered = set()
