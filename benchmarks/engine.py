@@ -65,12 +65,7 @@ def contenders(model: whisper.Whisper, device: str, batch: int) -> list[Contende
             Contender(OURS, "float32", peers.ours(model, "float32")),
             Contender(OURS, "bfloat16", peers.ours(model, "bfloat16")),
             Contender("the same, language detected", "bfloat16", peers.ours(model, "bfloat16", None)),
-            Contender(
-                "the same, from FLAC files, with tokens", "float32", peers.ours_from_files(model, "float32")
-            ),
-            Contender(
-                "the same, from FLAC files, with tokens", "bfloat16", peers.ours_from_files(model, "bfloat16")
-            ),
+            *(Contender(FROM_FILES, p, peers.ours_from_files(model, p)) for p in ("float32", "bfloat16")),
         ]
     return [
         Contender("whisper.decode", "float16", peers.decode_batched(model, batch)),
