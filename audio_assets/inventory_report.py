@@ -15,7 +15,7 @@ import json
 import re
 import tempfile
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 import pyarrow as pa
@@ -47,6 +47,14 @@ class ReportFile:
 
     key: str
     md5: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How many files of which report have been read."""
+
+    version: str = ""
+    files: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +115,27 @@ class Report:
                 "configuration (LastModifiedDate is its field 'Last modified') and name the next report"
             )
         return report
+
+    def advance(
+        self, source: AudioSource, done: Progress, stop: Callable[[], bool]
+    ) -> tuple[set[FolderMinute], Progress]:
+        """Read on, file by file; another report than that of `done` is read from its start.
+
+        Args:
+            stop: whether to leave the rest to a later call.
+
+        Raises:
+            ReportError: a file is not the one that the manifest means.
+            StorageError: it cannot be read.
+        """
+        found: set[FolderMinute] = set()
+        files = done.files if done.version == self.version else 0
+        for file in self.files[files:]:
+            found |= self.partitions(file, source)
+            files += 1
+            if stop():
+                break
+        return found, Progress(self.version, files)
 
     def partitions(self, file: ReportFile, source: AudioSource) -> set[FolderMinute]:
         """The folders and minutes of the objects in one file, streamed: memory grows with them alone.

@@ -60,6 +60,9 @@ class Digest:
 EMPTY = Digest()
 """The digest of a partition whose objects are all gone."""
 
+UNLISTED = Digest(0, 1)
+"""Stands for the digest of a partition that nobody has listed; equals that of no objects."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
@@ -138,6 +141,7 @@ def plan(
     now: dt.datetime,
     settle: dt.timedelta,
     *,
+    reported: Collection[FolderMinute] | None = None,
     newest_first: bool = False,
 ) -> Plan:
     """Compare the bucket with the table.
@@ -148,6 +152,8 @@ def plan(
         busy: partition keys that a queued or running run covers; they are looked at again when it ends.
         now: the clock that `settle` is measured by.
         settle: how long after its end a minute counts as closed; open ones are left for a later tick.
+        reported: partitions that an S3 Inventory report names, None where the bucket is listed instead. With
+            a report, what is registered and has no record is asked for without having been listed.
         newest_first: register and ask for the newest minutes of all folders first, rather than go folder by
             folder.
     """
@@ -159,13 +165,19 @@ def plan(
     empty = str(EMPTY)
     delete = []
     for key in dict.fromkeys([*registered, *recorded]):
-        if key in present or folder_of_partition(key) not in folders:
+        if key in present:
+            continue
+        # Where reports take the place of listings, the last run is who has seen that a partition is empty.
+        if folder_of_partition(key) not in folders and (reported is None or recorded.get(key) != empty):
             continue
         if recorded.get(key, empty) != empty:
             wanted[key] = EMPTY
         elif key in known and key not in busy:
             delete.append(key)
     pending = {key: digest for key, digest in wanted.items() if recorded.get(key) != str(digest)}
+    for key in () if reported is None else (*registered, *(p.key for p in sorted(reported))):
+        if key not in recorded and folder_of_partition(key) not in folders:
+            pending[key] = UNLISTED
     add = [key for key in pending if key not in known]
     if newest_first:
         add.sort(key=_minute, reverse=True)

@@ -9,12 +9,15 @@ import tempfile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from moto.s3.responses import S3Response
 
+from audio_assets.defs import automation
 from audio_assets.inventory_report import Report, ReportError
 from audio_assets.partitions import FolderMinute
+from audio_assets.retire import retire
 from audio_assets.source import AudioSource
 from audio_assets.storage import ObjectStore, StorageError
-from audio_assets_tests.conftest import UPLOADED, S3Place
+from audio_assets_tests.conftest import UPLOADED, Project, S3Place
 from audio_assets_tests.inventory_reports import ALL_VERSIONS, CURRENT, FORMATS, Row, report
 
 LATER = UPLOADED + dt.timedelta(hours=3)
@@ -31,6 +34,9 @@ def reports(s3_place: S3Place) -> S3Place:
 
 def source(place: S3Place) -> AudioSource:
     return AudioSource(place.store, ObjectStore(f"{place.uri}/output_parquet"))
+
+
+on_s3 = pytest.mark.parametrize("place", ["s3"], indirect=True)
 
 
 @functools.cache
@@ -86,6 +92,139 @@ def test_old_versions_and_deleted_objects_do_not_count(s3_place: S3Place, report
         "kept|2023-08-24-03:21",
         "back|2023-08-24-03:21",
     }
+
+
+# --- the sensor, with a report instead of listings ------------------------------------------------------
+
+
+@pytest.fixture
+def listings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The LIST requests that the server has answered."""
+    seen: list[str] = []
+
+    def counting(name: str):
+        answer = getattr(S3Response, name)
+
+        def counted(self: S3Response) -> object:
+            seen.append(self.uri)
+            return answer(self)
+
+        return counted
+
+    for name in ("list_objects", "list_objects_v2"):
+        monkeypatch.setattr(S3Response, name, counting(name))
+    return seen
+
+
+@pytest.fixture
+def seeded(s3_place: S3Place, reports: S3Place, project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project that a report seeds: two data files over three partitions of two folders."""
+    objects = ["p 225/a.txt", "p 225/b.txt", "p226/c.txt"]
+    for minute, key in enumerate(objects):
+        s3_place.put(key, uploaded=UPLOADED + dt.timedelta(minutes=minute))
+    files = [[objects[0], objects[2]], [objects[1], objects[0]]]
+    deliver_report(s3_place, reports, files)
+    monkeypatch.setenv("S3_INVENTORY_MANIFEST", f"{reports.uri}/{MANIFEST.format(s3_place.bucket)}")
+    project.reload()
+    return project
+
+
+def deliver_report(place: S3Place, reports: S3Place, files: list[list[str]]) -> None:
+    """A report with what these objects are like now."""
+    rows = []
+    for keys in files:
+        found = ((key, place.backend.get_object(place.bucket, place.prefix + key)) for key in keys)
+        rows.append([Row(place.prefix + k, o.last_modified.replace(tzinfo=dt.UTC)) for k, o in found if o])
+    assert deliver(reports, report("Parquet", rows, place.bucket)) == MANIFEST.format(place.bucket)
+
+
+MANIFEST = "reports/{}/daily/2026-11-22T01-00Z/manifest.json"
+FIRST, SECOND, THIRD = "p 225|2023-08-24-00:21", "p 225|2023-08-24-00:22", "p226|2023-08-24-00:23"
+
+
+@on_s3
+def test_a_report_seeds_the_partitions_without_a_listing(seeded: Project, listings: list[str]):
+    [request] = seeded.tick()
+    assert seeded.partition_keys == [FIRST, SECOND, THIRD]
+    range_tags = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+    assert [request.tags[tag] for tag in range_tags] == [FIRST, THIRD]
+    assert listings == []
+    assert seeded.execute(request).success
+    assert sorted(seeded.table()["Key"]) == ["p 225/a.txt", "p 225/b.txt", "p226/c.txt"]
+    # The run looks into its folders, and so does a reader.
+    assert listings != []
+    listings.clear()
+    assert seeded.tick() == []
+    assert listings == []
+
+
+@on_s3
+def test_a_report_is_read_file_by_file_over_ticks(seeded: Project, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(automation, "LISTING_SECONDS", -1)
+    seeded.tick()
+    assert seeded.partition_keys == [FIRST, THIRD]
+    seeded.tick()
+    assert seeded.partition_keys == [FIRST, THIRD, SECOND]
+    seeded.cursor = "damaged"
+    seeded.tick()
+    assert seeded.partition_keys == [FIRST, THIRD, SECOND]
+    assert json.loads(seeded.cursor or "")["report"]["files"] == 1
+
+
+@on_s3
+def test_what_a_report_seeds_is_asked_for_in_bounded_runs(
+    seeded: Project, monkeypatch: pytest.MonkeyPatch, reports: S3Place
+):
+    monkeypatch.setattr(automation, "MAX_RUNS_IN_FLIGHT", 1)
+    monkeypatch.setattr("audio_assets.reconcile.PARTITIONS_PER_RUN", 1)
+    [first] = seeded.tick()
+    assert seeded.execute(first).success
+    # What was read of a report is not needed again.
+    for key in list(reports.store.list("")):
+        if not key.endswith("manifest.json"):
+            reports.delete(key)
+    [second] = seeded.tick()
+    assert (first.partition_key, second.partition_key) == (FIRST, SECOND)
+
+
+@on_s3
+def test_a_new_report_seeds_what_is_new(seeded: Project, s3_place: S3Place, reports: S3Place):
+    assert seeded.catch_up() == 1
+    retire(seeded.instance, [FIRST])
+    s3_place.put("p226/new.txt", uploaded=LATER)
+    assert seeded.catch_up() == 0
+    deliver_report(s3_place, reports, [["p 225/a.txt", "p 225/b.txt"], ["p226/c.txt", "p226/new.txt"]])
+    assert seeded.catch_up() == 1
+    assert seeded.partition_keys == [SECOND, THIRD, "p226|2023-08-24-03:21"]
+    assert len(seeded.table()) == 4
+
+
+@on_s3
+def test_what_is_gone_since_the_report_leaves_nothing_behind(seeded: Project, s3_place: S3Place):
+    s3_place.delete("p226/c.txt")
+    assert seeded.catch_up() == 1
+    assert seeded.partition_keys == [FIRST, SECOND]
+    assert len(seeded.table()) == 2
+
+
+@on_s3
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ("s3://no-such-bucket/manifest.json", r"no-such-bucket/manifest\.json"),
+        ("/tmp/manifest.json", r"'/tmp/manifest\.json' does not read like s3://bucket/…/manifest\.json"),
+    ],
+)
+def test_a_report_that_is_not_there_fails_the_tick_by_its_settings_name(
+    seeded: Project, monkeypatch: pytest.MonkeyPatch, manifest: str, message: str
+):
+    monkeypatch.setenv("S3_INVENTORY_MANIFEST", manifest)
+    seeded.reload()
+    with pytest.raises((ValueError, StorageError), match=rf"{message}.* \(S3_INVENTORY_MANIFEST\)"):
+        seeded.tick()
+
+
+# --- what is read ---------------------------------------------------------------------------------------
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,11 +1,12 @@
 """`process_audio`, and the sensor `new_s3_keys` that asks for it."""
 
+import dataclasses
 import datetime as dt
 import itertools
 import json
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
@@ -18,7 +19,9 @@ from dagster._core.storage.tags import (
 from audio_assets.defs.audio_table import audio_table
 from audio_assets.defs.partitions import FOLDER_MINUTE, folder_minute
 from audio_assets.defs.resources import Bucket, newest_first, settle_time
-from audio_assets.reconcile import Request, folder_of_partition, plan, retry_delay
+from audio_assets.partitions import FolderMinute
+from audio_assets.reconcile import Listing, Request, folder_of_partition, plan, retry_delay
+from audio_assets.storage import StorageError
 from audio_assets.walk import Walk
 
 REQUEST_TAG = "audio_assets/request"
@@ -60,14 +63,32 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
     folders = map(folder_of_partition, dict.fromkeys((*registered, *recorded)))
     known = {folder for folder in folders if folder is not None}
     started = time.monotonic()
-    listing, walk = read_cursor(context.cursor).advance(
-        bucket.source, known, lambda: time.monotonic() - started > LISTING_SECONDS
-    )
+
+    def stop() -> bool:
+        return time.monotonic() - started > LISTING_SECONDS
+
+    listing, walk, reported = Listing((), {}), Walk(), None
+    progress: dict[str, object] = {}
+    if bucket.inventory_manifest:
+        reported, progress["report"] = read_report(bucket, context.cursor, stop)
+    else:
+        listing, walk = read_cursor(context.cursor).advance(bucket.source, known, stop)
+    if walk.left:
+        progress["walk"] = walk.to_json()
 
     unfinished = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
     busy = covered(unfinished, registered)
     now = dt.datetime.now(dt.UTC)
-    decided = plan(listing, recorded, registered, busy, now, settle_time(), newest_first=newest_first())
+    decided = plan(
+        listing,
+        recorded,
+        registered,
+        busy,
+        now,
+        settle_time(),
+        reported=reported,
+        newest_first=newest_first(),
+    )
     room = max(0, MAX_RUNS_IN_FLIGHT - len(unfinished))
     runs = list(itertools.islice(_run_requests(instance, decided.requests), room))
 
@@ -78,6 +99,8 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
     if decided.delete:
         dynamic.append(folder_minute.build_delete_request(decided.delete[:DELETED_AT_A_TIME]))
     said = [f"{len(listing.partitions)} partitions in {len(listing.folders)} folders looked at"]
+    if reported is not None:
+        said = [f"{len(reported)} partitions read from the inventory report"]
     if decided.open:
         said.append(f"{decided.open} wait for their minute to close")
     if waiting := len(decided.requests) - len(runs):
@@ -87,7 +110,7 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
         skip_reason=None if runs else "; ".join([*said, "nothing to ask for now"]),
         dynamic_partitions_requests=dynamic,
         # Never empty: Dagster would keep the last one.
-        cursor=json.dumps({"walk": walk.to_json()} if walk.left else {}),
+        cursor=json.dumps(progress),
     )
 
 
@@ -101,6 +124,28 @@ def read_cursor(cursor: str | None) -> Walk:
         return Walk.from_json(json.loads(cursor or "{}")["walk"])
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error):
         return Walk()
+
+
+def read_report(
+    bucket: Bucket, cursor: str | None, stop: Callable[[], bool]
+) -> tuple[set[FolderMinute], dict[str, object]]:
+    """Partitions that the S3 Inventory report names, and for the cursor, how far it has been read.
+
+    Raises:
+        ValueError, StorageError: it is of no use, or cannot be read; names the setting.
+    """
+    from audio_assets.inventory_report import Progress
+
+    try:
+        done = Progress(**json.loads(cursor or "{}")["report"])
+    except (ValueError, KeyError, TypeError):
+        done = Progress()
+    try:
+        found, done = bucket.inventory_report.advance(bucket.source, done, stop)
+    except (ValueError, StorageError) as e:
+        kind = StorageError if isinstance(e, StorageError) else ValueError
+        raise kind(f"{e} (S3_INVENTORY_MANIFEST)") from e
+    return found, dataclasses.asdict(done)
 
 
 def recorded_digests(instance: dg.DagsterInstance) -> dict[str, str]:

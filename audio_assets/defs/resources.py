@@ -21,6 +21,7 @@ from audio_assets.storage import ObjectStore
 from audio_assets.table import Table
 
 if TYPE_CHECKING:
+    from audio_assets.inventory_report import Report
     from audio_assets.transcription import Transcriber
 
 PROJECT = pathlib.Path(__file__).parents[2]
@@ -88,11 +89,13 @@ class Bucket(dg.ConfigurableResource):
     Attributes:
         source_uri: AUDIO_SOURCE_URI.
         table_uri: AUDIO_TABLE_URI.
+        inventory_manifest: S3_INVENTORY_MANIFEST, empty where the bucket is listed.
         s3: how S3 is reached; by default as every AWS client reads its environment.
     """
 
     source_uri: str
     table_uri: str
+    inventory_manifest: str = ""
     s3: dg.ResourceDependency[S3Resource]
 
     def _store(self, uri: str) -> ObjectStore:
@@ -103,6 +106,22 @@ class Bucket(dg.ConfigurableResource):
     @property
     def source(self) -> AudioSource:
         return AudioSource(self._store(self.source_uri), self._store(self.table_uri))
+
+    @property
+    def inventory_report(self) -> "Report":
+        """The S3 Inventory report that `inventory_manifest` names.
+
+        Raises:
+            ValueError: it is no location, or its report is of no use here.
+            StorageError: the manifest cannot be read.
+        """
+        from audio_assets.inventory_report import Report
+
+        scheme, _, rest = self.inventory_manifest.partition("://")
+        name, _, key = rest.partition("/")
+        if scheme != "s3" or not name or not key:
+            raise ValueError(f"{self.inventory_manifest!r} does not read like s3://bucket/…/manifest.json")
+        return Report.open(self._store(f"s3://{name}"), key, self._store(self.source_uri))
 
     def _table(self, name: str, columns: pa.Schema) -> Table:
         return Table(self._store(self.table_uri), name, columns)
@@ -201,7 +220,12 @@ class AudioTokeniser(dg.ConfigurableResource):
 def resources() -> dg.Definitions:
     return dg.Definitions(
         resources={
-            "bucket": Bucket(source_uri=_source_uri(), table_uri=_table_uri(), s3=S3Resource()),
+            "bucket": Bucket(
+                source_uri=_source_uri(),
+                table_uri=_table_uri(),
+                inventory_manifest=_setting("S3_INVENTORY_MANIFEST", ""),
+                s3=S3Resource(),
+            ),
             "whisper": Whisper(
                 model=_setting("WHISPER_MODEL", str(DEMO_CHECKPOINT)),
                 device=_setting("WHISPER_DEVICE", "auto"),
