@@ -3,5 +3,5 @@
 import subprocess
 import sys
 
-for name in ("engine", "agreement", "pipeline", "partitions"):
+for name in ("engine", "agreement", "pipeline", "partitions", "sensor", "latency"):
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

@@ -4,18 +4,21 @@
 
 Answers ListObjectsV2 (prefix, delimiter, start-after, continuation-token, max-keys) for a million objects
 as quickly as for ten: a page is made from digits, not read from a store. What is PUT lies in memory on top of
-the formula, and is listed, read, replaced under If-Match and deleted as on S3. Listens on the loopback only,
-knows no credentials, and keeps nothing.
+the formula, and is listed, read, replaced under If-Match and deleted as on S3; an SQS queue in the same
+process is told of it. Listens on the loopback only, knows no credentials, and keeps nothing.
 """
 
 import argparse
 import asyncio
 import bisect
+import collections
 import contextlib
 import dataclasses
 import datetime as dt
 import functools
 import hashlib
+import itertools
+import json
 import re
 import socket
 import subprocess
@@ -23,6 +26,7 @@ import sys
 import urllib.parse
 from collections.abc import Iterator
 from email.utils import format_datetime
+from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -215,11 +219,50 @@ class CannedBucket:
         return number if number < self.shape.objects and self.shape.key(number) == key else None
 
 
+class CannedQueue:
+    """An SQS queue that S3 tells of created and removed objects; hides what was read until it is deleted."""
+
+    def __init__(self) -> None:
+        self.waiting: collections.deque[tuple[str, str]] = collections.deque()
+        self.hidden: set[str] = set()
+        self._number = itertools.count()
+
+    def tell(self, bucket: str, key: str, event: str) -> None:
+        quoted = urllib.parse.quote_plus(key, safe="/")
+        about = {"bucket": {"name": bucket}, "object": {"key": quoted, "sequencer": "0"}}
+        record = {"eventVersion": "2.1", "eventSource": "aws:s3", "eventName": event, "s3": about}
+        self.waiting.append((str(next(self._number)), json.dumps({"Records": [record]})))
+
+    def answer(self, action: str, asked: dict[str, Any]) -> dict[str, Any]:
+        if action == "ReceiveMessage":
+            count = min(asked.get("MaxNumberOfMessages", 1), len(self.waiting))
+            read = [self.waiting.popleft() for _ in range(count)]
+            self.hidden.update(number for number, _ in read)
+            return {
+                "Messages": [
+                    {
+                        "MessageId": number,
+                        "ReceiptHandle": number,
+                        "Body": body,
+                        "MD5OfBody": hashlib.md5(body.encode()).hexdigest(),
+                    }
+                    for number, body in read
+                ]
+            }
+        if action == "DeleteMessageBatch":
+            self.hidden.difference_update(entry["ReceiptHandle"] for entry in asked["Entries"])
+            return {"Successful": [{"Id": entry["Id"]} for entry in asked["Entries"]], "Failed": []}
+        if action == "GetQueueAttributes":
+            counts = {"": self.waiting, "NotVisible": self.hidden}
+            return {"Attributes": {f"ApproximateNumberOfMessages{n}": str(len(c)) for n, c in counts.items()}}
+        raise NotImplementedError(action)
+
+
 class Server(asyncio.Protocol):
     """One connection: HTTP/1.1 with keep-alive, requests one after another."""
 
-    def __init__(self, buckets: dict[str, CannedBucket]) -> None:
-        self.buckets = buckets
+    def __init__(self, buckets: dict[str, CannedBucket], queue: CannedQueue) -> None:
+        self.buckets, self.queue = buckets, queue
         self.received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -244,6 +287,9 @@ class Server(asyncio.Protocol):
     def answer(
         self, method: str, target: str, headers: dict[str, str], body: bytes
     ) -> tuple[str, dict[str, object], bytes]:
+        if action := headers.get("x-amz-target"):
+            said = self.queue.answer(action.removeprefix("AmazonSQS."), json.loads(body))
+            return "200 OK", {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(said).encode()
         path, _, query = target.partition("?")
         name, _, key = urllib.parse.unquote(path).removeprefix("/").partition("/")
         bucket = self.buckets.get(name)
@@ -256,9 +302,13 @@ class Server(asyncio.Protocol):
             wanted = headers.get("if-match", "").strip('"')
             if (headers.get("if-none-match") and stored) or (wanted and wanted != (stored and stored.etag)):
                 return "412 Precondition Failed", {}, b"<Error><Code>PreconditionFailed</Code></Error>"
+            if bucket.shape is not None:
+                self.queue.tell(name, key, "ObjectCreated:Put")
             return "200 OK", {"ETag": f'"{bucket.put(key, body).etag}"'}, b""
         if method == "DELETE":
             bucket.delete(key)
+            if bucket.shape is not None:
+                self.queue.tell(name, key, "ObjectRemoved:Delete")
             return "204 No Content", {}, b""
         number = bucket.number(key)
         if stored is None and number is not None and bucket.shape is not None and method == "HEAD":
@@ -295,7 +345,8 @@ def _list(bucket: CannedBucket, query: str) -> bytes:
 
 async def serve(shape: Shape, port: int) -> None:
     buckets = {BUCKET: CannedBucket(shape), TABLES: CannedBucket(None)}
-    server = await asyncio.get_running_loop().create_server(lambda: Server(buckets), "127.0.0.1", port)
+    queue = CannedQueue()
+    server = await asyncio.get_running_loop().create_server(lambda: Server(buckets, queue), "127.0.0.1", port)
     # Whoever started this process waits for the line, and ends it by closing its standard input.
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)

@@ -22,13 +22,15 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from unittest import mock
 
+import boto3
 import dagster as dg
 import obstore
 from obstore.store import S3Store
 
 from benchmarks.canned_s3 import BUCKET, Shape, canned_s3
-from benchmarks.seeded import new_home, seed
+from benchmarks.seeded import FOLDER_MINUTE, new_home, seed
 
 RESULTS = pathlib.Path(__file__).with_name("results") / "sensor.json"
 FIGURES = pathlib.Path(__file__).parents[1] / "docs" / "figures" / "sensor.md"
@@ -55,8 +57,13 @@ ASSETS = ("s3_inventory", "transcripts", "tokens", "audio_table")
 # --- ticks ----------------------------------------------------------------------------------------------
 
 
-def tick_in_this_process(walks: int) -> None:
-    """Tick until the bucket has been walked `walks` times; prints what each tick took, as JSON."""
+def tick_in_this_process(shape: Shape, walks: int, put: int) -> None:
+    """Tick, and print what each tick took, as JSON.
+
+    Args:
+        walks: how often to let the sensor walk the whole bucket.
+        put: how many objects to PUT then; further ticks go on until no event waits in the queue.
+    """
     from audio_assets.definitions import defs
 
     repository = defs().get_repository_def()
@@ -65,8 +72,8 @@ def tick_in_this_process(walks: int) -> None:
     cursor: str | None = None
     walked = 0
     with dg.DagsterInstance.get() as instance:
-        while walked < walks:
-            started = time.perf_counter()
+        while walked < walks or (put and waiting_events()):
+            started, cpu = time.perf_counter(), time.process_time()
             with dg.build_sensor_context(
                 instance=instance,
                 instance_ref=instance.get_ref(),
@@ -86,9 +93,11 @@ def tick_in_this_process(walks: int) -> None:
             runs = evaluated.run_requests or []
             ticks.append(
                 {"seconds": seconds, "registering": registering, "added": added, "runs": len(runs)}
-                | {"walk": walked, "peak_mb": peak_memory_mb()}
+                | {"cpu_s": time.process_time() - cpu, "walk": walked, "peak_mb": peak_memory_mb()}
             )
             walked += not walking(cursor)
+            if walked == walks and put and ticks[-1]["walk"] < walks:
+                put_new_objects(shape, put)
     print(json.dumps({"ticks": ticks, "peak_mb": peak_memory_mb(), "cursor": len(cursor or "")}))
 
 
@@ -103,24 +112,29 @@ def peak_memory_mb() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def ticks(home: pathlib.Path, settings: dict[str, str], walks: int) -> dict:
+def waiting_events() -> int:
+    """Messages in the queue that nobody has read."""
+    url = os.environ["AUDIO_EVENTS_QUEUE_URL"]
+    said = boto3.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+    return int(said["Attributes"]["ApproximateNumberOfMessages"])
+
+
+def ticks(home: pathlib.Path, settings: dict[str, str], shape: Shape, walks: int, put: int = 0) -> dict:
     """What the ticks of a fresh process take."""
-    command = [sys.executable, "-m", "benchmarks.sensor", "--tick", str(walks)]
+    numbers = (shape.objects, shape.per_folder, shape.per_minute, walks, put)
+    command = [sys.executable, "-m", "benchmarks.sensor", "--tick", *map(str, numbers)]
     environment = os.environ | settings | {"DAGSTER_HOME": str(home)}
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def put_new_objects(shape: Shape, settings: dict[str, str]) -> None:
-    store = S3Store(
-        BUCKET,
-        endpoint=settings["AWS_ENDPOINT_URL"],
-        skip_signature=True,
-        client_options={"allow_http": True},
-    )
-    for i in range(NEW):
-        folder = i * shape.folders // NEW
-        obstore.put(store, f"{shape.folder(folder)}new{i:03}.txt", b"new")
+def put_new_objects(shape: Shape, count: int) -> None:
+    """PUT objects, as far as possible each into another folder."""
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    store = S3Store(BUCKET, endpoint=endpoint, skip_signature=True, client_options={"allow_http": True})
+    for i in range(count):
+        folder = i * shape.folders // count
+        obstore.put(store, f"{shape.folder(folder)}new{i:06}.txt", b"new")
 
 
 def measure_listing(objects: int, per_folder: int, per_minute: int) -> dict:
@@ -129,26 +143,45 @@ def measure_listing(objects: int, per_folder: int, per_minute: int) -> dict:
     with tempfile.TemporaryDirectory() as folder, canned_s3(shape) as settings:
         home = new_home(pathlib.Path(folder))
         figures: dict = {"objects": objects, "folders": shape.folders}
-        figures["first sight"] = ticks(home, settings, 1)
+        figures["first sight"] = ticks(home, settings, shape, 1)
         with dg.DagsterInstance.from_config(str(home)) as instance:
             figures["partitions"] = seed(instance, shape)
-        # A tick that finds nothing new says that the seeded records are those of real runs.
-        quiet = ticks(home, settings, 1)
-        assert not any(tick["added"] or tick["runs"] for tick in quiet["ticks"]), quiet
-        put_new_objects(shape, settings)
+        with mock.patch.dict(os.environ, settings):
+            put_new_objects(shape, NEW)
         # The minute of the new objects counts as closed although it is not over.
-        figures["steady state"] = ticks(home, settings | {"SETTLE_SECONDS": "-120"}, 2)
-        added = sum(tick["added"] for tick in figures["steady state"]["ticks"])
-        assert 1 <= added <= 2 * NEW, added
+        settings |= {"SETTLE_SECONDS": "-120"}
+        figures["steady state"] = ticks(home, settings, shape, 1)
+        # Nothing but the new objects: the seeded records are like those of real runs.
+        for tick in figures["steady state"]["ticks"]:
+            assert tick["added"] <= NEW, tick
+            assert tick["runs"] <= 2, tick
+        assert any(tick["added"] for tick in figures["steady state"]["ticks"])
     return figures
+
+
+def measure_events(objects: int, per_folder: int, per_minute: int, put: int) -> dict:
+    """`put` new objects that events tell of, after a first walk over a bucket that is in the table."""
+    shape = Shape(objects, per_folder, per_minute)
+    with tempfile.TemporaryDirectory() as folder, canned_s3(shape) as settings:
+        home = new_home(pathlib.Path(folder))
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            partitions = seed(instance, shape)
+        queue = f"{settings['AWS_ENDPOINT_URL']}/1/queue"
+        settings |= {"SETTLE_SECONDS": "-120", "AUDIO_EVENTS_QUEUE_URL": queue}
+        told = ticks(home, settings, shape, 1, put)
+        after = [tick for tick in told["ticks"] if tick["walk"] >= 1]
+        assert after
+        assert sum(tick["added"] for tick in after) >= 1
+    figures = {"objects": objects, "partitions": partitions, "put": put}
+    return figures | {"peak_mb": told["peak_mb"], "events": after}
 
 
 # --- the UI's queries -----------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def webserver(home: pathlib.Path) -> Iterator[str]:
-    """A webserver on an instance; gives the URL of its GraphQL."""
+def webserver(home: pathlib.Path) -> Iterator[tuple[str, int]]:
+    """A webserver on an instance; gives the URL of its GraphQL, and its process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -173,7 +206,7 @@ def webserver(home: pathlib.Path) -> Iterator[str]:
                 if ask(url, "{ assetNodes { id } }")["assetNodes"]:
                     break
             time.sleep(0.5)
-        yield url
+        yield url, process.pid
     finally:
         process.terminate()
         process.wait(timeout=60)
@@ -188,8 +221,18 @@ def ask(url: str, query: str, **variables: object) -> dict:
     return answer["data"]
 
 
+def processor_time(pid: int) -> float:
+    """Seconds that a process has computed for."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def measure_ui(partitions: int) -> dict:
-    """Seconds of the UI's queries: the first, and the median of the following."""
+    """Seconds of the UI's queries and of the webserver's processor for them.
+
+    Dagster keeps each asset's statuses, and computes them anew once the set of partitions has changed: so
+    each query is asked after a new partition, then again with nothing new.
+    """
     shape = Shape(partitions, per_folder=100, per_minute=1)
     key, keys = {"path": ["audio_table"]}, [{"path": [name]} for name in ASSETS]
     queries = {
@@ -201,17 +244,19 @@ def measure_ui(partitions: int) -> dict:
     figures: dict = {"partitions": partitions, "queries": {}}
     with tempfile.TemporaryDirectory() as folder:
         home = new_home(pathlib.Path(folder))
-        with dg.DagsterInstance.from_config(str(home)) as instance:
+        with dg.DagsterInstance.from_config(str(home)) as instance, contextlib.ExitStack() as stack:
             seed(instance, shape)
-        with webserver(home) as url:
-            for name, (query, variables) in queries.items():
-                seconds = []
+            url, server = stack.enter_context(webserver(home))
+            for number, (name, (query, variables)) in enumerate(queries.items()):
+                instance.add_dynamic_partitions(FOLDER_MINUTE, [f"new|2025-01-01-00:{number:02}"])
+                taken = []
                 for _ in range(ROUNDS + 1):
-                    started = time.perf_counter()
+                    started, cpu = time.perf_counter(), processor_time(server)
                     answer = ask(url, query, **variables)
-                    seconds.append(time.perf_counter() - started)
+                    taken.append((time.perf_counter() - started, processor_time(server) - cpu))
                 assert str(partitions) in json.dumps(answer) or len(json.dumps(answer)) > 20 * partitions
-                figures["queries"][name] = {"first": seconds[0], "then": statistics.median(seconds[1:])}
+                then = [statistics.median(column) for column in zip(*taken[1:], strict=True)]
+                figures["queries"][name] = {"new partition": taken[0], "then": then}
                 print(name, figures["queries"][name], flush=True)
     return figures
 
@@ -227,25 +272,32 @@ def listing_case(objects: int, layout: str) -> dict[str, int]:
 
 def table(results: dict) -> str:
     lines = [
-        "| bucket | objects | partitions | first sight: ticks, longest, peak | 100 new: likewise |",
+        "| bucket | objects | partitions | first sight: ticks, longest, CPU, peak | 100 new: likewise |",
         "|---|---|---|---|---|",
     ]
     for name, got in results.items():
         if "first sight" in got:
             cells = [name.partition(", ")[2], f"{got['objects']:,}", f"{got['partitions']:,}"]
             for state in ("first sight", "steady state"):
-                first = [tick for tick in got[state]["ticks"] if tick["walk"] == 0]
-                longest = max(tick["seconds"] + tick["registering"] for tick in first)
-                cells.append(f"{len(first)}, {longest:.1f} s, {got[state]['peak_mb']:.0f} MB")
+                seen = got[state]["ticks"]
+                longest = max(tick["seconds"] + tick["registering"] for tick in seen)
+                cpu = sum(tick["cpu_s"] for tick in seen)
+                cells.append(f"{len(seen)}, {longest:.1f} s, {cpu:.1f} s, {got[state]['peak_mb']:.0f} MB")
+            lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| bucket | events | ticks | longest | events/s |", "|---|---|---|---|---|"]
+    for name, got in results.items():
+        if "events" in got:
+            seconds = [tick["seconds"] + tick["registering"] for tick in got["events"]]
+            cells = [f"{got['objects']:,} in {name.split(', ')[1]}", f"{got['put']:,}", f"{len(seconds)}"]
+            cells += [f"{max(seconds):.2f} s", f"{got['put'] / sum(seconds):,.0f}"]
             lines.append(f"| {' | '.join(cells)} |")
     for got in results.values():
         if "queries" in got:
-            lines += [
-                "",
-                f"| query, {got['partitions']:,} partitions | first, s | then, s |",
-                "|---|---|---|",
-            ]
-            lines += [f"| {q} | {s['first']:.2f} | {s['then']:.2f} |" for q, s in got["queries"].items()]
+            lines += ["", f"| query, {got['partitions']:,} partitions | after a new partition | then |"]
+            lines += ["|---|---|---|"]
+            for query, taken in got["queries"].items():
+                cells = [f"{seconds:.2f} s, CPU {cpu:.2f} s" for seconds, cpu in taken.values()]
+                lines.append(f"| {query} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -257,10 +309,11 @@ def main() -> None:
     parser.add_argument("--layouts", nargs="+", default=["folders of 100", "one folder"])
     parser.add_argument("--partitions", type=int, default=100_000, help="for the UI's queries; 0 for none")
     parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
-    parser.add_argument("--tick", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--put", type=int, nargs="*", default=[NEW, 20_000], help="objects told by events")
+    parser.add_argument("--tick", type=int, nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.tick:
-        tick_in_this_process(args.tick)
+        tick_in_this_process(Shape(*args.tick[:3]), *args.tick[3:])
         return
 
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
@@ -269,6 +322,9 @@ def main() -> None:
             name = f"{objects}, {layout}"
             results[name] = measure_listing(**listing_case(objects, layout))
             save(results, args.results)
+            for put in args.put:
+                results[f"{name}, {put} events"] = measure_events(**listing_case(objects, layout), put=put)
+                save(results, args.results)
     if args.partitions:
         results["UI"] = measure_ui(args.partitions)
         save(results, args.results)
