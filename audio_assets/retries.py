@@ -12,6 +12,17 @@ from botocore.exceptions import ClientError
 
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 # What S3 refuses by these is mended by asking again, unlike all else that it answers with 4xx.
+# What is mended in the settings, or in the account that they name.
+_CREDENTIALS = EXPIRED | {
+    *("AccessDenied", "AllAccessDisabled", "AuthorizationHeaderMalformed", "Forbidden", "InvalidAccessKeyId"),
+    *(
+        "InvalidClientTokenId",
+        "InvalidToken",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "Unauthorized",
+    ),
+}
 PASSING = {
     *("BadDigest", "ConditionalRequestConflict", "IncompleteBody", "OperationAborted", "RequestTimeout"),
     "XAmzContentSHA256Mismatch",
@@ -54,10 +65,23 @@ def may_pass(e: Exception) -> bool:
 
 
 def reason(e: Exception) -> str:
-    """What S3 answered where it did, else the first line of an exception."""
-    if answer := re.search(r"<Code>(.*?)</Code>\s*(?:<Message>(.*?)</Message>)?", str(e), re.DOTALL):
-        return ": ".join(part for part in answer.groups() if part)
-    return str(e).strip().partition("\n")[0] or type(e).__name__
+    """What S3 answered where it did, else the first line of an exception; never a secret.
+
+    S3 repeats an expired session token in its answer, and HTTP clients repeat URLs with the password in them.
+    So nothing else of the answer is shown, and errors made from this are raised without their cause.
+    """
+    if isinstance(e, ClientError):
+        said = ": ".join(v for k in ("Code", "Message") if (v := e.response.get("Error", {}).get(k)))
+    elif answer := re.search(r"<Code>(.*?)</Code>\s*(?:<Message>(.*?)</Message>)?", str(e), re.DOTALL):
+        said = ": ".join(part for part in answer.groups() if part)
+    else:
+        said = str(e).strip().partition("\n")[0]
+    said = re.sub(r"(?<=://)[^/@\s]*@", "…@", said) or type(e).__name__
+    if error_code(e) in _CREDENTIALS or _status(e) in (401, 403):
+        said += "; mend AWS_PROFILE or AWS_ACCESS_KEY_ID and its like, or what they may do there"
+    elif "error sending request" in said:
+        said += "; is the server up, and AWS_ENDPOINT_URL_S3 right?"
+    return said
 
 
 def _status(e: Exception) -> int | None:

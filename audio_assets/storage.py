@@ -7,6 +7,7 @@ here knows what the bytes mean.
 import contextlib
 import datetime as dt
 import fcntl
+import functools
 import hashlib
 import itertools
 import logging
@@ -14,6 +15,7 @@ import os
 import pathlib
 import re
 import secrets
+import tempfile
 import threading
 import time
 import urllib.parse
@@ -34,6 +36,7 @@ from audio_assets.retries import EXPIRED, PASSING, Retries, error_code, may_pass
 
 T = TypeVar("T")
 
+PROBE = ".write-probe"
 _MD5 = re.compile(r"[0-9a-f]{32}")
 # boto3 renews what is valid for less than 10 minutes; a copy may be kept for no longer.
 _CREDENTIALS_TTL = dt.timedelta(minutes=5)
@@ -67,11 +70,12 @@ class ObjectStore:
         uri: `s3://bucket/prefix` or `file:///folder`.
         open_session: where S3 credentials and region come from, by default as every AWS client reads them;
             called again when the credentials have expired.
+        setting: the variable that names the place, for errors.
         endpoint_url: of a store other than AWS, by default AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL.
         retries: how long S3 is tried. A local disk is not asked twice.
 
     Raises:
-        ValueError: the URI is neither.
+        ValueError: the URI is neither, or the settings of AWS name no account or server.
     """
 
     def __init__(
@@ -79,10 +83,12 @@ class ObjectStore:
         uri: str,
         open_session: Callable[[], boto3.Session] = boto3.Session,
         *,
+        setting: str = "",
         endpoint_url: str | None = None,
         retries: Retries | None = None,
     ) -> None:
         self.uri = uri.rstrip("/")
+        self._setting = f" ({setting})" if setting else ""
         self._open_session, self._endpoint_url = open_session, endpoint_url
         self._retries = retries or Retries()
         self._etags_are_md5 = True
@@ -100,11 +106,14 @@ class ObjectStore:
             self._bucket = parts.netloc
             self._prefix = self.uri.split("://", 1)[1].partition("/")[2]
             self._connecting = threading.Lock()
-            self._connect()
+            try:
+                self._connect()
+            except (BotoCoreError, ValueError) as e:
+                raise ValueError(f"the settings AWS_… do not reach {self.uri}: {reason(e)}") from None
             self._listing = S3Listing(self._prefix, self._open, self._list_objects)
         else:
             raise ValueError(
-                f"{uri!r} is no location; it should read like s3://bucket/prefix or file:///folder"
+                f"{uri!r} is no location; it should read like s3://bucket/prefix or file:///folder{self._setting}"
             )
 
     def __repr__(self) -> str:
@@ -164,7 +173,7 @@ class ObjectStore:
                 why = reason(e)
                 if not passes or failures >= self._retries.attempts:
                     times = f" ({failures} attempts)" if failures > 1 else ""
-                    raise StorageError(f"{what} {self.uri}/{key}: {why}{times}") from e
+                    raise StorageError(f"{what} {self.uri}/{key}: {why}{times}{self._setting}") from None
             _log.warning("%s %s/%s: %s; trying again", what, self.uri, key, why)
             if retried:
                 retried(why)
@@ -177,7 +186,7 @@ class ObjectStore:
             assert self._local is not None
             if not self._local.is_dir():
                 raise StorageError(
-                    f"{self.uri} does not exist; make the folder or mend the setting that names it"
+                    f"{self.uri} does not exist; make the folder or mend its setting{self._setting}"
                 )
             self._store = LocalStore(self._local)
         return self._store
@@ -286,8 +295,8 @@ class ObjectStore:
 
         try:
             return self._repeat("cannot read", info.key, request, retried)
-        except (FileNotFoundError, PreconditionError, NotModifiedError) as e:
-            raise _changed(info) from e
+        except (FileNotFoundError, PreconditionError, NotModifiedError):
+            raise _changed(info) from None
 
     def _read_odd_name(self, info: ObjectInfo, etag: str) -> bytes:
         if self._client is None:
@@ -297,7 +306,7 @@ class ObjectStore:
             return self._client.get_object(Bucket=self._bucket, Key=key, IfMatch=etag)["Body"].read()
         except ClientError as e:
             if e.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (404, 412):
-                raise _changed(info) from e
+                raise _changed(info) from None
             raise
 
     def read_latest(self, key: str) -> tuple[bytes, str] | None:
@@ -350,6 +359,36 @@ class ObjectStore:
 
     # --- writing --------------------------------------------------------------------------------------
 
+    @functools.cached_property
+    def conditional_writes(self) -> bool:
+        """Whether two runs cannot overwrite each other's files here; asks the store once.
+
+        On S3 this leaves an empty object `.write-probe`, which must then be neither created again nor
+        replaced as a version that it never had. It stays, since deleting may not be allowed.
+
+        Raises:
+            StorageError: nothing can be written here.
+        """
+
+        def refused(mode: Any) -> bool:
+            try:
+                obstore.put(self._store, PROBE, b"", mode=mode)
+            except (AlreadyExistsError, PreconditionError):
+                return True
+            return False
+
+        def request() -> bool:
+            if self._local is not None:
+                existing = next(p for p in (self._local, *self._local.parents) if p.exists())
+                tempfile.TemporaryFile(dir=existing).close()
+                return True
+            return (refused("create") or refused("create")) and refused({"e_tag": '"none"'})
+
+        try:
+            return self._repeat("cannot write", "", request)
+        except FileNotFoundError as e:
+            raise StorageError(f"cannot write {self.uri}/: {reason(e)}{self._setting}") from None
+
     def replace(self, key: str, body: bytes, version: str | None) -> None:
         """Replace a file as a whole, if it is still the one that was read.
 
@@ -366,7 +405,7 @@ class ObjectStore:
 
         def request() -> None:
             if self._local is not None:
-                _replace_local(self._local / key, body, version)
+                _replace_local(self._local, key, body, version)
             else:
                 mode: Any = "create" if version is None else {"e_tag": version}
                 obstore.put(self._store, key, body, mode=mode)
@@ -375,11 +414,11 @@ class ObjectStore:
             self._repeat("cannot write", key, request)
         except (AlreadyExistsError, PreconditionError, ConflictError, FileNotFoundError) as e:
             if isinstance(e, FileNotFoundError) and error_code(e) != "NoSuchKey":
-                raise StorageError(f"cannot write {self.uri}/{key}: {reason(e)}") from e
+                raise StorageError(f"cannot write {self.uri}/{key}: {reason(e)}{self._setting}") from None
             # The answer to a write that took effect may be lost; the next attempt meets what it wrote.
             found = self.read_latest(key)
             if found is None or found[0] != body:
-                raise ConflictError(f"{self.uri}/{key} was replaced by another run meanwhile") from e
+                raise ConflictError(f"{self.uri}/{key} was replaced by another run meanwhile") from None
 
 
 def _s3_store(
@@ -415,7 +454,11 @@ def _changed(info: ObjectInfo) -> ObjectChangedError:
     return ObjectChangedError(f"deleted or overwritten after it was listed with ETag {info.etag}")
 
 
-def _replace_local(path: pathlib.Path, body: bytes, version: str | None) -> None:
+def _replace_local(root: pathlib.Path, key: str, body: bytes, version: str | None) -> None:
+    path = root / key
+    # Before anything is made: a link, or a key that is no relative path, may lead elsewhere.
+    if not is_plain(key) or not path.parent.resolve().is_relative_to(root.resolve()):
+        raise OSError("it lies outside by a link or by its name")
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path.parent):
         # Whoever left a temporary file died while holding the lock.

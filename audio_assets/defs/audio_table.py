@@ -30,6 +30,7 @@ from audio_assets.table import CONFLICT_ROUNDS, THREADS, Table
 )
 def audio_table(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.MaterializeResult:
     """A row for each object, FLAC or not: its text, its tokens, how sure Whisper was, where it came from."""
+    bucket.check(context.log)
     table = bucket.audio_table
     inputs = bucket.inventory, bucket.transcripts, bucket.tokens
     partitions = partitions_of(context)

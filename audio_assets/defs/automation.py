@@ -57,6 +57,7 @@ process_audio = dg.define_asset_job(
 )
 def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.SensorResult:
     """Compare bucket and table, folder by folder; a tick that runs out of time goes on in the next."""
+    bucket.check(context.log)
     instance = context.instance
     recorded = recorded_digests(instance)
     registered = list(instance.get_dynamic_partitions(FOLDER_MINUTE))

@@ -31,6 +31,7 @@ def s3_inventory(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Materi
     A folder is listed once for all of its partitions in the run. A partition whose objects are gone keeps
     a file without rows.
     """
+    bucket.check(context.log)
     source, table = bucket.source, bucket.inventory
 
     def replace(folder: str, partitions: list[FolderMinute]) -> dict[FolderMinute, int]:

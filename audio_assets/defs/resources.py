@@ -5,7 +5,9 @@ Each variable is documented in `.env.example`. Defaults are those of the demo.
 
 import datetime as dt
 import functools
+import logging
 import pathlib
+import re
 from typing import TYPE_CHECKING
 
 import boto3
@@ -35,17 +37,29 @@ def _setting(name: str, default: str) -> str:
     return dg.EnvVar(name).get_value() or default
 
 
+def _location(name: str, default: str) -> str:
+    uri = _setting(name, default).rstrip("/")
+    # Checked before Dagster shows it; what may be a secret in it is not repeated either.
+    if not re.fullmatch(r"s3://[^/@?#]+(/.*)?|file://(localhost)?/.*", uri, re.DOTALL):
+        raise ValueError(
+            f"{name} is no location; it should read like s3://bucket/prefix or file:///folder, and"
+            " credentials belong in AWS_PROFILE or AWS_ACCESS_KEY_ID and its like"
+        )
+    return uri
+
+
 def _source_uri() -> str:
-    return _setting("AUDIO_SOURCE_URI", DEMO_BUCKET.as_uri()).rstrip("/")
+    return _location("AUDIO_SOURCE_URI", DEMO_BUCKET.as_uri())
 
 
 def _table_uri() -> str:
-    return _setting("AUDIO_TABLE_URI", f"{_source_uri()}/output_parquet")
+    return _location("AUDIO_TABLE_URI", f"{_source_uri()}/output_parquet")
 
 
 def audio_table() -> Table:
     """The table that `audio_assets.read_table` reads, as the environment names it."""
-    return Table(ObjectStore(_table_uri(), retries=_retries()), AUDIO_TABLE, schema.AUDIO_TABLE)
+    store = ObjectStore(_table_uri(), setting="AUDIO_TABLE_URI", retries=_retries())
+    return Table(store, AUDIO_TABLE, schema.AUDIO_TABLE)
 
 
 def _retries() -> Retries:
@@ -67,7 +81,7 @@ def settle_time() -> dt.timedelta:
     value = _setting("SETTLE_SECONDS", "60")
     try:
         return dt.timedelta(seconds=float(value))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"SETTLE_SECONDS is a number of seconds, not {value!r}") from None
 
 
@@ -98,14 +112,31 @@ class Bucket(dg.ConfigurableResource):
     inventory_manifest: str = ""
     s3: dg.ResourceDependency[S3Resource]
 
-    def _store(self, uri: str) -> ObjectStore:
+    def _store(self, uri: str, setting: str) -> ObjectStore:
         s3 = self.s3
         keys = s3.aws_access_key_id, s3.aws_secret_access_key, s3.aws_session_token
-        return _open_store(uri, keys, s3.region_name, s3.profile_name, s3.endpoint_url, _retries())
+        return _open_store(uri, setting, keys, s3.region_name, s3.profile_name, s3.endpoint_url, _retries())
+
+    @property
+    def _tables(self) -> ObjectStore:
+        return self._store(self.table_uri, "AUDIO_TABLE_URI")
+
+    def check(self, log: logging.Logger) -> None:
+        """See that tables can be written, before any work is done for them.
+
+        Raises:
+            ValueError: a location or a setting of AWS is wrong.
+            StorageError: they cannot.
+        """
+        if not self._tables.conditional_writes:
+            log.warning(
+                f"{self.table_uri} ignores If-Match and If-None-Match (AUDIO_TABLE_URI): two runs on the same"
+                " partition can overwrite each other there, until the sensor compares again"
+            )
 
     @property
     def source(self) -> AudioSource:
-        return AudioSource(self._store(self.source_uri), self._store(self.table_uri))
+        return AudioSource(self._store(self.source_uri, "AUDIO_SOURCE_URI"), self._tables)
 
     @property
     def inventory_report(self) -> "Report":
@@ -124,7 +155,7 @@ class Bucket(dg.ConfigurableResource):
         return Report.open(self._store(f"s3://{name}"), key, self._store(self.source_uri))
 
     def _table(self, name: str, columns: pa.Schema) -> Table:
-        return Table(self._store(self.table_uri), name, columns)
+        return Table(self._tables, name, columns)
 
     @property
     def inventory(self) -> Table:
@@ -146,6 +177,7 @@ class Bucket(dg.ConfigurableResource):
 @functools.lru_cache(maxsize=8)
 def _open_store(
     uri: str,
+    setting: str,
     keys: tuple[str | None, ...],
     region: str | None,
     profile: str | None,
@@ -154,7 +186,7 @@ def _open_store(
 ) -> ObjectStore:
     """A store, kept for as long as the process lives: a client of boto3 takes a tenth of a second to make."""
     open_session = functools.partial(boto3.Session, *keys, region_name=region, profile_name=profile)
-    return ObjectStore(uri, open_session, endpoint_url=endpoint, retries=retries)
+    return ObjectStore(uri, open_session, setting=setting, endpoint_url=endpoint, retries=retries)
 
 
 class Whisper(dg.ConfigurableResource):
@@ -176,9 +208,23 @@ class Whisper(dg.ConfigurableResource):
     def _language(self) -> str | None:
         return None if self.language == "auto" else self.language
 
+    @property
+    def _batch_size(self) -> int | None:
+        if self.batch_size == "auto":
+            return None
+        if not re.fullmatch(r"[1-9][0-9]{0,5}", self.batch_size):
+            raise ValueError(f"WHISPER_BATCH_SIZE is a number of clips or auto, not {self.batch_size!r}")
+        return int(self.batch_size)
+
     def transcribing(self, table: Table) -> Transcribing:
+        """What makes transcripts; loads no weights.
+
+        Raises:
+            ValueError: a setting is wrong, or its checkpoint cannot be read.
+        """
         from audio_assets.transcription import model_identity
 
+        _ = self._batch_size
         identity = model_identity(self.model, language=self._language, device=self.device)
         return Transcribing(table, identity, self.load)
 
@@ -188,10 +234,7 @@ class Whisper(dg.ConfigurableResource):
         Raises:
             ValueError: a setting is wrong, or the checkpoint cannot be read.
         """
-        if self.batch_size != "auto" and not (self.batch_size.isdigit() and int(self.batch_size)):
-            raise ValueError(f"WHISPER_BATCH_SIZE is a number of clips or auto, not {self.batch_size!r}")
-        batch_size = None if self.batch_size == "auto" else int(self.batch_size)
-        return _load_whisper(self.model, self.device, self._language, batch_size)
+        return _load_whisper(self.model, self.device, self._language, self._batch_size)
 
 
 @functools.lru_cache(maxsize=1)

@@ -52,6 +52,7 @@ def speech(
     context: dg.AssetExecutionContext, bucket: Bucket, whisper: Whisper, tokeniser: AudioTokeniser
 ) -> Iterator[dg.MaterializeResult]:
     """Fetch and decode each object once, batch across partitions, write each partition as it completes."""
+    bucket.check(context.log)
     asked = {key.to_user_string() for key in context.selected_asset_keys}
     tables = {t.name: t for t in (bucket.transcripts, bucket.tokens) if t.name in asked}
     transcribing = whisper.transcribing(tables["transcripts"]) if "transcripts" in tables else None
