@@ -119,7 +119,9 @@ class Bucket(dg.ConfigurableResource):
 
     @property
     def _tables(self) -> ObjectStore:
-        return self._store(self.table_uri, "AUDIO_TABLE_URI")
+        inside = self.table_uri.startswith(f"{self.source_uri}/")
+        setting = "AUDIO_TABLE_URI, inside AUDIO_SOURCE_URI" if inside else "AUDIO_TABLE_URI"
+        return self._store(self.table_uri, setting)
 
     def check(self, log: logging.Logger) -> None:
         """See that tables can be written, before any work is done for them.

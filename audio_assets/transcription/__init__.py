@@ -19,6 +19,7 @@ How it is built, in the order in which audio flows:
     graphs.py       decoding steps as CUDA graphs
     transcript.py   what comes out
     identity.py     what shaped it
+    checkpoint.py   the weights, checked and loaded
 
 Importing this package loads neither torch nor whisper; `Transcriber.load` does.
 """

@@ -17,6 +17,7 @@ from whisper.audio import SAMPLE_RATE
 from whisper.tokenizer import get_tokenizer
 
 from audio_assets.transcription.batch import DecodeBatch
+from audio_assets.transcription.checkpoint import load_model
 from audio_assets.transcription.decoder import Decoder
 from audio_assets.transcription.encoder import Encoder
 from audio_assets.transcription.mel import log_mels
@@ -105,9 +106,17 @@ class Engine:
         """Settings as in `Transcriber.load`, checked and resolved."""
         if device == "cpu":
             torch.set_flush_denormal(True)  # For this thread; `Workers` says why.
-        model = whisper.load_model(name, device=device).eval()
         dtype = getattr(torch, precision)
-        return cls(model, language=language, batch_size=batch_size, dtype=dtype, stats=stats)
+        try:
+            model = load_model(name, device)
+            return cls(model, language=language, batch_size=batch_size, dtype=dtype, stats=stats)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ValueError(
+                f"WHISPER_MODEL={name!r} does not fit into the free memory of WHISPER_DEVICE={device!r}; end"
+                " what else is there, or take a smaller model or another device"
+            ) from error
 
     def transcribe(self, audio: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, Transcript | Exception]]:
         """As `Transcriber.transcribe`."""

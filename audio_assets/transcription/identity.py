@@ -49,7 +49,7 @@ def weights_digest(model: str) -> str:
     """First 12 hex digits of the SHA-256 of a checkpoint file, which for named models their URL carries.
 
     Raises:
-        ValueError: neither a known name nor a file.
+        ValueError: neither a known name nor a file that holds a checkpoint.
     """
     import whisper
 
@@ -65,6 +65,9 @@ def weights_digest(model: str) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _file_digest(path: str, mtime_ns: int, size: int) -> str:
+    from audio_assets.transcription.checkpoint import check_checkpoint
+
+    check_checkpoint(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
