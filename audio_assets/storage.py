@@ -380,7 +380,8 @@ class ObjectStore:
         def request() -> bool:
             if self._local is not None:
                 existing = next(p for p in (self._local, *self._local.parents) if p.exists())
-                tempfile.TemporaryFile(dir=existing).close()
+                with tempfile.TemporaryFile(dir=existing) as file:
+                    file.write(bytes(2**16))  # A full disk still makes empty files.
                 return True
             return (refused("create") or refused("create")) and refused({"e_tag": '"none"'})
 

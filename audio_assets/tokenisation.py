@@ -71,7 +71,7 @@ def load_tokeniser(name: str) -> Tokeniser:
         own = getattr(importlib.import_module(module), function)
         if not callable(own):
             raise ValueError(f"{function} is no function")
-    except (ImportError, AttributeError, ValueError) as e:
+    except Exception as e:  # Whatever a module of somebody's own throws when it is imported.
         raise ValueError(f"TOKENISER={name!r} is neither simulated nor package.module:function ({e})") from e
 
     def checked(audio: np.ndarray, etag: str) -> np.ndarray:

@@ -25,7 +25,7 @@ from moto.server import ThreadedMotoServer
 
 from audio_assets import read_table
 from audio_assets.definitions import defs
-from audio_assets.defs.resources import PROJECT
+from audio_assets.defs.resources import PROJECT, _open_store
 from audio_assets.storage import ObjectStore
 
 
@@ -182,6 +182,7 @@ class Project:
 
     def reload(self) -> None:
         """Read the settings again, as a restart does."""
+        _open_store.cache_clear()
         self.repository = defs().get_repository_def()
 
     @property

@@ -244,27 +244,3 @@ def test_another_tokeniser_makes_the_tokens_anew_and_keeps_the_text(
 
 def two_tokens(audio: np.ndarray) -> list[int]:
     return [1, 2]
-
-
-@on_disk
-@pytest.mark.parametrize(
-    ("setting", "value", "message"),
-    [
-        ("WHISPER_MODEL", "no-such-model", "WHISPER_MODEL='no-such-model' is neither a file nor a model"),
-        ("WHISPER_LANGUAGE", "klingon", "WHISPER_LANGUAGE='klingon'"),
-        ("WHISPER_BATCH_SIZE", "many", "WHISPER_BATCH_SIZE is a number of clips or auto, not 'many'"),
-        ("WHISPER_DEVICE", "gpu", "WHISPER_DEVICE='gpu'"),
-        ("TOKENISER", "no.such:thing", "TOKENISER='no.such:thing' is neither"),
-    ],
-)
-def test_a_wrong_setting_fails_the_run_by_its_name(
-    project: Project, monkeypatch: pytest.MonkeyPatch, setting: str, value: str, message: str
-):
-    put_sample(project, EIGHT)
-    monkeypatch.setenv(setting, value)
-    project.reload()
-    result = project.run(KEY)
-    assert not result.success
-    [failure] = [e for e in result.all_events if e.is_step_failure and e.step_key == "speech"]
-    assert failure.step_failure_data.error
-    assert message in failure.step_failure_data.error.to_string()

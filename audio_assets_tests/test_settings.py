@@ -1,0 +1,375 @@
+"""What is set wrongly is said by its name, before audio is fetched, and leaves nothing behind."""
+
+import contextlib
+import logging
+import os
+import pathlib
+import pickle
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import whisper
+from dagster_aws.s3 import S3Resource
+
+from audio_assets.defs import resources
+from audio_assets.defs.resources import DEMO_CHECKPOINT, Bucket
+from audio_assets.storage import PROBE, ObjectInfo, ObjectStore, StorageError
+from audio_assets.transcription import model_identity
+from audio_assets.transcription.checkpoint import load_model
+from audio_assets_tests.conftest import Project, S3Place, flac
+from audio_assets_tests.refusing_server import server_that_answers
+
+KEY = "p225|2023-08-24-00:21"
+
+# Where S3 makes no difference.
+on_disk = pytest.mark.parametrize("place", ["local"], indirect=True)
+on_s3 = pytest.mark.parametrize("place", ["s3"], indirect=True)
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys of the objects that are fetched."""
+    keys, read = [], ObjectStore.read
+
+    def counted(self: ObjectStore, info: ObjectInfo, *args: object) -> bytes:
+        keys.append(info.key)
+        return read(self, info, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ObjectStore, "read", counted)
+    return keys
+
+
+def failure(project: Project, step: str) -> str:
+    """What the UI shows of a run that fails in a step."""
+    result = project.run(KEY)
+    [failed] = [e for e in result.all_events if e.is_step_failure]
+    assert failed.step_key == step
+    error = failed.step_failure_data.error
+    assert error
+    return (error.cause or error).message
+
+
+# --- models and tokenisers ------------------------------------------------------------------------------
+
+
+class Malicious:
+    def __reduce__(self) -> object:
+        return pathlib.Path.touch, (pathlib.Path(os.environ["EXECUTED"]),)
+
+
+def truncated(path: pathlib.Path) -> None:
+    path.write_bytes(DEMO_CHECKPOINT.read_bytes()[: 2**20])
+
+
+def one_byte_wrong(path: pathlib.Path) -> None:
+    body = bytearray(DEMO_CHECKPOINT.read_bytes())
+    body[len(body) // 2] ^= 1
+    path.write_bytes(body)
+
+
+def text(path: pathlib.Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+
+
+def another_model(path: pathlib.Path) -> None:
+    torch.save({"model.encoder.conv1.weight": torch.zeros(3)}, path)
+
+
+def oversized(path: pathlib.Path) -> None:
+    checkpoint = torch.load(DEMO_CHECKPOINT, weights_only=True)
+    checkpoint["dims"]["n_audio_state"] = 10**7
+    torch.save(checkpoint, path)
+
+
+def malicious(path: pathlib.Path) -> None:
+    torch.save({"dims": Malicious(), "model_state_dict": {}}, path)
+
+
+def malicious_pickle(path: pathlib.Path) -> None:
+    path.write_bytes(pickle.dumps(Malicious()))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (truncated, "it is damaged, or no checkpoint of OpenAI's Whisper"),
+        (one_byte_wrong, "is damaged; copy the file again"),
+        (text, "it is damaged, or no checkpoint of OpenAI's Whisper"),
+        (another_model, "it is damaged, or no checkpoint of OpenAI's Whisper"),
+        (oversized, "its dimensions are not those of its weights"),
+        (malicious, "nothing in it was executed"),
+        (malicious_pickle, "nothing in it was executed"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_told_apart_without_executing_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, make: Callable[[pathlib.Path], None], reason: str
+):
+    model, executed = tmp_path / "model.pt", tmp_path / "executed"
+    monkeypatch.setenv("EXECUTED", str(executed))
+    make(model)
+    with pytest.raises(ValueError, match=f"WHISPER_MODEL='{model}' cannot be used: .*{reason}"):
+        model_identity(str(model))
+    assert not executed.exists()
+
+
+@pytest.mark.parametrize("make", [malicious, malicious_pickle])
+def test_loading_executes_nothing_either(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, make: Callable[[pathlib.Path], None]
+):
+    monkeypatch.setenv("EXECUTED", str(tmp_path / "executed"))
+    make(tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"WHISPER_MODEL='.*model\.pt' cannot be used"):
+        load_model(str(tmp_path / "model.pt"), "cpu")
+    assert not (tmp_path / "executed").exists()
+
+
+@on_disk
+def test_a_malicious_checkpoint_fails_the_run_before_audio_is_fetched(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, fetched: list[str]
+):
+    project.place.put("p225/a.flac", flac())
+    model, executed = tmp_path / "model.pt", tmp_path / "executed"
+    monkeypatch.setenv("EXECUTED", str(executed))
+    malicious(model)
+    monkeypatch.setenv("WHISPER_MODEL", str(model))
+    project.reload()
+    assert f"WHISPER_MODEL='{model}' cannot be used" in failure(project, "speech")
+    assert not fetched
+    assert not executed.exists()
+    assert not list(project.place.store.list("output_parquet/transcripts/"))
+
+
+@on_disk
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("WHISPER_MODEL", "no-such-model", "WHISPER_MODEL='no-such-model' is neither a file nor a model"),
+        ("WHISPER_LANGUAGE", "klingon", "WHISPER_LANGUAGE='klingon'"),
+        ("WHISPER_BATCH_SIZE", "many", "WHISPER_BATCH_SIZE is a number of clips or auto, not 'many'"),
+        ("WHISPER_DEVICE", "gpu", "WHISPER_DEVICE='gpu'"),
+        ("WHISPER_DEVICE", "cuda:99", "WHISPER_DEVICE='cuda:99', but PyTorch sees"),
+        ("TOKENISER", "no.such:thing", "TOKENISER='no.such:thing' is neither"),
+        ("TOKENISER", "broken_tokeniser:tokenise", "no libcodec here"),
+    ],
+)
+def test_a_wrong_setting_fails_the_run_before_audio_is_fetched(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+    fetched: list[str],
+    setting: str,
+    value: str,
+    message: str,
+):
+    (tmp_path / "broken_tokeniser.py").write_text("raise RuntimeError('no libcodec here')")
+    monkeypatch.syspath_prepend(tmp_path)
+    project.place.put("p225/a.flac", flac())
+    monkeypatch.setenv(setting, value)
+    project.reload()
+    assert message in failure(project, "speech")
+    assert not fetched
+
+
+@on_disk
+def test_a_model_that_does_not_fit_fails_the_run_by_model_and_device(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object, **__: object) -> object:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(whisper, "load_model", full)
+    resources._load_whisper.cache_clear()
+    project.place.put("p225/a.flac", flac())
+    said = failure(project, "speech")
+    assert (
+        f"WHISPER_MODEL='{DEMO_CHECKPOINT}' does not fit into the free memory of WHISPER_DEVICE='cpu'" in said
+    )
+
+
+@on_disk
+def test_a_download_that_fails_says_so(project: Project, monkeypatch: pytest.MonkeyPatch):
+    def unreachable(*_: object, **__: object) -> object:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(whisper, "_download", unreachable)
+    resources._load_whisper.cache_clear()
+    project.place.put("p225/a.flac", flac())
+    monkeypatch.setenv("WHISPER_MODEL", "tiny")
+    project.reload()
+    said = failure(project, "speech")
+    assert "WHISPER_MODEL='tiny' cannot be used: it cannot be downloaded or read: Name or service" in said
+
+
+# --- places ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["AUDIO_SOURCE_URI", "AUDIO_TABLE_URI"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("bucket/prefix", "/data/wavs", "s3:/bucket", "s3://"),
+        *("https://host/bucket?sign=s3cr3t", "s3://me:s3cr3t@bucket/a"),
+    ],
+)
+def test_what_is_no_location_is_said_without_repeating_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, uri: str
+):
+    monkeypatch.setenv(name, uri)
+    said = rf"{name} is no location; it should read like s3://bucket/prefix or file:///folder"
+    with pytest.raises(ValueError, match=said) as e:
+        resources.audio_table()
+    assert "s3cr3t" not in str(e.value)
+
+
+@on_disk
+@pytest.mark.parametrize("seconds", ["a minute", "inf", "nan", "1e300"])
+def test_settle_seconds_that_are_no_time_fail_the_tick(
+    project: Project, monkeypatch: pytest.MonkeyPatch, seconds: str
+):
+    monkeypatch.setenv("SETTLE_SECONDS", seconds)
+    with pytest.raises(ValueError, match=f"SETTLE_SECONDS is a number of seconds, not '{seconds}'"):
+        project.tick()
+
+
+@on_disk
+def test_tables_that_cannot_be_written_fail_tick_and_run_before_any_work(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, fetched: list[str]
+):
+    project.place.put("p225/a.flac", flac())
+    (tmp_path / "file").touch()
+    place = f"file://{tmp_path}/file/tables"
+    monkeypatch.setenv("AUDIO_TABLE_URI", place)
+    project.reload()
+    with pytest.raises(StorageError, match=rf"cannot write {place}/: .* \(AUDIO_TABLE_URI\)"):
+        project.tick()
+    assert "(AUDIO_TABLE_URI)" in failure(project, "s3_inventory")
+    assert not fetched
+
+
+def test_a_folder_of_somebody_else_cannot_be_written():
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        (folder / "tables").mkdir()
+        for path in (folder / "tables", folder):
+            path.chmod(0o555)
+        tables = ObjectStore((folder / "tables").as_uri(), setting="AUDIO_TABLE_URI")
+        with unprivileged():
+            with pytest.raises(StorageError, match=r"Permission denied.*\(AUDIO_TABLE_URI\)"):
+                _ = tables.conditional_writes
+            with pytest.raises(StorageError, match=r"Permission denied.*\(AUDIO_TABLE_URI\)"):
+                tables.replace("a/b.parquet", b"", None)
+        for path in (folder, folder / "tables"):
+            path.chmod(0o755)
+        assert tables.conditional_writes
+        assert not list((folder / "tables").iterdir())
+
+
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """Root is refused nothing."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@on_disk
+def test_a_full_disk_fails_the_tick_and_the_run_and_leaves_what_was_there(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        monkeypatch.setenv("AUDIO_TABLE_URI", disk.as_uri())
+        project.place.put("p225/a.flac", flac())
+        project.reload()
+        assert project.catch_up() == 1
+        before = {path: path.read_bytes() for path in disk.rglob("*.parquet")}
+        assert len(before) == 4
+        project.place.put("p225/b.flac", flac(seed=1))
+        with contextlib.suppress(OSError), (disk / "else").open("wb") as file:
+            while True:
+                file.write(bytes(4096))
+        project.reload()
+        with pytest.raises(StorageError, match=r"No space left on device.*\(AUDIO_TABLE_URI\)"):
+            project.tick()
+        # As if the disk had only got full after that.
+        monkeypatch.setattr(ObjectStore, "conditional_writes", True)
+        assert "No space left on device" in failure(project, "s3_inventory")
+        assert {path: path.read_bytes() for path in disk.rglob("*.parquet")} == before
+        assert not list(disk.rglob("*.tmp"))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+# --- S3 -------------------------------------------------------------------------------------------------
+
+
+@on_s3
+def test_tables_in_a_bucket_that_is_not_there_fail_the_tick(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+):
+    project.place.put("p225/a.flac", flac())
+    monkeypatch.setenv("AUDIO_TABLE_URI", "s3://no-such-bucket/tables")
+    project.reload()
+    with pytest.raises(StorageError, match=r"s3://no-such-bucket/tables/: NoSuchBucket.*\(AUDIO_TABLE_URI\)"):
+        project.tick()
+
+
+@on_s3
+@pytest.mark.parametrize(
+    "code", ["AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"]
+)
+def test_credentials_that_are_refused_fail_the_tick_at_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch, code: str
+):
+    with server_that_answers(403, code) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
+        project.reload()
+        with pytest.raises(StorageError, match=rf"{code}: .*mend AWS_PROFILE or AWS_ACCESS_KEY_ID") as e:
+            project.tick()
+    assert "attempts" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("AWS_PROFILE", "nobody", "profile \\(nobody\\) could not be found"),
+        ("AWS_ENDPOINT_URL_S3", "nonsense", "Invalid endpoint: nonsense"),
+        ("AWS_ACCESS_KEY_ID", "alone", "missing: AWS_SECRET_ACCESS_KEY"),
+    ],
+)
+def test_aws_settings_that_lead_nowhere_are_said(
+    s3: str, monkeypatch: pytest.MonkeyPatch, setting: str, value: str, said: str
+):
+    if value == "alone":
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv(setting, value)
+    with pytest.raises(ValueError, match=rf"AWS_.*do not reach s3://bucket/x.*{said}"):
+        ObjectStore("s3://bucket/x")
+
+
+def test_a_store_that_ignores_conditions_is_warned_of(
+    s3: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    with server_that_answers(200) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
+        bucket = Bucket(source_uri="s3://bucket/a", table_uri=f"s3://bucket/{url[-5:]}", s3=S3Resource())
+        bucket.check(logging.getLogger())
+    assert "ignores If-Match and If-None-Match (AUDIO_TABLE_URI)" in caplog.text
+
+
+def test_a_store_that_honours_conditions_is_asked_once_and_keeps_one_empty_object(s3_place: S3Place):
+    for _ in range(2):
+        assert ObjectStore(f"{s3_place.uri}/tables").conditional_writes
+    assert list(s3_place.store.list("tables/")) == [f"tables/{PROBE}"]
