@@ -355,7 +355,7 @@ class ObjectStore:
         try:
             yield from map(bytes, obstore.get(self._open(), key).stream())
         except Exception as e:
-            raise StorageError(f"cannot read {self.uri}/{key}: {reason(e)}") from e
+            raise StorageError(f"cannot read {self.uri}/{key}: {reason(e)}") from None
 
     # --- writing --------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 
 import dagster as dg
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,6 +33,10 @@ from audio_assets.storage import ObjectStore
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--torture", action="store_true", help="repeat the tests of accidents very often")
 
+
+# A busy machine is no failure of what is tested.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 MINUTE = dt.datetime(2023, 8, 24, 0, 21, tzinfo=dt.UTC)
 UPLOADED = MINUTE + dt.timedelta(seconds=7)

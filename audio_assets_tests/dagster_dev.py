@@ -8,6 +8,7 @@ is killed cannot clean up. So a process stands between both; it notices when the
 
 import contextlib
 import dataclasses
+import ipaddress
 import json
 import os
 import pathlib
@@ -30,6 +31,7 @@ SETTINGS = ("AUDIO_", "WHISPER_", "TOKENISER", "SETTLE_SECONDS", "BACKFILL_ORDER
 # Generous: the machine may be slow and busy with other tests. Nothing waits longer than it must.
 START_SECONDS = 180
 PATIENCE_SECONDS = 180
+LISTEN = "0A"
 
 
 class DagsterError(AssertionError):
@@ -73,6 +75,26 @@ class DagsterDev:
             time.sleep(0.25)
         return seen
 
+    def listening(self) -> set[tuple[str, int]]:
+        """Addresses and ports on which it and all that it started listen, as Linux tells them."""
+        family = {self._process.pid}
+        parents = dict(_processes())
+        while grown := {pid for pid, parent in parents.items() if parent in family} - family:
+            family |= grown
+        sockets = set()
+        for pid in family:
+            with contextlib.suppress(OSError):
+                sockets |= {os.readlink(fd) for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir()}
+        found = set()
+        for table in ("tcp", "tcp6"):
+            for line in pathlib.Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == LISTEN and f"socket:[{fields[9]}]" in sockets:
+                    address, port = fields[1].split(":")
+                    words = (bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, len(address), 8))
+                    found.add((str(ipaddress.ip_address(b"".join(words))), int(port, 16)))
+        return found
+
     def _said(self) -> str:
         return f"it said:\n{self.log.read_text(errors='replace')[-6000:]}"
 
@@ -81,6 +103,14 @@ class DagsterDev:
             return bool(self.query("{ assetNodes { id } }")["assetNodes"])
         except OSError:
             return False
+
+
+def _processes() -> Iterator[tuple[int, int]]:
+    """All processes of this machine, each with its parent."""
+    for path in pathlib.Path("/proc").iterdir():
+        if path.name.isdigit():
+            with contextlib.suppress(OSError):
+                yield int(path.name), int((path / "stat").read_text().rpartition(")")[2].split()[1])
 
 
 @contextlib.contextmanager

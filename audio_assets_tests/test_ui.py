@@ -7,10 +7,12 @@ sensor leaves their partitions to the person who clicks.
 import collections
 import contextlib
 import datetime as dt
+import ipaddress
 import os
 import pathlib
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 
 import pandas as pd
@@ -301,6 +303,13 @@ def test_dotenv_points_all_of_it_at_a_bucket_on_s3(
         wait_until_green(dev, FolderMinute("p225", MINUTE).key)
     monkeypatch.setenv("AUDIO_TABLE_URI", tables)
     assert list(read_table()["Key"]) == [key]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who listens where")
+def test_every_server_listens_to_this_machine_alone(dev: DagsterDev) -> None:
+    listening = dev.listening()
+    assert int(dev.url.rpartition(":")[2]) in {port for _, port in listening}
+    assert {ipaddress.ip_address(address).is_loopback for address, _ in listening} == {True}
 
 
 # --- by clicking ----------------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ class Bucket(dg.ConfigurableResource):
 
     @property
     def source(self) -> AudioSource:
-        return AudioSource(self._store(self.source_uri, "AUDIO_SOURCE_URI"), self._tables)
+        return AudioSource(self._store(self.source_uri, ""), self._tables)
 
     @property
     def inventory_report(self) -> "Report":
