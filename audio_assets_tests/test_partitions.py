@@ -118,6 +118,17 @@ def test_what_is_no_partition_key_says_how_one_reads(key: str):
         FolderMinute.parse(key)
 
 
+@given(
+    st.text() | st.builds("{}|{}".format, names, st.datetimes().map(lambda m: m.strftime("%Y-%m-%d-%H:%M")))
+)
+def test_a_text_is_the_key_of_one_partition_or_of_none(text: str):
+    try:
+        partition = FolderMinute.parse(text)
+    except ValueError:
+        return
+    assert partition.key == text
+
+
 def test_partitions_sort_by_folder_then_time():
     earlier, later = FolderMinute("p225", MINUTE), FolderMinute("p225", MINUTE + dt.timedelta(days=400))
     other = FolderMinute("p226", MINUTE - dt.timedelta(days=400))

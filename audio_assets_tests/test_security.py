@@ -178,6 +178,8 @@ def test_objects_of_any_name_get_rows_and_files_below_the_tables_root(
     project.reload()
     assert project.catch_up() == 1
     assert sorted(project.table()["Key"]) == sorted(keys)
+    for folder in ("#" * 900, "日" * 300, "../../outside"):
+        assert list(project.table(folder)["Key"]) == [f"{folder}/a.txt"]
     assert list((tmp_path / "jail").iterdir()) == [tables]
     assert {path.name for path in tables.iterdir()} == {
         *("s3_inventory", "transcripts", "tokens", "audio_table")

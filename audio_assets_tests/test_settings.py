@@ -6,12 +6,14 @@ import os
 import pathlib
 import pickle
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 import whisper
+from dagster._utils.error import serializable_error_info_from_exc_info
 from dagster_aws.s3 import S3Resource
 
 from audio_assets.defs import resources
@@ -222,6 +224,20 @@ def test_what_is_no_location_is_said_without_repeating_it(
     with pytest.raises(ValueError, match=said) as e:
         resources.audio_table()
     assert "s3cr3t" not in str(e.value)
+
+
+@on_disk
+def test_a_location_with_credentials_in_it_is_refused_when_the_project_loads(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AUDIO_SOURCE_URI", "s3://me:s3cr3t@bucket/a")
+    said = ""
+    try:
+        project.reload()
+    except Exception:
+        said = str(serializable_error_info_from_exc_info(sys.exc_info()))
+    assert "AUDIO_SOURCE_URI is no location" in said
+    assert "s3cr3t" not in said
 
 
 @on_disk
