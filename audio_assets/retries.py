@@ -77,6 +77,7 @@ def reason(e: Exception) -> str:
     else:
         said = str(e).strip().partition("\n")[0]
     said = re.sub(r"(?<=://)[^/@\s]*@", "…@", said) or type(e).__name__
+    said = said.rstrip(".")
     if error_code(e) in _CREDENTIALS or _status(e) in (401, 403):
         said += "; mend AWS_PROFILE or AWS_ACCESS_KEY_ID and its like, or what they may do there"
     elif "error sending request" in said:

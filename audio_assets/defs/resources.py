@@ -112,7 +112,7 @@ class Bucket(dg.ConfigurableResource):
     inventory_manifest: str = ""
     s3: dg.ResourceDependency[S3Resource]
 
-    def _store(self, uri: str, setting: str) -> ObjectStore:
+    def _store(self, uri: str, setting: str = "") -> ObjectStore:
         s3 = self.s3
         keys = s3.aws_access_key_id, s3.aws_secret_access_key, s3.aws_session_token
         return _open_store(uri, setting, keys, s3.region_name, s3.profile_name, s3.endpoint_url, _retries())
@@ -138,7 +138,7 @@ class Bucket(dg.ConfigurableResource):
 
     @property
     def source(self) -> AudioSource:
-        return AudioSource(self._store(self.source_uri, ""), self._tables)
+        return AudioSource(self._store(self.source_uri), self._tables)
 
     @property
     def inventory_report(self) -> "Report":
