@@ -15,8 +15,6 @@ import pytest
 from dagster._core.storage.tags import RUN_KEY_TAG
 
 from audio_assets.partitions import FolderMinute
-from audio_assets.source import AudioSource
-from audio_assets.storage import ObjectStore
 from audio_assets_tests.conftest import UPLOADED, Project, S3Place, flac
 
 pytestmark = pytest.mark.parametrize("place", ["s3"], indirect=True)
@@ -46,13 +44,15 @@ class Bucket:
     @property
     def objects(self) -> dict[str, tuple[str, str]]:
         """ETag and partition of each object, by key."""
-        source = AudioSource(self.place.store, ObjectStore(f"{self.place.uri}/output_parquet"))
-        return {
-            o.key: (o.etag, FolderMinute.of(o.key, o.last_modified).key)
-            for folder in {key.rpartition("/")[0] for key in source.store.list("")}
-            if not folder.startswith("output_parquet")
-            for o in source.objects(folder)
-        }
+        pages = boto3.client("s3").get_paginator("list_objects_v2")
+        found = {}
+        for page in pages.paginate(Bucket=self.place.bucket, Prefix=self.place.prefix):
+            for listed in page.get("Contents", []):
+                key = listed["Key"].removeprefix(self.place.prefix)
+                if not key.startswith("output_parquet/"):
+                    partition = FolderMinute.of(key, listed["LastModified"])
+                    found[key] = listed["ETag"].strip('"'), partition.key
+        return found
 
     @property
     def rows(self) -> dict[str, tuple[str, str]]:
