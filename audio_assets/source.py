@@ -86,13 +86,14 @@ class AudioSource:
         """
         found: dict[FolderMinute, Digest] = {}
         waiting = list(spans)
-        running: set[concurrent.futures.Future[tuple[dict[FolderMinute, Digest], list[Span]]]] = set()
+        running: set[concurrent.futures.Future[tuple[dict[FolderMinute, Digest], Span | None]]] = set()
         started = False
+        # By their ends: spans that were found to be the rest of one folder.
+        whole: set[str | None] = set()
         with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
             while True:
                 while waiting and len(running) < SIDE_BY_SIDE and not (started and stop()):
-                    idle = SIDE_BY_SIDE - len(running) - len(waiting)
-                    running.add(pool.submit(self._turn, waiting.pop(0), idle, stop))
+                    running.add(pool.submit(self._turn, waiting.pop(0), stop))
                     started = True
                 if not running:
                     return found, waiting
@@ -102,25 +103,28 @@ class AudioSource:
                 for turn in done:
                     summed, left = turn.result()
                     _add(found, summed)
+                    if left is None:
+                        continue
+                    parts = [left]
+                    idle = SIDE_BY_SIDE - len(running) - len(waiting) - 1
+                    if idle > 0 and left.until not in whole and not stop():
+                        parts = self._cut(left, idle)
+                        if len(parts) == 1:
+                            whole.add(left.until)
                     # In order, so that few folders are listed in part at a time.
-                    waiting = sorted([*waiting, *left], key=lambda span: span.after)
+                    waiting = sorted([*waiting, *parts], key=lambda span: span.after)
 
-    def _turn(
-        self, span: Span, idle: int, stop: Callable[[], bool]
-    ) -> tuple[dict[FolderMinute, Digest], list[Span]]:
-        """List some pages of a span; gives what is left of it, in parts where others are idle."""
+    def _turn(self, span: Span, stop: Callable[[], bool]) -> tuple[dict[FolderMinute, Digest], Span | None]:
+        """List some pages of a span; gives what is left of it."""
         found: dict[FolderMinute, Digest] = {}
         try:
             for pages, (reached, objects) in enumerate(self.store.scan(span.after, span.until), 1):
                 _add(found, digest_partitions(objects))
-                left = Span(reached, span.until)
-                if stop():
-                    return found, [left]
-                if pages == PAGES_PER_TURN:
-                    return found, self._cut(left, idle) if idle > 0 else [left]
+                if stop() or pages == PAGES_PER_TURN:
+                    return found, Span(reached, span.until)
         except StorageError as e:
             raise StorageError(f"{e} (AUDIO_SOURCE_URI)") from e
-        return found, []
+        return found, None
 
     def _cut(self, span: Span, times: int) -> list[Span]:
         """A span in up to `times` + 1 parts, between folders."""
