@@ -103,6 +103,10 @@ class S3Listing:
                 return found
         return []
 
+    def find(self, key: str) -> ObjectInfo | None:
+        found, _, _ = self._request_page(key, key, MaxKeys=1)
+        return found[0] if found and found[0].key == key else None
+
     def _takes(self, after: str, folder: str) -> bool:
         """Whether obstore can go on behind a key: it refuses some and drops slashes at the ends of others."""
         starts = after == folder or is_plain(after)
@@ -154,7 +158,7 @@ class S3Listing:
         """One answer of S3: objects, the prefixes of folders, and whether there is more."""
         if after != folder:
             options["StartAfter"] = self._root + after
-        page = self._list_objects(Prefix=self._root + folder, MaxKeys=PAGE, **options)
+        page = self._list_objects(Prefix=self._root + folder, **{"MaxKeys": PAGE} | options)
         objects = [
             ObjectInfo(
                 found["Key"].removeprefix(self._root),
@@ -203,6 +207,9 @@ class LocalListing:
     def cuts(self, _after: str, _until: str | None) -> list[str]:
         # A disk is not faster for being asked twice at a time.
         return []
+
+    def find(self, key: str) -> ObjectInfo | None:
+        return next((o for o in self._list(key[: key.rfind("/") + 1])[1] if o.key == key), None)
 
     def _list(self, prefix: str) -> tuple[list[str], list[ObjectInfo]]:
         """One level of a local folder: the names of folders below it, and the objects right in it."""

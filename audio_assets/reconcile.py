@@ -8,6 +8,7 @@ upload carries the time at which it began, a deleted object leaves no trace.
 
 import dataclasses
 import datetime as dt
+import functools
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
@@ -102,12 +103,14 @@ class Plan:
         delete: partition keys whose objects are gone and whose rows are too, and what is no partition key.
         requests: runs, in the order in which they are to be made.
         open: how many partitions wait for their minute to close.
+        waiting: folders in which bucket and table differ.
     """
 
     add: list[str]
     delete: list[str]
     requests: list[Request]
     open: int
+    waiting: Collection[str] = frozenset()
 
 
 def group(objects: Iterable[ObjectInfo]) -> dict[FolderMinute, list[ObjectInfo]]:
@@ -125,6 +128,8 @@ def digest_partitions(objects: Iterable[ObjectInfo]) -> dict[FolderMinute, Diges
     return {partition: Digest.of(found) for partition, found in group(objects).items()}
 
 
+# A tick asks for the folder of every partition that Dagster knows.
+@functools.lru_cache(maxsize=2**17)
 def folder_of_partition(key: str) -> str | None:
     """The folder of a partition key, None where somebody registered by hand what is no such key."""
     try:
@@ -158,8 +163,9 @@ def plan(
             folder.
     """
     closed = now - dt.timedelta(minutes=1) - settle
-    wanted = {p.key: digest for p, digest in sorted(listing.partitions.items()) if p.minute <= closed}
-    present = {p.key for p in listing.partitions}
+    found = [(p, p.key, digest) for p, digest in sorted(listing.partitions.items())]
+    wanted = {key: digest for p, key, digest in found if p.minute <= closed}
+    present = {key for _, key, _ in found}
     known = set(registered)
     folders = {None, *listing.folders}
     empty = str(EMPTY)
@@ -184,8 +190,12 @@ def plan(
     chunks = list(_chunks([*registered, *add], pending, busy))
     if newest_first:
         chunks.sort(key=lambda chunk: max(map(_minute, chunk)), reverse=True)
-    waiting = len(present) - len(present & wanted.keys())
-    return Plan(add, delete, [_request(chunk, pending) for chunk in chunks], waiting)
+    open_minutes = len(present) - len(present & wanted.keys())
+    waiting = {p.folder for p, key, digest in found if recorded.get(key) != str(digest)}
+    waiting |= {
+        folder for key in pending.keys() - present if (folder := folder_of_partition(key)) is not None
+    }
+    return Plan(add, delete, [_request(chunk, pending) for chunk in chunks], open_minutes, waiting)
 
 
 def _minute(key: str) -> str:

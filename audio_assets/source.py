@@ -56,6 +56,13 @@ class AudioSource:
             return [Span()]
         return [Span("", self._excluded), Span(self._excluded + LAST)]
 
+    def key_of(self, bucket: str, key: str) -> str | None:
+        """The key within the source of an object of a bucket, None where it is none of the source."""
+        uri = f"s3://{bucket}/{key}"
+        found = uri.removeprefix(f"{self.store.uri}/")
+        outside = found == uri or found.endswith("/") or (self._excluded and found.startswith(self._excluded))
+        return None if outside else found
+
     def objects(self, folder: str) -> Iterator[list[ObjectInfo]]:
         """The objects right in one folder, a page at a time.
 

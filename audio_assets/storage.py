@@ -236,6 +236,14 @@ class ObjectStore:
         """
         return self._listing.cuts(after, until)
 
+    def find(self, key: str) -> ObjectInfo | None:
+        """What a listing says of one object, None where there is none.
+
+        Raises:
+            StorageError: the store cannot be listed.
+        """
+        return self._listing.find(key)
+
     def list(self, prefix: str) -> Iterator[str]:
         """The keys of all objects below a folder, at any depth."""
         if self._local is not None and not self._local.is_dir():

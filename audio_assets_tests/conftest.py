@@ -166,12 +166,8 @@ def place(request: pytest.FixtureRequest) -> Place:
 # --- the project ----------------------------------------------------------------------------------------
 
 SETTINGS = (
-    "S3_INVENTORY_MANIFEST",
-    "AUDIO_SOURCE_URI",
-    "AUDIO_TABLE_URI",
-    "TOKENISER",
-    "SETTLE_SECONDS",
-    "BACKFILL_ORDER",
+    *("AUDIO_SOURCE_URI", "AUDIO_TABLE_URI", "AUDIO_EVENTS_QUEUE_URL", "S3_INVENTORY_MANIFEST"),
+    *("TOKENISER", "SETTLE_SECONDS", "BACKFILL_ORDER"),
 )
 S3_SETTINGS = ("S3_ATTEMPTS", "S3_STALL_SECONDS")
 WHISPER_SETTINGS = ("WHISPER_MODEL", "WHISPER_DEVICE", "WHISPER_LANGUAGE", "WHISPER_BATCH_SIZE")

@@ -432,7 +432,7 @@ def test_an_order_that_there_is_not_says_so(project: Project, monkeypatch: pytes
 def test_any_number_of_partitions_is_registered_in_one_tick(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(automation, "ADDED_AT_A_TIME", 2)
+    monkeypatch.setattr(automation, "KEYS_AT_A_TIME", 2)
     for i in range(5):
         project.place.put(f"p{i}/a.txt")
     project.tick()

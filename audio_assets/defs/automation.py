@@ -2,11 +2,13 @@
 
 import dataclasses
 import datetime as dt
+import functools
 import itertools
 import json
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
@@ -19,17 +21,21 @@ from dagster._core.storage.tags import (
 from audio_assets.defs.audio_table import audio_table
 from audio_assets.defs.partitions import FOLDER_MINUTE, folder_minute
 from audio_assets.defs.resources import Bucket, newest_first, settle_time
+from audio_assets.events import EventQueue, Received
 from audio_assets.partitions import FolderMinute
-from audio_assets.reconcile import Listing, Request, folder_of_partition, plan, retry_delay
-from audio_assets.storage import StorageError
-from audio_assets.walk import Walk
+from audio_assets.reconcile import Request, folder_of_partition, plan, retry_delay
+from audio_assets.speech import inventory_rows
+from audio_assets.storage import ObjectInfo, StorageError
+from audio_assets.watch import Watch
+
+T = TypeVar("T")
 
 REQUEST_TAG = "audio_assets/request"
 # With what a tick does else, well below the 60 s after which Dagster gives it up.
 LISTING_SECONDS = 12
 MAX_RUNS_IN_FLIGHT = 25
 # SQLite takes no more than 32,766 values in one statement.
-ADDED_AT_A_TIME = 10_000
+KEYS_AT_A_TIME = 10_000
 # The daemon deletes them one by one; the rest is met again by the next walk.
 DELETED_AT_A_TIME = 1_000
 REQUESTS_AT_A_TIME = 500
@@ -40,6 +46,9 @@ UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+
+# By queue: the cursor that marks what the last tick's messages told of, and their receipts.
+_unacknowledged: dict[str, tuple[str | None, list[str]]] = {}
 
 process_audio = dg.define_asset_job(
     "process_audio",
@@ -58,28 +67,43 @@ process_audio = dg.define_asset_job(
 def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.SensorResult:
     """Compare bucket and table, folder by folder; a tick that runs out of time goes on in the next."""
     bucket.check(context.log)
-    instance = context.instance
-    recorded = recorded_digests(instance)
-    registered = list(instance.get_dynamic_partitions(FOLDER_MINUTE))
-    folders = map(folder_of_partition, dict.fromkeys((*registered, *recorded)))
-    known = {folder for folder in folders if folder is not None}
+    instance, source, queue = context.instance, bucket.source, bucket.events
+    now = dt.datetime.now(dt.UTC)
     started = time.monotonic()
 
     def stop() -> bool:
         return time.monotonic() - started > LISTING_SECONDS
 
-    listing, walk, reported = Listing((), {}), Walk(), None
-    progress: dict[str, object] = {}
-    if bucket.inventory_manifest:
-        reported, progress["report"] = read_report(bucket, context.cursor, stop)
+    before = read_cursor(context.cursor)
+    if queue is None:
+        before, received = Watch(before.walk), Received([], [])
     else:
-        listing, walk = read_cursor(context.cursor).advance(bucket.source, known, stop)
-    if walk.left:
-        progress["walk"] = walk.to_json()
+        _acknowledge(queue, context.cursor)
+        received = queue.receive()
+    happened = [(source.key_of(event.bucket, event.key), event.removed) for event in received.events]
+
+    registered = list(instance.get_dynamic_partitions(FOLDER_MINUTE))
+    sweep = before.sweeps(now) and not bucket.inventory_manifest
+    everything = sweep or bool(bucket.inventory_manifest)
+    recorded = recorded_digests(instance) if everything else {}
+    listing, watch = before.look(
+        source,
+        [key for key, removed in happened if key is not None and not removed],
+        [key for key, removed in happened if key is not None and removed],
+        known={folder_of_partition(key) for key in (*registered, *recorded)} if sweep else None,
+        inventory=functools.partial(_inventory, bucket),
+        now=now,
+        stop=stop,
+    )
+    if not everything:
+        here = [key for key in registered if folder_of_partition(key) in listing.folders]
+        recorded = recorded_digests(instance, {*here, *(p.key for p in listing.partitions)})
+    reported, report = (
+        read_report(bucket, context.cursor, stop) if bucket.inventory_manifest else (None, None)
+    )
 
     unfinished = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
     busy = covered(unfinished, registered)
-    now = dt.datetime.now(dt.UTC)
     decided = plan(
         listing,
         recorded,
@@ -92,10 +116,15 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
     )
     room = max(0, MAX_RUNS_IN_FLIGHT - len(unfinished))
     runs = list(itertools.islice(_run_requests(instance, decided.requests), room))
+    # Without events there is nothing but the walk.
+    watch = Watch(watch.walk) if queue is None else watch.settle(listing, recorded, decided.waiting)
+    # Never empty: Dagster would keep the last one.
+    cursor = json.dumps(watch.to_json() | ({"report": report} if report else {}))
+    if queue is not None:
+        _unacknowledged[queue.url] = cursor, received.receipts
 
     dynamic: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = [
-        folder_minute.build_add_request(decided.add[first : first + ADDED_AT_A_TIME])
-        for first in range(0, len(decided.add), ADDED_AT_A_TIME)
+        folder_minute.build_add_request(part) for part in _parts(decided.add, KEYS_AT_A_TIME)
     ]
     if decided.delete:
         dynamic.append(folder_minute.build_delete_request(decided.delete[:DELETED_AT_A_TIME]))
@@ -110,21 +139,20 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
         run_requests=runs,
         skip_reason=None if runs else "; ".join([*said, "nothing to ask for now"]),
         dynamic_partitions_requests=dynamic,
-        # Never empty: Dagster would keep the last one.
-        cursor=json.dumps(progress),
+        cursor=cursor,
     )
 
 
-def read_cursor(cursor: str | None) -> Walk:
+def read_cursor(cursor: str | None) -> Watch:
     """Where the last tick left off.
 
-    A cursor that says nothing sensible, be it damaged or of another version, begins the walk anew: that costs
-    time and loses nothing.
+    A cursor that says nothing sensible, be it damaged or of another version, looks at everything anew: that
+    costs time and loses nothing.
     """
     try:
-        return Walk.from_json(json.loads(cursor or "{}")["walk"])
-    except (ValueError, KeyError, TypeError, AttributeError, zlib.error):
-        return Walk()
+        return Watch.from_json(json.loads(cursor or "{}"))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, zlib.error):
+        return Watch()
 
 
 def read_report(
@@ -149,12 +177,39 @@ def read_report(
     return found, dataclasses.asdict(done)
 
 
-def recorded_digests(instance: dg.DagsterInstance) -> dict[str, str]:
-    """By partition key, the digest that `audio_table` was last made from."""
-    found = instance.event_log_storage.get_latest_tags_by_partition(
-        audio_table.key, dg.DagsterEventType.ASSET_OBSERVATION, [DATA_VERSION_TAG]
-    )
-    return {key: tags[DATA_VERSION_TAG] for key, tags in found.items()}
+def _acknowledge(queue: EventQueue, cursor: str | None) -> None:
+    """Delete the messages of the last tick, once the instance holds the cursor that it gave.
+
+    That cursor marks what they told of. Those of a tick that was lost come again.
+    """
+    held_by, receipts = _unacknowledged.pop(queue.url, (None, []))
+    if receipts and held_by == cursor:
+        queue.delete(receipts)
+
+
+def _inventory(bucket: Bucket, partition: FolderMinute) -> list[ObjectInfo]:
+    rows = bucket.inventory.read(partition).rows
+    return [] if rows is None else inventory_rows(rows)
+
+
+def recorded_digests(instance: dg.DagsterInstance, keys: Collection[str] | None = None) -> dict[str, str]:
+    """By partition key, the digest that `audio_table` was last made from.
+
+    Args:
+        keys: of which partitions, by default of all.
+    """
+    some = [None] if keys is None else _parts(sorted(keys), KEYS_AT_A_TIME)
+    return {
+        key: tags[DATA_VERSION_TAG]
+        for part in some
+        for key, tags in instance.event_log_storage.get_latest_tags_by_partition(
+            audio_table.key, dg.DagsterEventType.ASSET_OBSERVATION, [DATA_VERSION_TAG], part
+        ).items()
+    }
+
+
+def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[first : first + size] for first in range(0, len(items), size)]
 
 
 def covered(runs: Iterable[dg.DagsterRun], registered: Sequence[str]) -> set[str]:
@@ -181,8 +236,7 @@ def _run_requests(instance: dg.DagsterInstance, requests: Sequence[Request]) -> 
     Dagster forgets no run key, so that the number of tries is part of it: a run that was lost is asked for
     again, one that two daemons ask for at once is made once.
     """
-    for first in range(0, len(requests), REQUESTS_AT_A_TIME):
-        some = requests[first : first + REQUESTS_AT_A_TIME]
+    for some in _parts(requests, REQUESTS_AT_A_TIME):
         tries: dict[str, list[float]] = {request.fingerprint: [] for request in some}
         for record in instance.get_run_records(dg.RunsFilter(tags={REQUEST_TAG: list(tries)})):
             ended = record.end_time or record.update_timestamp.timestamp()

@@ -16,6 +16,7 @@ import pyarrow as pa
 from dagster_aws.s3 import S3Resource
 
 from audio_assets import schema
+from audio_assets.events import EventQueue
 from audio_assets.retries import Retries
 from audio_assets.source import AudioSource
 from audio_assets.speech import Tokenising, Transcribing
@@ -104,12 +105,14 @@ class Bucket(dg.ConfigurableResource):
         source_uri: AUDIO_SOURCE_URI.
         table_uri: AUDIO_TABLE_URI.
         inventory_manifest: S3_INVENTORY_MANIFEST, empty where the bucket is listed.
+        events_queue_url: AUDIO_EVENTS_QUEUE_URL, empty for none.
         s3: how S3 is reached; by default as every AWS client reads its environment.
     """
 
     source_uri: str
     table_uri: str
     inventory_manifest: str = ""
+    events_queue_url: str = ""
     s3: dg.ResourceDependency[S3Resource]
 
     def _store(self, uri: str, setting: str = "") -> ObjectStore:
@@ -135,6 +138,14 @@ class Bucket(dg.ConfigurableResource):
                 f"{self.table_uri} ignores If-Match and If-None-Match (AUDIO_TABLE_URI): two runs on the same"
                 " partition can overwrite each other there, until the sensor compares again"
             )
+
+    @property
+    def events(self) -> EventQueue | None:
+        """The queue of the source's notifications, None where it sends none."""
+        s3 = self.s3
+        keys = s3.aws_access_key_id, s3.aws_secret_access_key, s3.aws_session_token
+        url = self.events_queue_url
+        return _open_queue(url, keys, s3.region_name, s3.profile_name) if url else None
 
     @property
     def source(self) -> AudioSource:
@@ -189,6 +200,13 @@ def _open_store(
     """A store, kept for as long as the process lives: a client of boto3 takes a tenth of a second to make."""
     open_session = functools.partial(boto3.Session, *keys, region_name=region, profile_name=profile)
     return ObjectStore(uri, open_session, setting=setting, endpoint_url=endpoint, retries=retries)
+
+
+@functools.lru_cache(maxsize=8)
+def _open_queue(
+    url: str, keys: tuple[str | None, ...], region: str | None, profile: str | None
+) -> EventQueue:
+    return EventQueue(url, functools.partial(boto3.Session, *keys, region_name=region, profile_name=profile))
 
 
 class Whisper(dg.ConfigurableResource):
@@ -269,6 +287,7 @@ def resources() -> dg.Definitions:
                 source_uri=_source_uri(),
                 table_uri=_table_uri(),
                 inventory_manifest=_setting("S3_INVENTORY_MANIFEST", ""),
+                events_queue_url=_setting("AUDIO_EVENTS_QUEUE_URL", ""),
                 s3=S3Resource(),
             ),
             "whisper": Whisper(
