@@ -10,7 +10,7 @@ import dataclasses
 import datetime as dt
 import functools
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 
 from audio_assets.partitions import FolderMinute
 from audio_assets.storage import ObjectInfo
@@ -104,13 +104,15 @@ class Plan:
         requests: runs, in the order in which they are to be made.
         open: how many partitions wait for their minute to close.
         waiting: folders in which bucket and table differ.
+        pending: partition keys of closed minutes in which they differ.
     """
 
     add: list[str]
     delete: list[str]
     requests: list[Request]
     open: int
-    waiting: Collection[str] = frozenset()
+    waiting: Set[str] = frozenset()
+    pending: Set[str] = frozenset()
 
 
 def group(objects: Iterable[ObjectInfo]) -> dict[FolderMinute, list[ObjectInfo]]:
@@ -195,7 +197,8 @@ def plan(
     waiting |= {
         folder for key in pending.keys() - present if (folder := folder_of_partition(key)) is not None
     }
-    return Plan(add, delete, [_request(chunk, pending) for chunk in chunks], open_minutes, waiting)
+    requests = [_request(chunk, pending) for chunk in chunks]
+    return Plan(add, delete, requests, open_minutes, waiting, pending.keys())
 
 
 def _minute(key: str) -> str:

@@ -9,15 +9,19 @@ import dataclasses
 import datetime as dt
 import io
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from audio_assets import schema
 from audio_assets.partitions import FolderMinute
 from audio_assets.storage import ObjectStore, StorageError
+
+# Loaded where it is used: it is 40 MB that the process of the sensor's ticks does without.
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Small objects are latency-bound: this many requests in flight keep a store busy from one process.
 THREADS = 16
@@ -168,8 +172,10 @@ def read_slice(
     start: object = None,
     end: object = None,
     columns: Sequence[str] | None = None,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """What `audio_assets.read_table` does, for any table."""
+    import pandas as pd
+
     since, until = _utc(start), _utc(end)
     folders = [folder] if folder is None or isinstance(folder, str) else list(dict.fromkeys(folder))
     partitions = [p for f in folders for p in table.partitions(f, since, until)]
@@ -180,6 +186,8 @@ def read_slice(
 
 
 def _utc(moment: object) -> dt.datetime | None:
+    import pandas as pd
+
     if moment is None:
         return None
     stamp = pd.Timestamp(moment)  # type: ignore[arg-type]

@@ -15,7 +15,14 @@ from typing import Any
 from audio_assets.listing import PAGE
 from audio_assets.parallel import map_ahead
 from audio_assets.partitions import FolderMinute, folder_of
-from audio_assets.reconcile import EMPTY, Digest, Listing, digest_partitions, group
+from audio_assets.reconcile import (
+    Digest,
+    Listing,
+    Plan,
+    digest_partitions,
+    folder_of_partition,
+    group,
+)
 from audio_assets.source import SIDE_BY_SIDE, AudioSource
 from audio_assets.storage import ObjectInfo
 from audio_assets.walk import Walk
@@ -91,47 +98,52 @@ class Watch:
             looked = len(folders) + len(large)
             new = [key for key in created if folder_of(key) in large]
             objects |= {o.key: o for o in pool.map(source.store.find, new) if o is not None}
-            objects = {key: o for key, o in objects.items() if folder_of(key) not in folders}
-            grouped = group(objects.values())
-            for partition, before in zip(grouped, pool.map(inventory, grouped), strict=True):
-                wanted = {o.key: o for o in (*before, *grouped[partition])}
-                partitions[partition] = Digest.of(wanted.values())
         walk, swept = self.walk, self.swept
         if known is not None:
             swept = swept if walk.left else now.timestamp()
-            swept_now, walk = walk.advance(source, {folder for folder in known if folder is not None}, stop)
-            folders |= set(swept_now.folders)
-            partitions |= swept_now.partitions
-            objects = {
-                key: o
-                for key, o in objects.items()
-                if folder_of(key) not in swept_now.folders or o.last_modified.timestamp() > (swept or 0)
-            }
+            walked, walk = walk.advance(source, {folder for folder in known if folder is not None}, stop)
+            folders |= set(walked.folders)
+            partitions |= walked.partitions
+        grouped = {p: found for p, found in group(objects.values()).items() if p.folder not in folders}
+        with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            for partition, before in zip(grouped, pool.map(inventory, grouped), strict=True):
+                wanted = {o.key: o for o in (*before, *grouped[partition])}
+                partitions[partition] = Digest.of(wanted.values())
         return Listing(folders, partitions), Watch(walk, swept, tuple(marked[looked:]), objects)
 
-    def settle(self, listing: Listing, recorded: Mapping[str, str], waiting: Collection[str]) -> "Watch":
+    def settle(
+        self, listing: Listing, recorded: Mapping[str, str], decided: Plan, *, starved: bool
+    ) -> "Watch":
         """Keep in sight what was looked at and where bucket and table still differ.
 
         Args:
             listing: what `look` gave.
             recorded: by partition key, the digest that `audio_table` was last made from.
-            waiting: folders in which the two differ.
+            decided: what came of them.
+            starved: whether requests of it could not be made now.
         """
         sizes = collections.Counter[str]()
         for partition, digest in listing.partitions.items():
             sizes[partition.folder] += digest.count
-        again = {folder for folder in waiting if folder in listing.folders}
-        small = {folder for folder in again if sizes[folder] <= LARGE_PAGES * PAGE}
-        marked = tuple(dict.fromkeys((*self.marked, *sorted(small))))
-        created = {
-            key: o
-            for key, o in self.created.items()
-            if _differs(FolderMinute.of(key, o.last_modified), listing, recorded)
-        }
+        large = {folder for folder, size in sizes.items() if size > LARGE_PAGES * PAGE}
+        small = sorted(
+            folder for folder in decided.waiting if folder in listing.folders and folder not in large
+        )
+        marked = tuple(dict.fromkeys((*self.marked, *small)))
+        created: dict[str, ObjectInfo] = {}
+        covered: set[str] = set()
+        for o in self.created.values():
+            partition = FolderMinute.of(o.key, o.last_modified)
+            digest = listing.partitions.get(partition)
+            if digest is not None and recorded.get(partition.key) != str(digest):
+                created[o.key] = o
+                covered.add(partition.key)
         if len(marked) > MOST_MARKED or len(created) > MOST_MARKED:
             return Watch(self.walk)
-        # What waits in a large folder is found again by the next walk, which then follows at once.
-        return Watch(self.walk, self.swept if small == again else None, marked, created)
+        # What waits in a large folder without an event is found again by the next walk, which then follows at
+        # once.
+        again = starved and any(folder_of_partition(key) in large for key in decided.pending - covered)
+        return Watch(self.walk, None if again else self.swept, marked, created)
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads; nothing is said of what is as at the beginning."""
@@ -173,7 +185,3 @@ def _list_small(source: AudioSource, folder: str) -> dict[FolderMinute, Digest] 
         if len(found) > LARGE_PAGES * PAGE:
             return None
     return digest_partitions(found)
-
-
-def _differs(partition: FolderMinute, listing: Listing, recorded: Mapping[str, str]) -> bool:
-    return recorded.get(partition.key) != str(listing.partitions.get(partition, EMPTY))

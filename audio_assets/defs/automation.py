@@ -7,7 +7,7 @@ import itertools
 import json
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 import dagster as dg
@@ -117,7 +117,9 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
     room = max(0, MAX_RUNS_IN_FLIGHT - len(unfinished))
     runs = list(itertools.islice(_run_requests(instance, decided.requests), room))
     # Without events there is nothing but the walk.
-    watch = Watch(watch.walk) if queue is None else watch.settle(listing, recorded, decided.waiting)
+    starved = len(runs) < len(decided.requests)
+    settled = watch.settle(listing, recorded, decided, starved=starved)
+    watch = Watch(watch.walk) if queue is None else settled
     # Never empty: Dagster would keep the last one.
     cursor = json.dumps(watch.to_json() | ({"report": report} if report else {}))
     if queue is not None:
@@ -212,9 +214,9 @@ def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
     return [items[first : first + size] for first in range(0, len(items), size)]
 
 
-def covered(runs: Iterable[dg.DagsterRun], registered: Sequence[str]) -> set[str]:
+def covered(runs: Collection[dg.DagsterRun], registered: Sequence[str]) -> set[str]:
     """The partition keys that runs will write."""
-    place = {key: at for at, key in enumerate(registered)}
+    place = {key: at for at, key in enumerate(registered)} if runs else {}
     covered = set()
     for run in runs:
         if run.asset_selection is not None and audio_table.key not in run.asset_selection:
