@@ -17,6 +17,8 @@ import boto3
 from botocore.client import BaseClient
 from botocore.exceptions import BotoCoreError, ClientError
 
+from audio_assets.retries import reason
+
 READERS = 8
 MESSAGES_AT_A_TIME = 10
 MESSAGES_PER_TICK = 5_000
@@ -113,7 +115,7 @@ class EventQueue:
                 "sqs", region_name=session.region_name or (region and region[1])
             )
         except (BotoCoreError, ValueError) as e:
-            raise self._error(e) from e
+            raise self._error(e) from None
 
     def receive(self) -> Received:
         """Read what is there, for a bounded time and up to a bounded number; it stays in the queue.
@@ -168,7 +170,7 @@ class EventQueue:
         try:
             return method(QueueUrl=self.url, **options)
         except (BotoCoreError, ClientError) as e:
-            raise self._error(e) from e
+            raise self._error(e) from None
 
     def _error(self, e: Exception) -> EventQueueError:
-        return EventQueueError(f"cannot read the queue {self.url} (AUDIO_EVENTS_QUEUE_URL): {e}")
+        return EventQueueError(f"cannot read the queue {self.url} (AUDIO_EVENTS_QUEUE_URL): {reason(e)}")
