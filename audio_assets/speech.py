@@ -10,6 +10,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -314,8 +315,11 @@ class SpeechPass:
             error = str(result) if audio is None else f"Whisper failed on it: {result}"
             partition.add(self._transcribing.table.name, info, FAILED, error, **values)
             return
-        confidence = ("language", "avg_logprob", "no_speech_prob", "compression_ratio", "temperature")
-        values |= {name: getattr(result, name) for name in confidence}
+        values["language"] = result.language
+        for name in ("avg_logprob", "no_speech_prob", "compression_ratio", "temperature"):
+            figure = getattr(result, name)
+            # A file of less than one frame has no figures.
+            values[name] = None if math.isnan(figure) else figure
         values["segments"] = [dataclasses.asdict(segment) for segment in result.segments]
         partition.add(self._transcribing.table.name, info, OK, transcribed_text=result.text.strip(), **values)
 

@@ -6,6 +6,8 @@ import pathlib
 import dagster as dg
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import audio_assets.demo
@@ -16,6 +18,7 @@ from audio_assets_tests.conftest import UPLOADED, Project, flac
 SAMPLE = pathlib.Path(audio_assets.demo.__file__).parent / "sample"
 EIGHT, THREE, SEVEN = "p225/p225_001_mic1.flac", "p228/p228_001_mic1.flac", "p227/p227_006_mic1.flac"
 WORDS = {EIGHT: "eight", THREE: "three"}
+CONFIDENCE = ("avg_logprob", "no_speech_prob", "compression_ratio", "temperature")
 ASSETS = ["s3_inventory", "transcripts", "tokens", "audio_table"]
 KEY = "p225|2023-08-24-00:21"
 
@@ -195,6 +198,17 @@ def test_flac_of_any_kind_is_accepted(project: Project):
     assert table["status"].tolist() == ["ok"] * 3
     assert table["sample_rate_hz"].tolist() == [192_000, 44_100, 8_000]
     assert table["channels"].tolist() == [8, 2, 1]
+
+
+@on_disk
+def test_a_clip_too_short_to_hear_has_an_empty_text_and_null_for_confidence(project: Project):
+    project.place.put("p225/click.flac", flac(0.005))
+    assert project.run(KEY).success
+    [file] = project.place.store.list("output_parquet/audio_table/")
+    body, _ = project.place.store.read_latest(file) or (b"", "")
+    [row] = pq.read_table(pa.BufferReader(body)).to_pylist()
+    assert (row["status"], row["transcribed_text"]) == ("ok", "")
+    assert [row[name] for name in CONFIDENCE] == [None] * 4
 
 
 # --- running again --------------------------------------------------------------------------------------
