@@ -74,12 +74,14 @@ class Finished:
         statuses: number of rows by `status`, for each table that was made, by its name.
         computed: objects that were fetched and decoded.
         audio_s: seconds of audio that were decoded.
+        retries: for each object whose reading had to be repeated, the reasons, one a repetition.
     """
 
     partition: FolderMinute
     statuses: dict[str, collections.Counter[str]]
     computed: int
     audio_s: float
+    retries: dict[str, list[str]]
 
 
 def inventory_rows(rows: pa.Table) -> list[ObjectInfo]:
@@ -99,6 +101,10 @@ class _Open:
         self.versions = versions
         self.rows: dict[str, dict[str, dict[str, Any]]] = {}
         self.computed, self.audio_s = 0, 0.0
+        self.retries: dict[str, list[str]] = {}
+
+    def retried(self, info: ObjectInfo, why: str) -> None:
+        self.retries.setdefault(info.key, []).append(why)
 
     def missing(self, table: str) -> list[ObjectInfo]:
         return [o for o in self.objects if o.key not in self.rows[table]]
@@ -189,7 +195,7 @@ class SpeechPass:
             name: collections.Counter(row["status"] for row in rows.values())
             for name, rows in opened.rows.items()
         }
-        yield Finished(opened.partition, statuses, opened.computed, opened.audio_s)
+        yield Finished(opened.partition, statuses, opened.computed, opened.audio_s, opened.retries)
 
     # --- from partitions to clips ---------------------------------------------------------------------
 
@@ -264,7 +270,8 @@ class SpeechPass:
         turn, partition, info = job
         try:
             check_size(info.size)
-            audio = decode_flac(self._source.read(info), functools.partial(self._room.take, turn))
+            body = self._source.read(info, functools.partial(partition.retried, info))
+            audio = decode_flac(body, functools.partial(self._room.take, turn))
         except (AudioError, ObjectChangedError) as e:
             return partition, info, e, None
         tokens: np.ndarray | Exception | None = None

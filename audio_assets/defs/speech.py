@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from audio_assets import schema
-from audio_assets.defs.metadata import add_partition_metadata, column_schema, partition_metadata
+from audio_assets.defs.metadata import (
+    add_partition_metadata,
+    column_schema,
+    markdown_table,
+    partition_metadata,
+)
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.speech import SpeechPass
@@ -76,7 +81,15 @@ def speech(
                 "failed": dg.MetadataValue.int(counts[schema.FAILED]),
                 "clips_computed": dg.MetadataValue.int(finished.computed),
                 "audio_s": dg.MetadataValue.float(finished.audio_s),
+                "retries": dg.MetadataValue.int(sum(map(len, finished.retries.values()))),
             }
+            if finished.retries:
+                metadata[name][finished.partition.key]["retried"] = markdown_table(
+                    [
+                        {"Key": key, "retries": len(reasons), "last reason": reasons[-1]}
+                        for key, reasons in finished.retries.items()
+                    ]
+                )
         if time.monotonic() - reported > SECONDS_BETWEEN_PROGRESS or done == len(partitions):
             reported = time.monotonic()
             context.log.info(

@@ -1,5 +1,6 @@
 """The pipeline on a store that fails one request in ten: the tables are those of a store that never does."""
 
+import logging
 import re
 from collections.abc import Callable
 
@@ -10,6 +11,8 @@ from audio_assets_tests.faults.conftest import fill, new_bucket, table_files
 from audio_assets_tests.faults.server import FaultyServer, Plan
 
 SHARE = 0.1
+
+KEY = "p225|2023-08-24-00:21"
 
 OpenProject = Callable[[S3Place], Project]
 
@@ -53,3 +56,23 @@ def test_an_object_that_no_retry_mends_fails_the_run_by_name(
     said = failure.step_failure_data.error.to_string()
     assert re.search(r"cannot read s3://\S+ silence/p225/b\.flac: InternalError", said)
     assert not any(path.startswith("output_parquet/audio_table/") for path in table_files(place))
+
+
+def test_a_run_says_which_objects_it_had_to_read_again_and_why(
+    faulty: FaultyServer, open_project: OpenProject
+):
+    place = new_bucket()
+    fill(place)
+    project = open_project(place)
+    [request] = project.tick()
+    faulty.plan = Plan(always={("GET", "b.flac"): "503"}, times=2)
+    result = project.execute(request)
+    assert result.success
+    made = {m.partition: m.metadata for m in result.asset_materializations_for_node("speech")}
+    # A slow machine may stall on others as well.
+    assert made[KEY]["retries"].value >= 2
+    assert "| p225/b.flac | 2 | SlowDown: Please reduce your request rate. |" in str(
+        made[KEY]["retried"].value
+    )
+    logged = [e.user_message for e in project.instance.all_logs(result.run_id) if e.level == logging.WARNING]
+    assert len([message for message in logged if "p225/b.flac: SlowDown" in message]) == 2
