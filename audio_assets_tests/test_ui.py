@@ -178,6 +178,20 @@ def launch(dev: DagsterDev, asset: str, key: str) -> None:
     )
 
 
+def launch_job(dev: DagsterDev, name: str) -> None:
+    dev.query(
+        """mutation ($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
+             ... on LaunchRunSuccess { run { id } } } }""",
+        params={
+            "selector": {
+                "repositoryName": "__repository__",
+                "repositoryLocationName": "audio_assets",
+                "pipelineName": name,
+            }
+        },
+    )
+
+
 def wait_for_backfill(dev: DagsterDev) -> list[dict]:
     """The runs of the latest backfill, once those that it has by then have ended well."""
 
@@ -281,6 +295,25 @@ def test_an_uploaded_file_reaches_the_table_by_itself(dev: DagsterDev, bucket: L
     assert row["status"] == "ok"
     assert row["transcribed_text"]
     assert len(row["tokenized_info"]) >= 20
+
+
+def test_failed_objects_are_tried_again_by_launching_one_job(dev: DagsterDev, table) -> None:
+    wait_until_green(dev, *CLOSED_KEYS)
+    failed = FolderMinute("p227", MINUTE).key
+    launch_job(dev, "retry_failed_objects")
+
+    def backfill() -> list[dict]:
+        asked = (
+            "{ partitionBackfillsOrError(limit: 1) { ... on PartitionBackfills { results { id title } } } }"
+        )
+        found = dev.query(asked)["partitionBackfillsOrError"]["results"]
+        return [b for b in found if b["title"] == "retry_failed_objects"]
+
+    dev.wait_for("backfill", backfill)
+    [run] = wait_for_backfill(dev)
+    ends = [run["tags"][f"dagster/asset_partition_range_{end}"] for end in ("start", "end")]
+    assert ends == [failed, failed]
+    assert list(table("p227")["status"]) == ["failed"]
 
 
 def test_dotenv_points_all_of_it_at_a_bucket_on_s3(

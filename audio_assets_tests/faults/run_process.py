@@ -25,9 +25,13 @@ from dagster._daemon.auto_run_reexecution.auto_run_reexecution import (
 )
 from dagster._daemon.monitoring.concurrency import execute_concurrency_slots_iteration
 
+from audio_assets.definitions import defs
 from audio_assets.defs.resources import PROJECT
 
 _log = logging.getLogger(__name__)
+TABLES = ("s3_inventory", "transcripts", "tokens", "audio_table")
+SETTINGS = ("AWS_", "AUDIO_", "S3_", "WHISPER_", "TOKENISER")
+
 _fork = multiprocessing.get_context("forkserver")
 _fork.set_forkserver_preload(["audio_assets.definitions", "audio_assets.transcription", "whisper", __name__])
 
@@ -88,12 +92,44 @@ class Runs:
         return retried
 
 
+def settings() -> dict[str, str]:
+    """Those of this process."""
+    return {name: value for name, value in os.environ.items() if name.startswith(SETTINGS)}
+
+
+def start(home: pathlib.Path, first: str, last: str, environment: Mapping[str, str]) -> ForkServerProcess:
+    """Materialise a range in a process of its own; its exit code is 0, or 1 where the run failed."""
+    process = _fork.Process(target=_materialise, args=(str(home), first, last, dict(environment)))
+    process.start()
+    return process
+
+
 def _execute(home: str, run_id: str, environment: dict[str, str]) -> None:
-    for name in [n for n in os.environ if n.startswith(("AWS_", "AUDIO_", "WHISPER_", "TOKENISER", "S3_"))]:
+    _prepare(home, environment)
+    with dg.DagsterInstance.from_config(home) as instance:
+        sys.exit(_execute_run_command_body(run_id, instance, lambda event: None, True))
+
+
+def _materialise(home: str, first: str, last: str, environment: dict[str, str]) -> None:
+    _prepare(home, environment)
+    tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    job = defs().get_repository_def().get_job("process_audio")
+    with dg.DagsterInstance.from_config(home) as instance:
+        made = job.execute_in_process(
+            instance=instance,
+            tags=tags,
+            # Named as the daemon names them, by which the sensor knows what a run covers.
+            asset_selection=[dg.AssetKey(name) for name in TABLES],
+            raise_on_error=False,
+        )
+    sys.exit(not made.success)
+
+
+def _prepare(home: str, environment: dict[str, str]) -> None:
+    """Have no settings but those given, and say what there is to say in a file."""
+    for name in [n for n in os.environ if n.startswith(SETTINGS)]:
         del os.environ[name]
     os.environ.update(environment)
     log = os.open(f"{home}/runs.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    with dg.DagsterInstance.from_config(home) as instance:
-        sys.exit(_execute_run_command_body(run_id, instance, lambda event: None, True))

@@ -1,6 +1,6 @@
-"""kill -9 of a run's process at any moment, and the retry that the instance is configured for."""
+"""Runs in processes of their own: two at once, and one that is killed at any moment and then retried as the
+instance is configured."""
 
-import os
 import pathlib
 import random
 import shutil
@@ -13,7 +13,7 @@ import pytest
 from audio_assets.partitions import FolderMinute
 from audio_assets_tests.conftest import LocalPlace, Place
 from audio_assets_tests.faults.conftest import SAMPLE, new_bucket, table_files
-from audio_assets_tests.faults.run_process import Runs
+from audio_assets_tests.faults.run_process import Runs, settings
 
 FOLDERS = [f"p{i}" for i in range(4)]
 KEYS = [f"{folder}|2023-08-24-00:21" for folder in FOLDERS]
@@ -49,7 +49,7 @@ def wipe(place: Place) -> None:
 _undisturbed: dict[str, tuple[dict[str, bytes], float]] = {}
 
 
-def undisturbed(runs: Runs, place: Place, environment: dict[str, str]) -> tuple[dict[str, bytes], float]:
+def undisturbed(runs: Runs, place: Place) -> tuple[dict[str, bytes], float]:
     """The files that a run makes which nobody disturbs, and the seconds that it takes."""
     if place.uri not in _undisturbed:
         for _ in range(2):
@@ -57,10 +57,35 @@ def undisturbed(runs: Runs, place: Place, environment: dict[str, str]) -> tuple[
             wipe(place)
             run = runs.create(KEYS[0], KEYS[-1])
             began = time.monotonic()
-            runs.start(run, environment).join()
+            runs.start(run, environment(place)).join()
             assert runs.status(run) == dg.DagsterRunStatus.SUCCESS
             _undisturbed[place.uri] = table_files(place), time.monotonic() - began
     return _undisturbed[place.uri]
+
+
+def environment(place: Place) -> dict[str, str]:
+    return settings() | {"AUDIO_SOURCE_URI": place.uri}
+
+
+@pytest.mark.seeds(1, 20)
+def test_two_processes_at_once_make_the_table_of_one(
+    runs: Runs, places: list[Place], s3: str, seed: int, record_property: Callable[[str, object], None]
+):
+    place = places[seed % 2]
+    expected, seconds = undisturbed(runs, place)
+    wipe(place)
+    # Else the pool lets one wait for the other.
+    runs.instance.event_log_storage.set_concurrency_slots("gpu", 2)
+    both = [runs.create(KEYS[0], KEYS[-1]) for _ in range(2)]
+    first = runs.start(both[0], environment(place))
+    time.sleep(random.Random(seed).uniform(0, seconds / 4))
+    second = runs.start(both[1], environment(place))
+    first.join()
+    second.join()
+    runs.instance.event_log_storage.set_concurrency_slots("gpu", 1)
+    assert {runs.status(run) for run in both} == {dg.DagsterRunStatus.SUCCESS}
+    assert table_files(place) == expected
+    record_property("pairs of processes on the same partitions", 1)
 
 
 @pytest.mark.seeds(2, 100)
@@ -68,13 +93,11 @@ def test_a_killed_run_is_retried_and_redoes_nothing_that_is_done(
     runs: Runs, places: list[Place], s3: str, seed: int, record_property: Callable[[str, object], None]
 ):
     place = places[seed % 2]
-    aws = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    environment = aws | {"AUDIO_SOURCE_URI": place.uri}
-    expected, seconds = undisturbed(runs, place, environment)
+    expected, seconds = undisturbed(runs, place)
     wipe(place)
 
     run = runs.create(KEYS[0], KEYS[-1])
-    process = runs.start(run, environment)
+    process = runs.start(run, environment(place))
     process.join(random.Random(seed).uniform(0, seconds))
     process.kill()
     process.join()
@@ -86,7 +109,7 @@ def test_a_killed_run_is_retried_and_redoes_nothing_that_is_done(
     done = [key for key in KEYS if is_done(place, key)]
 
     retried = runs.retry(runs.instance.get_run_by_id(run.run_id))
-    runs.start(retried, environment).join()
+    runs.start(retried, environment(place)).join()
     assert runs.status(retried) == dg.DagsterRunStatus.SUCCESS
     assert table_files(place) == expected
     computed = clips_computed(runs.instance, retried)
