@@ -99,7 +99,7 @@ class Table:
         if version.rows is not None and version.rows.equals(rows):
             return False
         sink = io.BytesIO()
-        pq.write_table(rows, sink, compression="zstd")
+        pq.write_table(rows, sink, compression="zstd", write_page_checksum=True)
         self.store.replace(self.path(partition), sink.getvalue(), version.version)
         return True
 
@@ -149,9 +149,9 @@ class Table:
     def _parse(self, path: str, body: bytes, columns: Iterable[str] | None = None) -> pa.Table:
         try:
             names = self.schema.names if columns is None else list(columns)
-            rows = pq.read_table(pa.BufferReader(body), columns=names)
+            rows = pq.read_table(pa.BufferReader(body), columns=names, page_checksum_verification=True)
             return rows.select(names).cast(pa.schema([self.schema.field(name) for name in names]))
-        except (pa.ArrowException, KeyError, ValueError) as e:
+        except (pa.ArrowException, KeyError, ValueError, OSError) as e:
             raise StorageError(
                 f"{self.store.uri}/{path} is no file of {self.name}: {e}; delete it and materialise again"
             ) from e

@@ -114,6 +114,23 @@ def test_a_file_that_is_not_the_tables_is_named(table: Table, tmp_path: pathlib.
             read()
 
 
+def test_a_file_that_was_damaged_is_not_taken_for_rows(table: Table, place: Place):
+    table.replace(at("p225"), rows(row("p225/a.flac", transcribed_text="eight")), Version(None, None))
+    path = table.path(at("p225"))
+    whole, version = table.store.read_latest(path) or (b"", "")
+    columns = pq.ParquetFile(pa.BufferReader(whole)).metadata.row_group(0)
+    for chunk in map(columns.column, range(columns.num_columns)):
+        damaged = bytearray(whole)
+        # The last byte of its last page.
+        damaged[
+            (chunk.dictionary_page_offset or chunk.data_page_offset) + chunk.total_compressed_size - 1
+        ] ^= 1
+        table.store.replace(path, bytes(damaged), version)
+        with pytest.raises(StorageError, match=r"p225_2023-08-24_00-21\.parquet is no file of audio_table"):
+            table.read(at("p225"))
+        _, version = table.store.read_latest(path) or (b"", "")
+
+
 def test_only_the_tables_own_files_are_its_partitions(table: Table, place: Place):
     write(table, at("p225"), row("p225/a.flac"))
     directory = table.path(at("p225")).rpartition("/")[0]

@@ -1,9 +1,13 @@
 """Runs in processes of their own: two at once, and one that is killed at any moment and then retried as the
 instance is configured."""
 
+import contextlib
+import os
 import pathlib
 import random
+import re
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 
@@ -12,8 +16,9 @@ import pytest
 
 from audio_assets.partitions import FolderMinute
 from audio_assets_tests.conftest import LocalPlace, Place
+from audio_assets_tests.dagster_dev import DagsterDev, dagster_dev
 from audio_assets_tests.faults.conftest import SAMPLE, new_bucket, table_files
-from audio_assets_tests.faults.run_process import Runs, settings
+from audio_assets_tests.faults.run_process import Runs, settings, start
 
 FOLDERS = [f"p{i}" for i in range(4)]
 KEYS = [f"{folder}|2023-08-24-00:21" for folder in FOLDERS]
@@ -133,3 +138,53 @@ def clips_computed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dict[str
         for m in made
         if m.asset_key == dg.AssetKey("transcripts")
     }
+
+
+@pytest.mark.seeds(0, 1)
+def test_the_daemon_retries_what_is_killed(
+    tmp_path: pathlib.Path,
+    new_home: pathlib.Path,
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+):
+    """As above, by `dagster dev`: its sensor, launcher, monitoring and retries."""
+    place = LocalPlace(tmp_path / "bucket")
+    place.folder.mkdir()
+    monkeypatch.setenv("AUDIO_SOURCE_URI", place.uri)
+    chance = random.Random(seed)
+    seen: set[int] = set()
+    with dagster_dev(tmp_path, {"AUDIO_SOURCE_URI": place.uri}) as dev:
+        for folder in FOLDERS:
+            for i, clip in enumerate(SAMPLE):
+                place.put(f"{folder}/{i}.flac", clip.read_bytes())
+            pid = dev.wait_for("run", lambda seen=seen: next(iter(processes(dev) - seen), None))
+            seen = processes(dev)
+            time.sleep(chance.uniform(0, 5))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            path = f"output_parquet/audio_table/{FolderMinute.parse(f'{folder}|2023-08-24-00:21').path}"
+            dev.wait_for(f"table of {folder}", lambda path=path: path in table_files(place), seconds=400)
+            seen = processes(dev)
+        retries = dev.query("{ runsOrError { ... on Runs { results { tags { key } } } } }")
+    tags = [{tag["key"] for tag in run["tags"]} for run in retries["runsOrError"]["results"]]
+    record_property("runs that the daemon retried", sum("dagster/retry_number" in keys for keys in tags))
+    found = table_files(place)
+    wipe(place)
+    home = shutil.copytree(new_home, tmp_path / "another home")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.add_dynamic_partitions("folder_minute", KEYS)
+    process = start(home, KEYS[0], KEYS[-1], settings())
+    process.join()
+    assert process.exitcode == 0
+    assert found == table_files(place)
+
+
+def processes(dev: DagsterDev) -> set[int]:
+    """Of runs, as the launcher notes them."""
+    runs = dev.query("{ runsOrError { ... on Runs { results { runId } } } }")["runsOrError"]["results"]
+    query = """query ($run: ID!) { logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events {
+                 ... on MessageEvent { message } } } } }"""
+    events = [dev.query(query, run=run["runId"])["logsForRun"]["events"] for run in runs]
+    said = " ".join(event.get("message", "") for found in events for event in found)
+    return set(map(int, re.findall(r"Started process for run \(pid: (\d+)\)", said)))
