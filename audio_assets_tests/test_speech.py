@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -33,11 +33,11 @@ class CountingStore(ObjectStore):
         self.fetched: collections.Counter[str] = collections.Counter()
         self.broken: set[str] = set()
 
-    def read(self, info: ObjectInfo) -> bytes:
+    def read(self, info: ObjectInfo, retried: Callable[[str], object] | None = None) -> bytes:
         self.fetched[info.key] += 1
         if info.key in self.broken:
             raise StorageError(f"cannot read {self.uri}/{info.key}: connection reset")
-        return super().read(info)
+        return super().read(info, retried)
 
 
 class Recogniser:
