@@ -8,14 +8,19 @@ place and content that it had.
 import collections
 import dataclasses
 import datetime as dt
+import json
+from collections.abc import Callable, Iterator
 
 import boto3
 import dagster as dg
 import pytest
 from dagster._core.storage.tags import RUN_KEY_TAG
 
+from audio_assets.defs import automation
 from audio_assets.partitions import FolderMinute
+from audio_assets.source import AudioSource
 from audio_assets_tests.conftest import UPLOADED, Project, S3Place, flac
+from audio_assets_tests.test_events import Queue
 
 pytestmark = pytest.mark.parametrize("place", ["s3"], indirect=True)
 
@@ -25,9 +30,16 @@ LATER = UPLOADED + dt.timedelta(minutes=5)
 
 @dataclasses.dataclass
 class Bucket:
-    """A bucket on S3, and the project that looks at it."""
+    """A bucket on S3, and the project that looks at it.
+
+    Attributes:
+        followed: called whenever the table has followed the bucket.
+        queue: that the bucket tells of its changes, None where it is listed.
+    """
 
     project: Project
+    followed: Callable[[], None]
+    queue: Queue | None
 
     @property
     def place(self) -> S3Place:
@@ -40,6 +52,12 @@ class Bucket:
     def delete(self, *keys: str) -> None:
         for key in keys:
             self.place.delete(key)
+
+    def tell(self, key: str, event: str) -> None:
+        """Send the message that S3 sends, where the test server sends none."""
+        if self.queue is not None:
+            about = {"bucket": {"name": self.place.bucket}, "object": {"key": self.place.prefix + key}}
+            self.queue.send(json.dumps({"Records": [{"eventName": event, "s3": about}]}))
 
     @property
     def objects(self) -> dict[str, tuple[str, str]]:
@@ -87,12 +105,33 @@ class Bucket:
         self.project.catch_up()
         assert self.rows == self.objects
         assert self.project.tick() == []
+        self.followed()
         return dict(self.computed() - before)
 
 
-@pytest.fixture
-def bucket(project: Project) -> Bucket:
-    return Bucket(project)
+@pytest.fixture(params=["listing", "events"])
+def bucket(
+    request: pytest.FixtureRequest, s3_server: str, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Bucket]:
+    """A bucket that each tick lists, or that tells of its changes once it has been listed."""
+    if request.param == "listing":
+        yield Bucket(project, lambda: None, None)
+        return
+
+    def fail(*_: object) -> None:
+        raise AssertionError("the whole bucket is listed")
+
+    assert isinstance(project.place, S3Place)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", s3_server)
+    queue = Queue(project.place, s3_server)
+    monkeypatch.setenv("AUDIO_EVENTS_QUEUE_URL", queue.url)
+    project.reload()
+    yield Bucket(project, lambda: monkeypatch.setattr(AudioSource, "digests", fail), queue)
+    automation._unacknowledged.clear()
+
+
+# Where it makes no difference how the sensor learns of a change.
+listed = pytest.mark.parametrize("bucket", ["listing"], indirect=True)
 
 
 # --- objects come, change and go ------------------------------------------------------------------------
@@ -174,6 +213,7 @@ def test_a_multipart_upload_that_appears_with_the_time_at_which_it_began(bucket:
     assert bucket.follow() == {"p225": 1}
 
 
+@listed
 def test_objects_dated_in_the_future(bucket: Bucket, monkeypatch: pytest.MonkeyPatch):
     ahead = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=30)
     bucket.put("p225/a.flac", 0)
@@ -224,6 +264,7 @@ def test_two_daemons_that_tick_at_once(bucket: Bucket):
     assert bucket.follow() == {}
 
 
+@listed
 def test_two_daemons_that_see_different_buckets(bucket: Bucket):
     bucket.put("p225/a.flac", 0)
     project, cursor = bucket.project, bucket.project.cursor
@@ -249,11 +290,13 @@ def test_a_bucket_that_keeps_versions(bucket: Bucket):
     bucket.put("p225/a.flac", 2, LATER)
     assert bucket.follow() == {"p225": 2}
     bucket.delete("p225/a.flac")
+    bucket.tell("p225/a.flac", "ObjectRemoved:DeleteMarkerCreated")
     assert bucket.follow() == {}
     assert set(bucket.objects) == {"p225/b.flac"}
     # Without its delete marker, the newest version counts again.
     listed = boto3.client("s3").list_object_versions(Bucket=bucket.place.bucket, Prefix=bucket.place.prefix)
     [marker] = listed["DeleteMarkers"]
     bucket.place.backend.delete_object(bucket.place.bucket, marker["Key"], marker["VersionId"])
+    bucket.tell("p225/a.flac", "ObjectRemoved:Delete")
     assert bucket.follow() == {"p225": 1}
     assert set(bucket.objects) == {"p225/a.flac", "p225/b.flac"}

@@ -19,6 +19,7 @@ from audio_assets.source import AudioSource
 from audio_assets.storage import ObjectStore, StorageError
 from audio_assets_tests.conftest import UPLOADED, Project, S3Place
 from audio_assets_tests.inventory_reports import ALL_VERSIONS, CURRENT, FORMATS, Row, report
+from audio_assets_tests.test_events import Queue
 
 LATER = UPLOADED + dt.timedelta(hours=3)
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
@@ -197,6 +198,27 @@ def test_a_new_report_seeds_what_is_new(seeded: Project, s3_place: S3Place, repo
     assert seeded.catch_up() == 1
     assert seeded.partition_keys == [SECOND, THIRD, "p226|2023-08-24-03:21"]
     assert len(seeded.table()) == 4
+
+
+@on_s3
+def test_events_tell_what_has_changed_since_the_report(
+    seeded: Project, s3_place: S3Place, s3_server: str, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object) -> None:
+        raise AssertionError("the whole bucket is listed")
+
+    monkeypatch.setattr(AudioSource, "digests", fail)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", s3_server)
+    monkeypatch.setenv("AUDIO_EVENTS_QUEUE_URL", Queue(s3_place, s3_server).url)
+    seeded.reload()
+    assert seeded.catch_up() == 1
+    s3_place.put("p226/new.txt", uploaded=LATER)
+    s3_place.put("p 225/a.txt", b"other")
+    s3_place.delete("p 225/b.txt")
+    assert seeded.catch_up() == 1
+    sizes = seeded.table().set_index("Key")["Size"].to_dict()
+    assert sizes == {"p 225/a.txt": 5, "p226/c.txt": 0, "p226/new.txt": 0}
+    assert seeded.partition_keys == [FIRST, THIRD, "p226|2023-08-24-03:21"]
 
 
 @on_s3
