@@ -17,7 +17,7 @@ KEY = "p225|2023-08-24-00:21"
 OpenProject = Callable[[S3Place], Project]
 
 
-@pytest.mark.seeds(4, 200)
+@pytest.mark.seeds(2, 200)
 def test_the_tables_are_those_of_a_store_without_faults(
     faulty: FaultyServer,
     open_project: OpenProject,

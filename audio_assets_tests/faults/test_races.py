@@ -84,7 +84,7 @@ def is_serial(found: dict[str, bytes], before: dict[str, bytes], after: dict[str
     return all(equal(path, before) or equal(path, after) for path in tables)
 
 
-@pytest.mark.seeds(2, 40)
+@pytest.mark.seeds(1, 40)
 def test_runs_at_once_beside_which_objects_change(
     open_project: OpenProject,
     outcome: Callable[[str], dict[str, bytes]],
@@ -93,7 +93,7 @@ def test_runs_at_once_beside_which_objects_change(
     seed: int,
 ):
     chance = random.Random(seed)
-    change = list(CHANGES)[seed % len(CHANGES)]
+    change = list(CHANGES)[(seed + 1) % len(CHANGES)]
     before, after = outcome("nothing"), outcome(change)
     place = new_bucket()
     fill(place)
