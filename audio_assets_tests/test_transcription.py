@@ -352,6 +352,11 @@ def test_a_file_of_less_than_a_frame_is_empty(checkpoint):
     assert math.isnan(transcript.avg_logprob)
 
 
+def test_the_callers_thread_counts_as_exactly_as_before(checkpoint):
+    dict(Transcriber.load(checkpoint, language="en", device="cpu").transcribe([(0, noise(0.3, 0))]))
+    assert np.finfo(np.float32).smallest_subnormal * np.float32(1) > 0
+
+
 def test_the_identity_of_a_model_is_known_before_it_is_loaded(checkpoint):
     transcriber = Transcriber.load(checkpoint, language="English", device="cpu", batch_size=3)
     assert transcriber.identity == model_identity(checkpoint, language="en", device="cpu")

@@ -104,8 +104,6 @@ class Engine:
         stats: Stats,
     ) -> "Engine":
         """Settings as in `Transcriber.load`, checked and resolved."""
-        if device == "cpu":
-            torch.set_flush_denormal(True)  # For this thread; `Workers` says why.
         dtype = getattr(torch, precision)
         try:
             model = load_model(name, device)
@@ -135,7 +133,7 @@ class Engine:
                 taken.clear()
             if not self._under_way:
                 return
-            with torch.inference_mode():
+            with torch.inference_mode(), self._tiny_numbers_as_zero():
                 self._work()
             done = [f for f in self._under_way if f.request is None]
             self._under_way = [f for f in self._under_way if f.request is not None]
@@ -144,6 +142,18 @@ class Engine:
                 self.stats.audio_s += file.audio_s
                 assert file.transcript is not None
                 yield file.key, file.transcript
+
+    @contextmanager
+    def _tiny_numbers_as_zero(self) -> Iterator[None]:
+        """Flush denormals as `Workers` does, in the caller's thread, which has its own back afterwards."""
+        if self.device.type != "cpu":
+            yield
+            return
+        torch.set_flush_denormal(True)
+        try:
+            yield
+        finally:
+            torch.set_flush_denormal(False)
 
     @property
     def _handful(self) -> int:

@@ -58,7 +58,7 @@ def faulty(
     config.write_text(f"[default]\nregion = us-east-1\ncredential_process = cat '{credentials}'\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", running_server.url)
-    monkeypatch.setenv("S3_STALL_SECONDS", "0.7")
+    monkeypatch.setenv("S3_STALL_SECONDS", "2")
     running_server.heal()
     return running_server
 

@@ -21,7 +21,7 @@ from typing import Any
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-STALL_S = 1.5
+STALL_S = 4.0
 """How long a stalled answer takes; whoever asks should have given up before."""
 
 # Before and after the request took effect.

@@ -71,7 +71,7 @@ def test_a_run_says_which_objects_it_had_to_read_again_and_why(
     made = {m.partition: m.metadata for m in result.asset_materializations_for_node("speech")}
     # A slow machine may stall on others as well.
     assert made[KEY]["retries"].value >= 2
-    assert "| p225/b.flac | 2 | SlowDown: Please reduce your request rate. |" in str(
+    assert "| p225/b.flac | 2 | SlowDown: Please reduce your request rate |" in str(
         made[KEY]["retried"].value
     )
     logged = [e.user_message for e in project.instance.all_logs(result.run_id) if e.level == logging.WARNING]

@@ -15,7 +15,7 @@ from audio_assets_tests.faults.server import FAULTS, FaultyServer, Plan
 
 BODY = bytes(range(256)) * 8
 # As few as show the difference between what passes and what lasts.
-TWICE = Retries(attempts=2, stall_s=0.3)
+TWICE = Retries(attempts=2, stall_s=1.0)
 
 
 @pytest.fixture
