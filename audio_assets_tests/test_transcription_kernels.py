@@ -1,9 +1,9 @@
-"""Attention of one query, against the same in float64."""
+"""Attention of one query, and sums over stretches of the vocabulary, against the same in float64."""
 
 import pytest
 import torch
 
-from audio_assets.transcription.kernels import attend_with_one_query
+from audio_assets.transcription.kernels import attend_with_one_query, best_and_sum
 
 # What rounding costs, relative: of the scores in float32, of the output in bfloat16.
 ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 2**-8}
@@ -53,3 +53,22 @@ def test_scores_that_lie_far_apart_neither_overflow_nor_vanish():
     v = torch.randn(1, 1, 16, 3).mT
     got = attend_with_one_query(q, k, v, torch.tensor([3]))
     assert torch.equal(got, v[:, 0, 2])
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+def test_each_stretch_has_its_best_token_and_its_sum(dtype: torch.dtype):
+    torch.manual_seed(0)
+    logits = (torch.randn(4, 1000) * 10).to(dtype)
+    logits[:, 100:200] = -torch.inf
+    begin, end = torch.tensor([[0, 37, 50, 150]] * 4), torch.tensor([[1000, 38, 50, 170]] * 4)
+    best, token, total = best_and_sum(logits, begin, end)
+    for row in range(4):
+        for i, (first, last) in enumerate(((0, 1000), (37, 38))):
+            some = logits[row, first:last].double()
+            assert best[row, i] == some.max()
+            assert logits[row, token[row, i]] == some.max()
+            assert first <= token[row, i] < last
+            torch.testing.assert_close(total[row, i].double(), some.logsumexp(0), rtol=1e-6, atol=1e-6)
+    # Nothing in it, and nothing that may be said.
+    assert torch.isneginf(best[:, 2:]).all()
+    assert torch.isneginf(total[:, 2:]).all()

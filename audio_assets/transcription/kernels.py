@@ -1,8 +1,11 @@
-"""Attention of single queries to long caches on a CPU, compiled by numba, which openai-whisper depends on.
+"""Loops over long rows on a CPU, compiled by numba, which openai-whisper depends on.
 
-A decoder's step attends with one query a row to thousands of cached keys and values: it does next to no
-arithmetic for each byte, so it is as fast as it reads memory. PyTorch's products reach about half of the
-bandwidth here. This kernel walks through each cache once, from its first byte to its last.
+Attention of single queries to long caches: a decoder's step attends with one query a row to thousands of
+cached keys and values. That is next to no arithmetic for each byte, so it is as fast as it reads memory;
+PyTorch's products reach about half of that. This kernel walks through each cache once, from end to end.
+
+The best token and the summed probability of a stretch of the vocabulary: PyTorch walks through memory once
+for the conversion, the maximum, the difference, the exponential and the sum each.
 """
 
 import numba
@@ -16,6 +19,7 @@ from torch import Tensor
 ANY_ORDER = {"contract", "reassoc", "nnan", "nsz"}
 # Maxima are taken in this many columns, for the same reason.
 COLUMNS = 64
+LOWEST = np.float32(-np.inf)
 
 
 def attend_with_one_query(q: Tensor, k: Tensor, v: Tensor, length: Tensor) -> Tensor:
@@ -32,6 +36,22 @@ def attend_with_one_query(q: Tensor, k: Tensor, v: Tensor, length: Tensor) -> Te
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     _attend(_array(q), _array(k.mT), _array(v.mT), length.numpy(), _array(out))
     return out.flatten(1)
+
+
+def best_and_sum(logits: Tensor, begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """For some stretches of each row: the highest logit, where it is, and the log of the sum of exponentials.
+
+    Args:
+        logits: [rows, n_vocab], float32 or bfloat16, contiguous.
+        begin, end: int64 [rows, stretches]; a stretch may be empty.
+
+    Returns:
+        float32, int64 and float32 [rows, stretches]; -inf, `begin`, -inf where nothing is above -inf.
+    """
+    best, total = (torch.empty(begin.shape) for _ in range(2))
+    token = torch.empty_like(begin)
+    _best_and_sum(_array(logits), begin.numpy(), end.numpy(), best.numpy(), token.numpy(), total.numpy())
+    return best, token, total
 
 
 def _array(x: Tensor) -> np.ndarray:
@@ -90,22 +110,28 @@ def _exp(x):
 
 
 @numba.njit(fastmath=ANY_ORDER)
-def _exponentials(scores, n, highest):
-    """Replace scores[:n] by e ** (score - the highest one); gives their sum. highest: float32 [COLUMNS]."""
+def _highest(values, n, highest):
+    """The highest of values[:n], n >= 1. highest: float32 [COLUMNS] to work with."""
     whole = n // COLUMNS * COLUMNS
-    highest[:] = scores[0]
+    highest[:] = values[0]
     for j in range(0, whole, COLUMNS):
         for column in range(COLUMNS):
-            highest[column] = max(highest[column], scores[j + column])
+            highest[column] = max(highest[column], values[j + column])
     top = highest[0]
     for column in range(COLUMNS):
         top = max(top, highest[column])
     for j in range(whole, n):
-        top = max(top, scores[j])
+        top = max(top, values[j])
+    return top
+
+
+@numba.njit(fastmath=ANY_ORDER)
+def _exponentials(values, n, top):
+    """Replace values[:n] by e ** (value - top); gives their sum."""
     total = np.float32(0)
     for j in range(n):
-        e = _exp(scores[j] - top)
-        scores[j] = e
+        e = _exp(values[j] - top)
+        values[j] = e
         total += e
     return total
 
@@ -124,9 +150,35 @@ def _attend(q, k, v, length, out):
                 query = _wide(q[row, head, i])
                 for j in range(n):
                     scores[j] += query * _wide(k[row, head, i, j])
-            scale = np.float32(1) / _exponentials(scores, n, highest)
+            scale = np.float32(1) / _exponentials(scores, n, _highest(scores, n, highest))
             for i in range(head_dim):
                 total = np.float32(0)
                 for j in range(n):
                     total += scores[j] * _wide(v[row, head, i, j])
                 out[row, head, i] = _narrow(np.float32(total * scale), out[row, head, i])
+
+
+@numba.njit(fastmath=ANY_ORDER, nogil=True, cache=True)
+def _best_and_sum(logits, begin, end, best, token, total):
+    """As `best_and_sum`; writes `best`, `token` and `total`."""
+    rows, stretches = begin.shape
+    values = np.empty(logits.shape[1], np.float32)
+    highest = np.empty(COLUMNS, np.float32)
+    for row in range(rows):
+        for stretch in range(stretches):
+            first, n = begin[row, stretch], end[row, stretch] - begin[row, stretch]
+            best[row, stretch] = total[row, stretch] = LOWEST
+            token[row, stretch] = first
+            if n < 1:
+                continue
+            for j in range(n):
+                values[j] = _wide(logits[row, first + j])
+            top = _highest(values, n, highest)
+            if top == LOWEST:
+                continue
+            for j in range(n):
+                if values[j] == top:
+                    token[row, stretch] = first + j
+                    break
+            best[row, stretch] = top
+            total[row, stretch] = top + np.log(_exponentials(values, n, top))

@@ -11,12 +11,16 @@ so it is enough to know each stretch's best token and the sum of its probabiliti
 may use. Nothing here waits for the device, so that a CUDA graph can hold it.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from whisper import DecodingOptions
 from whisper.decoding import DecodingTask
 from whisper.model import Whisper
 from whisper.tokenizer import Tokenizer
+
+from audio_assets.transcription.kernels import best_and_sum
 
 FIRST_TIMESTAMP_LIMIT = 50  # The first timestamp is at most 1.0 s.
 
@@ -52,7 +56,6 @@ class Sampler:
         Returns:
             int64 [rows] and float32 [rows].
         """
-        logits = logits.float()
         logits.index_fill_(1, self.suppressed, -torch.inf)
         first = last < 0
         after_timestamp = last >= self.zero
@@ -62,22 +65,29 @@ class Sampler:
         # A segment ends later than it began; the next one may begin where it ended.
         lowest = torch.where(last_timestamp < 0, self.zero, last_timestamp + (~after_single).long())
         highest = torch.where(first, self.zero + FIRST_TIMESTAMP_LIMIT, logits.shape[1])
+        may_say, may_end = ~(first | after_single), ~first
+        if logits.device.type == "cpu" and temperature is None:
+            begin = torch.stack([torch.zeros_like(last), torch.full_like(last, self.eot), lowest], dim=1)
+            end = torch.stack(
+                [
+                    torch.where(may_say, self.eot, 0),
+                    torch.where(may_end, self.zero, self.eot),
+                    torch.where(after_pair, lowest, (highest + 1).clamp(max=logits.shape[1])),
+                ],
+                dim=1,
+            )
+            token, best, total, _ = _pick(*(x.unbind(1) for x in best_and_sum(logits, begin, end)))
+            return token, best - total
+
+        logits = logits.float()
         stamp = torch.arange(self.zero, logits.shape[1], device=logits.device)
         allowed = (stamp >= lowest[:, None]) & (stamp <= highest[:, None]) & ~after_pair[:, None]
-
-        may_say, may_end = ~(first | after_single), ~first
         words = _Stretch(logits[:, : self.eot], may_say)
         specials = _Stretch(logits[:, self.eot : self.zero], may_end)
         stamps = _Stretch(logits[:, self.zero :].masked_fill(~allowed, -torch.inf), None)
-
-        text_best = torch.maximum(words.best, specials.best)
-        text_sum = torch.logaddexp(words.sum, specials.sum)
-        # Timestamps win if together they are more probable than any single text token.
-        stamped = stamps.sum > text_best
-        text_token = torch.where(words.best >= specials.best, words.token, self.eot + specials.token)
-        token = torch.where(stamped, self.zero + stamps.token, text_token)
-        best = torch.where(stamped, stamps.best, text_best)
-        total = torch.where(stamped, stamps.sum, torch.logaddexp(text_sum, stamps.sum))
+        stretches = words, specials, stamps
+        tokens = words.token, self.eot + specials.token, self.zero + stamps.token
+        token, best, total, stamped = _pick([s.best for s in stretches], tokens, [s.sum for s in stretches])
         if temperature is None or uniform is None:
             return token, best - total
 
@@ -94,6 +104,30 @@ class Sampler:
         drawn = draw(masked / torch.where(hot, temperature, 1.0)[:, None], uniform)
         token = torch.where(hot, drawn, token)
         return token, masked.gather(1, token[:, None])[:, 0] - total
+
+
+def _pick(
+    best: Sequence[Tensor], token: Sequence[Tensor], total: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of words, specials and timestamps, the stretch to take the token from.
+
+    Args:
+        best, token, total: of each stretch, the highest logit, its token, the log of the sum of exponentials.
+
+    Returns:
+        The token, its logit, the log of the sum over all that is allowed, and whether only timestamps are.
+    """
+    text_best = torch.maximum(best[0], best[1])
+    text_total = torch.logaddexp(total[0], total[1])
+    # Timestamps win if together they are more probable than any single text token.
+    stamped = total[2] > text_best
+    text_token = torch.where(best[0] >= best[1], token[0], token[1])
+    return (
+        torch.where(stamped, token[2], text_token),
+        torch.where(stamped, best[2], text_best),
+        torch.where(stamped, total[2], torch.logaddexp(text_total, total[2])),
+        stamped,
+    )
 
 
 class _Stretch:
