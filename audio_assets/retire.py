@@ -15,12 +15,10 @@ import dagster as dg
 from dagster._core.storage.event_log.schema import DynamicPartitionsTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
-from audio_assets.defs.automation import UNFINISHED, covered, recorded_digests
+from audio_assets.defs.automation import KEYS_AT_A_TIME, UNFINISHED, covered, parts, recorded_digests
 from audio_assets.defs.partitions import FOLDER_MINUTE
 from audio_assets.partitions import FolderMinute
 
-# SQLite takes no more than 32,766 values in one statement.
-DELETED_AT_A_TIME = 10_000
 ASSETS = [dg.AssetKey(name) for name in ("s3_inventory", "transcripts", "tokens", "audio_table")]
 
 
@@ -53,11 +51,11 @@ def retire(instance: dg.DagsterInstance, keys: list[str]) -> None:
     if isinstance(storage, SqlEventLogStorage):
         # Dagster itself deletes one key at a time, which takes minutes for 100,000.
         with storage.index_transaction() as connection:
-            for first in range(0, len(keys), DELETED_AT_A_TIME):
+            for some in parts(keys, KEYS_AT_A_TIME):
                 connection.execute(
                     DynamicPartitionsTable.delete().where(
                         DynamicPartitionsTable.c.partitions_def_name == FOLDER_MINUTE,
-                        DynamicPartitionsTable.c.partition.in_(keys[first : first + DELETED_AT_A_TIME]),
+                        DynamicPartitionsTable.c.partition.in_(some),
                     )
                 )
     else:

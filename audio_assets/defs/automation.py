@@ -116,17 +116,18 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
     )
     room = max(0, MAX_RUNS_IN_FLIGHT - len(unfinished))
     runs = list(itertools.islice(_run_requests(instance, decided.requests), room))
-    # Without events there is nothing but the walk.
-    starved = len(runs) < len(decided.requests)
-    settled = watch.settle(listing, recorded, decided, starved=starved)
-    watch = Watch(watch.walk) if queue is None else settled
+    if queue is None:
+        # Without events there is nothing but the walk.
+        watch = Watch(watch.walk)
+    else:
+        watch = watch.settle(listing, recorded, decided, starved=len(runs) < len(decided.requests))
     # Never empty: Dagster would keep the last one.
     cursor = json.dumps(watch.to_json() | ({"report": report} if report else {}))
     if queue is not None:
         _unacknowledged[queue.url] = cursor, received.receipts
 
     dynamic: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = [
-        folder_minute.build_add_request(part) for part in _parts(decided.add, KEYS_AT_A_TIME)
+        folder_minute.build_add_request(part) for part in parts(decided.add, KEYS_AT_A_TIME)
     ]
     if decided.delete:
         dynamic.append(folder_minute.build_delete_request(decided.delete[:DELETED_AT_A_TIME]))
@@ -200,7 +201,7 @@ def recorded_digests(instance: dg.DagsterInstance, keys: Collection[str] | None 
     Args:
         keys: of which partitions, by default of all.
     """
-    some = [None] if keys is None else _parts(sorted(keys), KEYS_AT_A_TIME)
+    some = [None] if keys is None else parts(sorted(keys), KEYS_AT_A_TIME)
     return {
         key: tags[DATA_VERSION_TAG]
         for part in some
@@ -210,7 +211,8 @@ def recorded_digests(instance: dg.DagsterInstance, keys: Collection[str] | None 
     }
 
 
-def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
+def parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """The items in their order, at most `size` at a time."""
     return [items[first : first + size] for first in range(0, len(items), size)]
 
 
@@ -238,7 +240,7 @@ def _run_requests(instance: dg.DagsterInstance, requests: Sequence[Request]) -> 
     Dagster forgets no run key, so that the number of tries is part of it: a run that was lost is asked for
     again, one that two daemons ask for at once is made once.
     """
-    for some in _parts(requests, REQUESTS_AT_A_TIME):
+    for some in parts(requests, REQUESTS_AT_A_TIME):
         tries: dict[str, list[float]] = {request.fingerprint: [] for request in some}
         for record in instance.get_run_records(dg.RunsFilter(tags={REQUEST_TAG: list(tries)})):
             ended = record.end_time or record.update_timestamp.timestamp()

@@ -59,6 +59,7 @@ def _array(x: Tensor) -> np.ndarray:
     return x.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
 
 
+# Names for compiled code alone, which takes the form for its types from what is registered below.
 def _wide(x):
     """To float32."""
     raise NotImplementedError
