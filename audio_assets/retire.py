@@ -15,11 +15,10 @@ import dagster as dg
 from dagster._core.storage.event_log.schema import DynamicPartitionsTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
-from audio_assets.defs.automation import KEYS_AT_A_TIME, UNFINISHED, covered, parts, recorded_digests
-from audio_assets.defs.partitions import FOLDER_MINUTE
+from audio_assets.defs.automation import UNFINISHED, covered, recorded_digests
+from audio_assets.defs.partition_statuses import keep_partition_statuses
+from audio_assets.defs.partitions import FOLDER_MINUTE, KEYS_AT_A_TIME, parts
 from audio_assets.partitions import FolderMinute
-
-ASSETS = [dg.AssetKey(name) for name in ("s3_inventory", "transcripts", "tokens", "audio_table")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +46,7 @@ def choose(instance: dg.DagsterInstance, before: dt.datetime) -> Choice:
 
 def retire(instance: dg.DagsterInstance, keys: list[str]) -> None:
     """Delete partition keys: all of them or none, where the instance's database is SQL."""
+    keep_partition_statuses(instance, instance.get_dynamic_partitions(FOLDER_MINUTE), delete=keys)
     storage = instance.event_log_storage
     if isinstance(storage, SqlEventLogStorage):
         # Dagster itself deletes one key at a time, which takes minutes for 100,000.
@@ -61,8 +61,6 @@ def retire(instance: dg.DagsterInstance, keys: list[str]) -> None:
     else:
         for key in keys:
             instance.delete_dynamic_partition(FOLDER_MINUTE, key)
-    # The UI counts by this cache, which does not notice that keys are gone.
-    instance.wipe_asset_cached_status(ASSETS)
 
 
 def _minute(key: str) -> dt.datetime | None:

@@ -8,7 +8,6 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TypeVar
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
@@ -19,7 +18,8 @@ from dagster._core.storage.tags import (
 )
 
 from audio_assets.defs.audio_table import audio_table
-from audio_assets.defs.partitions import FOLDER_MINUTE, folder_minute
+from audio_assets.defs.partition_statuses import keep_partition_statuses
+from audio_assets.defs.partitions import FOLDER_MINUTE, KEYS_AT_A_TIME, folder_minute, parts
 from audio_assets.defs.resources import Bucket, newest_first, settle_time
 from audio_assets.events import EventQueue, Received
 from audio_assets.partitions import FolderMinute
@@ -28,14 +28,10 @@ from audio_assets.speech import inventory_rows
 from audio_assets.storage import ObjectInfo, StorageError
 from audio_assets.watch import Watch
 
-T = TypeVar("T")
-
 REQUEST_TAG = "audio_assets/request"
 # With what a tick does else, well below the 60 s after which Dagster gives it up.
 LISTING_SECONDS = 12
 MAX_RUNS_IN_FLIGHT = 25
-# SQLite takes no more than 32,766 values in one statement.
-KEYS_AT_A_TIME = 10_000
 # The daemon deletes them one by one; the rest is met again by the next walk.
 DELETED_AT_A_TIME = 1_000
 REQUESTS_AT_A_TIME = 500
@@ -126,11 +122,13 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
     if queue is not None:
         _unacknowledged[queue.url] = cursor, received.receipts
 
+    delete = decided.delete[:DELETED_AT_A_TIME]
     dynamic: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = [
         folder_minute.build_add_request(part) for part in parts(decided.add, KEYS_AT_A_TIME)
     ]
-    if decided.delete:
-        dynamic.append(folder_minute.build_delete_request(decided.delete[:DELETED_AT_A_TIME]))
+    if delete:
+        dynamic.append(folder_minute.build_delete_request(delete))
+    keep_partition_statuses(instance, registered, add=decided.add, delete=delete)
     said = [f"{len(listing.partitions)} partitions in {len(listing.folders)} folders looked at"]
     if reported is not None:
         said = [f"{len(reported)} partitions read from the inventory report"]
@@ -209,11 +207,6 @@ def recorded_digests(instance: dg.DagsterInstance, keys: Collection[str] | None 
             audio_table.key, dg.DagsterEventType.ASSET_OBSERVATION, [DATA_VERSION_TAG], part
         ).items()
     }
-
-
-def parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    """The items in their order, at most `size` at a time."""
-    return [items[first : first + size] for first in range(0, len(items), size)]
 
 
 def covered(runs: Collection[dg.DagsterRun], registered: Sequence[str]) -> set[str]:
