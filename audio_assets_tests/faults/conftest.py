@@ -87,13 +87,17 @@ def fill(place: Place) -> None:
 
 
 def table_files(place: Place) -> dict[str, bytes]:
-    """All that lies where the tables are, litter included, without a client in between."""
+    """All that lies where the tables are, litter included, without a client in between; while a run writes,
+    without what is gone before it is read."""
     if isinstance(place, LocalPlace):
-        found = (place.folder / "output_parquet").rglob("*")
-        return {str(p.relative_to(place.folder)): p.read_bytes() for p in found if p.is_file()}
+        files = {}
+        for path in (place.folder / "output_parquet").rglob("*"):
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                files[str(path.relative_to(place.folder))] = path.read_bytes()
+        return files
     assert isinstance(place, S3Place)
     root = f"{place.prefix}output_parquet/"
-    stored = place.backend.get_bucket(place.bucket).keys.items()
+    stored = list(place.backend.get_bucket(place.bucket).keys.items())
     return {name.removeprefix(place.prefix): key.value for name, key in stored if name.startswith(root)}
 
 

@@ -18,6 +18,7 @@ import dagster as dg
 from dagster._cli.api import _execute_run_command_body
 from dagster._cli.job import _create_run
 from dagster._core.events import DagsterEvent, DagsterEventType
+from dagster._core.execution.stats import StepEventStatus
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster._daemon.auto_run_reexecution.auto_run_reexecution import (
@@ -75,9 +76,10 @@ class Runs:
         assert found
         return found.status
 
-    def retry(self, run: dg.DagsterRun) -> dg.DagsterRun:
+    def retry(self, run: dg.DagsterRun) -> dg.DagsterRun | None:
         """What follows when a run's process is found dead: the launcher reports it, and the daemon makes the
-        run again and frees its place in the pool, if the instance is configured for it."""
+        run again and frees its place in the pool, if the instance is configured for it. None where all its
+        steps had succeeded."""
         self.instance.report_run_failed(run)
         [record] = self.instance.get_run_records(dg.RunsFilter(run_ids=[run.run_id]))
         list(consume_new_runs_for_automatic_reexecution(self.workspace, [record], _log))
@@ -88,7 +90,13 @@ class Runs:
             time.sleep(0.2)
         else:
             raise AssertionError("the killed run still holds its place in the pool")
-        [retried] = self.instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": run.run_id}))
+        retries = self.instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": run.run_id}))
+        if not retries:
+            plan = self.instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id or "")
+            ended = {step.step_key: step.status for step in self.instance.get_run_step_stats(run.run_id)}
+            assert ended == dict.fromkeys(plan.step_keys_to_execute, StepEventStatus.SUCCESS)
+            return None
+        [retried] = retries
         return retried
 
 
