@@ -11,18 +11,13 @@ import re
 from botocore.exceptions import ClientError
 
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
-# What S3 refuses by these is mended by asking again, unlike all else that it answers with 4xx.
 # What is mended in the settings, or in the account that they name.
 _CREDENTIALS = EXPIRED | {
-    *("AccessDenied", "AllAccessDisabled", "AuthorizationHeaderMalformed", "Forbidden", "InvalidAccessKeyId"),
-    *(
-        "InvalidClientTokenId",
-        "InvalidToken",
-        "RequestTimeTooSkewed",
-        "SignatureDoesNotMatch",
-        "Unauthorized",
-    ),
+    *("AuthorizationHeaderMalformed", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken"),
+    *("RequestTimeTooSkewed", "SignatureDoesNotMatch", "Unauthorized"),
 }
+_ARCHIVED = "InvalidObjectState"
+# What S3 refuses by these is mended by asking again, unlike all else that it answers with 4xx.
 PASSING = {
     *("BadDigest", "ConditionalRequestConflict", "IncompleteBody", "OperationAborted", "RequestTimeout"),
     "XAmzContentSHA256Mismatch",
@@ -64,6 +59,12 @@ def may_pass(e: Exception) -> bool:
     return not refused or error_code(e) in PASSING
 
 
+def may_be_one_object(e: Exception) -> bool:
+    """Whether S3's refusal can be of one object and not of others: an archived one, or one that a policy or a
+    key of KMS keeps from the account."""
+    return not may_pass(e) and error_code(e) not in _CREDENTIALS
+
+
 def reason(e: Exception) -> str:
     """What S3 answered where it did, else the first line of an exception; never a secret.
 
@@ -78,7 +79,9 @@ def reason(e: Exception) -> str:
         said = str(e).strip().partition("\n")[0]
     said = re.sub(r"(?<=://)[^/@\s]*@", "…@", said) or type(e).__name__
     said = said.rstrip(".")
-    if error_code(e) in _CREDENTIALS or _status(e) in (401, 403):
+    if error_code(e) == _ARCHIVED:
+        said += "; restore it from the archive"
+    elif error_code(e) in _CREDENTIALS or _status(e) in (401, 403):
         said += "; mend AWS_PROFILE or AWS_ACCESS_KEY_ID and its like, or what they may do there"
     elif "error sending request" in said:
         said += "; is the server up, and AWS_ENDPOINT_URL_S3 right?"

@@ -22,7 +22,13 @@ from audio_assets.audio import Audio, AudioError, check_size, decode_flac, is_fl
 from audio_assets.parallel import Room, map_ahead
 from audio_assets.partitions import FolderMinute
 from audio_assets.schema import FAILED, NOT_FLAC, OK
-from audio_assets.storage import ConflictError, ObjectChangedError, ObjectInfo, ObjectStore
+from audio_assets.storage import (
+    ConflictError,
+    ObjectChangedError,
+    ObjectInfo,
+    ObjectRefusedError,
+    ObjectStore,
+)
 from audio_assets.table import CONFLICT_ROUNDS, THREADS, Table, Version
 from audio_assets.tokenisation import Tokeniser
 
@@ -100,6 +106,8 @@ class _Open:
         self.objects = objects
         self.versions = versions
         self.rows: dict[str, dict[str, dict[str, Any]]] = {}
+        self.failed_before: set[tuple[str, str]] = set()
+        self.refused = False
         self.computed, self.audio_s = 0, 0.0
         self.retries: dict[str, list[str]] = {}
 
@@ -145,6 +153,9 @@ class SpeechPass:
         self._writes: collections.deque[tuple[_Open, concurrent.futures.Future[None]]] = collections.deque()
         self.transcriber: Transcriber | None = None
         """The model, once an object needed it."""
+        self._readable = False
+        self._refusal: ObjectRefusedError | None = None
+        self._held: list[_Open] = []
         self.seconds = 0.0
         """Wall-clock seconds that the pass took, loading the model left out."""
 
@@ -153,7 +164,8 @@ class SpeechPass:
 
         Raises:
             MissingInputError: a partition has no inventory.
-            StorageError: the store fails for good; partitions that were yielded stay written.
+            StorageError: the store fails for good, or gives none of the objects; partitions that were yielded
+                stay written.
             ConflictError: another run keeps replacing the same partition.
         """
         for _ in range(CONFLICT_ROUNDS):
@@ -168,7 +180,7 @@ class SpeechPass:
         reading = concurrent.futures.ThreadPoolExecutor(THREADS, "read")
         writing = concurrent.futures.ThreadPoolExecutor(THREADS, "write")
         self._writing, self._writes = writing, (writes := collections.deque())
-        self._room = Room(DECODED_BYTES_AHEAD)
+        self._room, self._held = Room(DECODED_BYTES_AHEAD), []
         started = time.perf_counter()
         try:
             for _ in self._recognised(self._clips(reading, writing, partitions)):
@@ -221,6 +233,8 @@ class SpeechPass:
             if isinstance(audio, Audio):
                 partition.computed += 1
                 partition.audio_s += audio.duration_s
+            if isinstance(audio, ObjectRefusedError) and (info.key, info.etag) not in partition.failed_before:
+                partition.refused, self._refusal = True, audio
             error = None if isinstance(audio, Audio) else str(audio)
             if self._tokenising and info.key not in partition.rows[self._tokenising.table.name]:
                 self._add_tokens(partition, info, error or tokens)
@@ -233,6 +247,10 @@ class SpeechPass:
                 self._add_transcript(partition, info, None, audio)
             self._close_if_complete(partition)
             yield None
+        if self._refusal and not self._readable:
+            raise self._refusal
+        for partition in self._held:
+            self._submit(partition)
 
     def _open_partition(self, partition: FolderMinute) -> _Open:
         # The versions are read before the inventory: who reads the inventory later writes last.
@@ -245,9 +263,11 @@ class SpeechPass:
         for output in self._outputs:
             name = output.table.name
             rows = versions[name].rows
+            known = rows.to_pylist() if rows is not None else []
+            opened.failed_before |= {(row["Key"], row["ETag"]) for row in known if row["status"] == FAILED}
             opened.rows[name] = {
                 row["Key"]: row
-                for row in (rows.to_pylist() if rows is not None else [])
+                for row in known
                 if row["status"] == OK
                 and row[output.producer] == output.identity
                 and (row["Key"], row["ETag"]) in objects
@@ -271,8 +291,9 @@ class SpeechPass:
         try:
             check_size(info.size)
             body = self._source.read(info, functools.partial(partition.retried, info))
+            self._readable = True
             audio = decode_flac(body, functools.partial(self._room.take, turn))
-        except (AudioError, ObjectChangedError) as e:
+        except (AudioError, ObjectChangedError, ObjectRefusedError) as e:
             return partition, info, e, None
         tokens: np.ndarray | Exception | None = None
         if (
@@ -345,8 +366,15 @@ class SpeechPass:
 
     def _close_if_complete(self, partition: _Open) -> None:
         if partition.complete:
-            assert self._writing is not None
-            self._writes.append((partition, self._writing.submit(self._write, partition)))
+            if partition.refused and not self._readable:
+                # The fault may be the account's: only an object that is read shows that it is the object's.
+                self._held.append(partition)
+            else:
+                self._submit(partition)
+
+    def _submit(self, partition: _Open) -> None:
+        assert self._writing is not None
+        self._writes.append((partition, self._writing.submit(self._write, partition)))
 
     def _write(self, opened: _Open) -> None:
         for output in self._outputs:

@@ -32,7 +32,7 @@ from obstore.exceptions import AlreadyExistsError, InvalidPathError, NotModified
 from obstore.store import LocalStore, S3Store
 
 from audio_assets.listing import LocalListing, ObjectInfo, S3Listing, StorageError, is_plain
-from audio_assets.retries import EXPIRED, PASSING, Retries, error_code, may_pass, reason
+from audio_assets.retries import EXPIRED, PASSING, Retries, error_code, may_be_one_object, may_pass, reason
 
 T = TypeVar("T")
 
@@ -46,6 +46,10 @@ _log = logging.getLogger(__name__)
 
 class ObjectChangedError(RuntimeError):
     """The object is gone, or is no longer the version that was asked for."""
+
+
+class ObjectRefusedError(StorageError):
+    """The store does not give this object, for good; it may give others."""
 
 
 class ConflictError(RuntimeError):
@@ -173,7 +177,9 @@ class ObjectStore:
                 why = reason(e)
                 if not passes or failures >= self._retries.attempts:
                     times = f" ({failures} attempts)" if failures > 1 else ""
-                    raise StorageError(f"{what} {self.uri}/{key}: {why}{times}{self._setting}") from None
+                    refused = self._local is not None or may_be_one_object(e)
+                    error = ObjectRefusedError if refused else StorageError
+                    raise error(f"{what} {self.uri}/{key}: {why}{times}{self._setting}") from None
             _log.warning("%s %s/%s: %s; trying again", what, self.uri, key, why)
             if retried:
                 retried(why)
@@ -286,6 +292,7 @@ class ObjectStore:
 
         Raises:
             ObjectChangedError: it was deleted or overwritten since.
+            ObjectRefusedError: the store does not give it.
             StorageError: it cannot be read.
         """
         etag = info.etag if info.etag.startswith("W/") else f'"{info.etag}"'
@@ -308,7 +315,7 @@ class ObjectStore:
 
     def _read_odd_name(self, info: ObjectInfo, etag: str) -> bytes:
         if self._client is None:
-            raise StorageError(f"cannot read {self.uri}/{info.key!r}: rename the file")
+            raise ObjectRefusedError(f"cannot read {self.uri}/{info.key!r}: rename the file")
         key = f"{self._prefix}/{info.key}" if self._prefix else info.key
         try:
             return self._client.get_object(Bucket=self._bucket, Key=key, IfMatch=etag)["Body"].read()

@@ -16,7 +16,7 @@ from audio_assets.parallel import Room
 from audio_assets.partitions import FolderMinute
 from audio_assets.reconcile import group
 from audio_assets.speech import Finished, MissingInputError, SpeechPass, Tokenising, Transcribing
-from audio_assets.storage import ConflictError, ObjectInfo, ObjectStore, StorageError
+from audio_assets.storage import ConflictError, ObjectInfo, ObjectRefusedError, ObjectStore, StorageError
 from audio_assets.table import CONFLICT_ROUNDS, Table
 from audio_assets.transcription import Segment, Transcript
 from audio_assets_tests.bad_audio import constant_flac
@@ -32,11 +32,14 @@ class CountingStore(ObjectStore):
         super().__init__(uri)
         self.fetched: collections.Counter[str] = collections.Counter()
         self.broken: set[str] = set()
+        self.refused: set[str] = set()
 
     def read(self, info: ObjectInfo, retried: Callable[[str], object] | None = None) -> bytes:
         self.fetched[info.key] += 1
         if info.key in self.broken:
             raise StorageError(f"cannot read {self.uri}/{info.key}: connection reset")
+        if info.key in self.refused:
+            raise ObjectRefusedError(f"cannot read {self.uri}/{info.key}: AccessDenied")
         return super().read(info, retried)
 
 
@@ -385,6 +388,40 @@ def test_partitions_of_bad_objects_alone_survive_a_fault_behind_them(bench: Benc
     with pytest.raises(StorageError):
         bench.run(partitions)
     assert bench.transcripts.partitions() == partitions[:1]
+
+
+@pytest.mark.parametrize("asked", [{}, {"tokens": False}, {"transcripts": False}])
+@pytest.mark.parametrize("refused", range(4))
+def test_an_object_that_the_store_refuses_is_a_row_where_it_gives_others(
+    bench: Bench, refused: int, asked: dict[str, bool]
+):
+    for i in range(4):
+        bench.place.put(f"p{i // 2}/{i}.flac", flac(0.1, seed=i))
+    bench.source.refused = {key := f"p{refused // 2}/{refused}.flac"}
+    assert len(bench.run(**asked)) == 2
+    table = bench.transcripts if asked.get("transcripts", True) else bench.tokens
+    rows = bench.rows(table)
+    assert {row["Key"] for row in rows.values() if row["status"] == "ok"} == rows.keys() - {key}
+    assert rows[key]["error"] == f"cannot read {bench.source.uri}/{key}: AccessDenied"
+    # It is asked for again, and stays a row as long as nothing changes, with nothing else to read.
+    before = rows
+    bench.run(**asked)
+    assert bench.source.fetched == {key: 1}
+    assert bench.rows(table) == before
+    bench.source.refused = set()
+    bench.run(**asked)
+    assert bench.rows(table)[key]["status"] == "ok"
+
+
+def test_a_store_that_refuses_every_object_fails_the_run_and_writes_none_of_them(bench: Bench):
+    for i in range(3):
+        bench.place.put(f"p{i}/a.flac", flac(0.1, seed=i))
+    bench.place.put("p3/a.txt", b"")
+    bench.source.refused = {f"p{i}/a.flac" for i in range(3)}
+    partitions = bench.take_inventory()
+    with pytest.raises(ObjectRefusedError, match=r"p\d/a\.flac: AccessDenied"):
+        bench.run(partitions)
+    assert bench.transcripts.partitions() == bench.tokens.partitions() == partitions[3:]
 
 
 def test_a_partition_without_inventory_is_named(bench: Bench):

@@ -40,6 +40,11 @@ ANSWERS = {
     "damaged": ("400 Bad Request", "XAmzContentSHA256Mismatch", "The content does not match its hash."),
     "expired": ("403 Forbidden", "ExpiredToken", "The provided token has expired."),
     "denied": ("403 Forbidden", "AccessDenied", "Access Denied"),
+    "archived": (
+        *("403 Forbidden", "InvalidObjectState"),
+        "The operation is not valid for the object's storage class",
+    ),
+    "unknown account": ("403 Forbidden", "InvalidAccessKeyId", "The key does not exist in our records."),
 }
 
 

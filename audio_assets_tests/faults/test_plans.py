@@ -58,6 +58,18 @@ def test_an_object_that_no_retry_mends_fails_the_run_by_name(
     assert not any(path.startswith("output_parquet/audio_table/") for path in table_files(place))
 
 
+def test_an_archived_object_is_a_row_that_says_so(faulty: FaultyServer, open_project: OpenProject):
+    place = new_bucket()
+    fill(place)
+    project = open_project(place)
+    faulty.plan = Plan(always={("GET", "b.flac"): "archived"})
+    assert project.catch_up() == 1
+    rows = project.table().set_index("Key")
+    assert rows.loc["p225/a.flac", "status"] == "ok"
+    assert rows.loc["p225/b.flac", "status"] == "failed"
+    assert rows.loc["p225/b.flac", "error"].endswith("storage class; restore it from the archive")
+
+
 def test_a_run_says_which_objects_it_had_to_read_again_and_why(
     faulty: FaultyServer, open_project: OpenProject
 ):

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from audio_assets.retries import Retries
-from audio_assets.storage import ConflictError, ObjectInfo, ObjectStore, StorageError
+from audio_assets.storage import ConflictError, ObjectInfo, ObjectRefusedError, ObjectStore, StorageError
 from audio_assets_tests.conftest import S3Place
 from audio_assets_tests.faults.server import FAULTS, FaultyServer, Plan
 
@@ -137,6 +137,7 @@ def test_credentials_are_renewed_before_they_expire(
         ("truncated", "(2 attempts)"),
         ("damaged", "came with other bytes than its ETag stands for (2 attempts)"),
         ("denied", "mend AWS_PROFILE or AWS_ACCESS_KEY_ID and its like, or what they may do there"),
+        ("archived", "not valid for the object's storage class; restore it from the archive"),
     ],
 )
 def test_a_read_that_keeps_failing_names_object_and_reason(
@@ -163,6 +164,20 @@ def test_what_is_denied_is_asked_for_once(faulty: FaultyServer, bucket: S3Place,
     with pytest.raises(StorageError, match="AccessDenied"):
         store.read(info)
     assert faulty.plan.injected["GET", "denied"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "of_the_object"),
+    [("archived", True), ("denied", True), ("500", False), ("unknown account", False)],
+)
+def test_what_is_refused_of_one_object_is_told_from_what_concerns_all(
+    faulty: FaultyServer, bucket: S3Place, store: ObjectStore, fault: str, of_the_object: bool
+):
+    info = listed(bucket)
+    faulty.plan = Plan(always={("GET", "a.flac"): fault})
+    with pytest.raises(StorageError) as error:
+        store.read(info)
+    assert isinstance(error.value, ObjectRefusedError) == of_the_object
 
 
 def test_credentials_that_nobody_renews_are_reported_at_once(
