@@ -37,6 +37,7 @@ from audio_assets.retries import EXPIRED, PASSING, Retries, error_code, may_be_o
 T = TypeVar("T")
 
 PROBE = ".write-probe"
+_STREAMED_BYTES = 2**20
 _MD5 = re.compile(r"[0-9a-f]{32}")
 # boto3 renews what is valid for less than 10 minutes; a copy may be kept for no longer.
 _CREDENTIALS_TTL = dt.timedelta(minutes=5)
@@ -362,15 +363,36 @@ class ObjectStore:
         self._etags_are_md5 = False
 
     def stream(self, key: str) -> Iterator[bytes]:
-        """The newest bytes of a file, piece by piece.
+        """The newest bytes of a file, piece by piece; where the connection breaks it goes on behind the last.
 
         Raises:
-            StorageError: it cannot be read, or is not there.
+            StorageError: it cannot be read, is not there, or was replaced meanwhile.
         """
+        pieces: Any = None
+        options: Any = {}
+        reached, size = 0, None
+
+        def next_piece() -> Any:
+            nonlocal pieces, size
+            if reached == size:
+                return None
+            if pieces is None:
+                found = obstore.get(self._open(), key, options=options)
+                pieces, size = iter(found.stream(_STREAMED_BYTES)), found.meta["size"]
+                options["if_match"] = found.meta["e_tag"]
+            try:
+                return next(pieces, None)
+            except Exception:
+                pieces = None
+                raise
+
         try:
-            yield from map(bytes, obstore.get(self._open(), key).stream())
-        except Exception as e:
-            raise StorageError(f"cannot read {self.uri}/{key}: {reason(e)}") from None
+            while piece := self._repeat("cannot read", key, next_piece):
+                yield bytes(piece)
+                reached += len(piece)
+                options["range"] = {"offset": reached}
+        except (FileNotFoundError, PreconditionError, NotModifiedError) as e:
+            raise StorageError(f"cannot read {self.uri}/{key}: {reason(e)}{self._setting}") from None
 
     # --- writing --------------------------------------------------------------------------------------
 

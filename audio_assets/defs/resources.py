@@ -115,10 +115,15 @@ class Bucket(dg.ConfigurableResource):
     events_queue_url: str = ""
     s3: dg.ResourceDependency[S3Resource]
 
-    def _store(self, uri: str, setting: str = "") -> ObjectStore:
+    @property
+    def _account(self) -> tuple[str | None, ...]:
+        """The arguments of `boto3.Session`."""
         s3 = self.s3
         keys = s3.aws_access_key_id, s3.aws_secret_access_key, s3.aws_session_token
-        return _open_store(uri, setting, keys, s3.region_name, s3.profile_name, s3.endpoint_url, _retries())
+        return (*keys, s3.region_name, None, s3.profile_name)
+
+    def _store(self, uri: str, setting: str = "") -> ObjectStore:
+        return _open_store(uri, setting, self._account, self.s3.endpoint_url, _retries())
 
     @property
     def _tables(self) -> ObjectStore:
@@ -142,10 +147,8 @@ class Bucket(dg.ConfigurableResource):
     @property
     def events(self) -> EventQueue | None:
         """The queue of the source's notifications, None where it sends none."""
-        s3 = self.s3
-        keys = s3.aws_access_key_id, s3.aws_secret_access_key, s3.aws_session_token
         url = self.events_queue_url
-        return _open_queue(url, keys, s3.region_name, s3.profile_name) if url else None
+        return _open_queue(url, self._account) if url else None
 
     @property
     def source(self) -> AudioSource:
@@ -189,24 +192,16 @@ class Bucket(dg.ConfigurableResource):
 
 @functools.lru_cache(maxsize=8)
 def _open_store(
-    uri: str,
-    setting: str,
-    keys: tuple[str | None, ...],
-    region: str | None,
-    profile: str | None,
-    endpoint: str | None,
-    retries: Retries,
+    uri: str, setting: str, account: tuple[str | None, ...], endpoint: str | None, retries: Retries
 ) -> ObjectStore:
     """A store, kept for as long as the process lives: a client of boto3 takes a tenth of a second to make."""
-    open_session = functools.partial(boto3.Session, *keys, region_name=region, profile_name=profile)
+    open_session = functools.partial(boto3.Session, *account)
     return ObjectStore(uri, open_session, setting=setting, endpoint_url=endpoint, retries=retries)
 
 
 @functools.lru_cache(maxsize=8)
-def _open_queue(
-    url: str, keys: tuple[str | None, ...], region: str | None, profile: str | None
-) -> EventQueue:
-    return EventQueue(url, functools.partial(boto3.Session, *keys, region_name=region, profile_name=profile))
+def _open_queue(url: str, account: tuple[str | None, ...]) -> EventQueue:
+    return EventQueue(url, functools.partial(boto3.Session, *account))
 
 
 class Whisper(dg.ConfigurableResource):

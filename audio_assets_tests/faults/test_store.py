@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import pathlib
+import random
 import re
 import time
 
@@ -67,6 +68,31 @@ def test_a_write_outlives_every_fault_also_where_only_its_answer_was_lost(
             assert faulty.plan.injected["PUT", fault] == 1
             found, version = store.read_latest(key) or (b"", "")
             assert found == body, fault
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS["GET"] if fault != "damaged"])
+def test_a_stream_goes_on_where_it_broke(
+    faulty: FaultyServer, bucket: S3Place, store: ObjectStore, fault: str
+):
+    body = random.Random(0).randbytes(5_000_000)
+    bucket.put("a.parquet", body)
+    faulty.plan = once("GET", "a.parquet", fault)
+    pieces = list(store.stream("a.parquet"))
+    assert b"".join(pieces) == body
+    assert len(pieces) > 1
+    assert faulty.plan.injected["GET", fault] == 1
+
+
+def test_a_stream_of_a_file_that_is_replaced_meanwhile_fails_by_name(
+    faulty: FaultyServer, bucket: S3Place, store: ObjectStore
+):
+    bucket.put("a.parquet", bytes(5_000_000))
+    faulty.plan = once("GET", "a.parquet", "truncated")
+    pieces = store.stream("a.parquet")
+    next(pieces)
+    bucket.put("a.parquet", b"another")
+    with pytest.raises(StorageError, match=r"cannot read s3://.+/a\.parquet: "):
+        list(pieces)
 
 
 @pytest.mark.parametrize("times", [1, 2])
