@@ -147,7 +147,7 @@ class ObjectStore:
             expired = self._credentials
             try:
                 self._connect()
-            except BotoCoreError as e:
+            except (BotoCoreError, ValueError) as e:
                 _log.warning("cannot renew credentials: %s", e)
                 return True
             return self._credentials != expired
@@ -410,7 +410,9 @@ class ObjectStore:
         def refused(mode: Any) -> bool:
             try:
                 obstore.put(self._store, PROBE, b"", mode=mode)
-            except (AlreadyExistsError, PreconditionError):
+            except (AlreadyExistsError, PreconditionError) as e:
+                if error_code(e) in PASSING:
+                    raise
                 return True
             return False
 

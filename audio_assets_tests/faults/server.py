@@ -136,7 +136,10 @@ class FaultyServer:
             "SessionToken": self.token,
             "Expiration": expires.isoformat(),
         }
-        self._credentials.write_text(json.dumps(found))
+        # In one step: whoever fetches them meanwhile gets the old ones or the new ones.
+        complete = self._credentials.with_suffix(".new")
+        complete.write_text(json.dumps(found))
+        complete.replace(self._credentials)
 
     def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         method, target = environ["REQUEST_METHOD"], f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}"

@@ -5,12 +5,20 @@ import json
 import pathlib
 import random
 import re
+import threading
 import time
 
 import pytest
 
 from audio_assets.retries import Retries
-from audio_assets.storage import ConflictError, ObjectInfo, ObjectRefusedError, ObjectStore, StorageError
+from audio_assets.storage import (
+    PROBE,
+    ConflictError,
+    ObjectInfo,
+    ObjectRefusedError,
+    ObjectStore,
+    StorageError,
+)
 from audio_assets_tests.conftest import S3Place
 from audio_assets_tests.faults.server import FAULTS, FaultyServer, Plan
 
@@ -148,6 +156,30 @@ def test_credentials_are_renewed_before_they_expire(
     assert store.read(info, met.append) == BODY
     assert faulty.token in faulty.tokens
     assert met == []
+
+
+def test_credentials_that_are_half_written_when_they_are_fetched_are_fetched_again(
+    faulty: FaultyServer, bucket: S3Place, credentials: pathlib.Path
+):
+    info = listed(bucket)
+    store = ObjectStore(bucket.uri, retries=Retries(attempts=10, stall_s=1.0))
+    faulty.issue_token()
+    issued = credentials.read_text()
+    credentials.write_text(issued[: len(issued) // 2])
+    writer = threading.Timer(0.3, credentials.write_text, [issued])
+    writer.start()
+    assert store.read(info) == BODY
+    writer.join()
+
+
+@pytest.mark.parametrize("fault", FAULTS["PUT"])
+def test_whether_writes_are_conditional_is_learnt_under_every_fault(
+    faulty: FaultyServer, bucket: S3Place, store: ObjectStore, fault: str
+):
+    faulty.plan = once("PUT", PROBE, fault)
+    assert store.conditional_writes
+    assert faulty.plan.injected["PUT", fault] == 1
+    assert store.read_latest(PROBE) is not None
 
 
 # --- what lasts -----------------------------------------------------------------------------------------
