@@ -30,6 +30,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
+from obstore.store import S3Store
 
 PAGE = 1000
 BUCKET = "canned"
@@ -375,6 +376,11 @@ def canned_s3(shape: Shape) -> Iterator[dict[str, str]]:
     finally:
         process.stdin.close()
         process.wait(timeout=30)
+
+
+def canned_store(endpoint: str) -> S3Store:
+    """The bucket as its uploaders see it."""
+    return S3Store(BUCKET, endpoint=endpoint, skip_signature=True, client_options={"allow_http": True})
 
 
 def main() -> None:

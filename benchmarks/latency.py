@@ -18,7 +18,6 @@ import tempfile
 import time
 
 import obstore
-from obstore.store import S3Store
 
 from audio_assets.demo.make_sample import SAMPLE
 from audio_assets.partitions import FolderMinute
@@ -26,7 +25,7 @@ from audio_assets.schema import AUDIO_TABLE
 from audio_assets.storage import ObjectStore
 from audio_assets.table import Table
 from audio_assets_tests.dagster_dev import dagster_dev
-from benchmarks.canned_s3 import BUCKET, Shape, canned_s3
+from benchmarks.canned_s3 import Shape, canned_s3, canned_store
 
 RESULTS = pathlib.Path(__file__).with_name("results") / "latency.json"
 FIGURES = pathlib.Path(__file__).parents[1] / "docs" / "figures" / "latency.md"
@@ -49,12 +48,7 @@ def measure(settle_seconds: int, events: bool, objects: int) -> list[dict[str, f
         if events:
             settings["AUDIO_EVENTS_QUEUE_URL"] = f"{settings['AWS_ENDPOINT_URL']}/1/queue"
         os.environ |= settings
-        store = S3Store(
-            BUCKET,
-            endpoint=settings["AWS_ENDPOINT_URL"],
-            skip_signature=True,
-            client_options={"allow_http": True},
-        )
+        store = canned_store(settings["AWS_ENDPOINT_URL"])
         table = Table(ObjectStore(settings["AUDIO_TABLE_URI"]), "audio_table", AUDIO_TABLE)
         with dagster_dev(pathlib.Path(folder), settings):
             started, put = time.time(), 0

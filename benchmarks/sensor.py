@@ -27,10 +27,9 @@ from unittest import mock
 import boto3
 import dagster as dg
 import obstore
-from obstore.store import S3Store
 
 from audio_assets.defs.partition_statuses import ASSETS, keep_partition_statuses
-from benchmarks.canned_s3 import BUCKET, Shape, canned_s3
+from benchmarks.canned_s3 import Shape, canned_s3, canned_store
 from benchmarks.seeded import FOLDER_MINUTE, new_home, seed
 
 RESULTS = pathlib.Path(__file__).with_name("results") / "sensor.json"
@@ -130,8 +129,7 @@ def ticks(home: pathlib.Path, settings: dict[str, str], shape: Shape, walks: int
 
 def put_new_objects(shape: Shape, count: int) -> None:
     """PUT objects, as far as possible each into another folder."""
-    endpoint = os.environ["AWS_ENDPOINT_URL"]
-    store = S3Store(BUCKET, endpoint=endpoint, skip_signature=True, client_options={"allow_http": True})
+    store = canned_store(os.environ["AWS_ENDPOINT_URL"])
     for i in range(count):
         folder = i * shape.folders // count
         obstore.put(store, f"{shape.folder(folder)}new{i:06}.txt", b"new")
