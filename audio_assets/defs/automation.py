@@ -18,7 +18,7 @@ from dagster._core.storage.tags import (
 )
 
 from audio_assets.defs.audio_table import audio_table
-from audio_assets.defs.partition_statuses import keep_partition_statuses
+from audio_assets.defs.partition_statuses import ASSETS, keep_partition_statuses
 from audio_assets.defs.partitions import FOLDER_MINUTE, KEYS_AT_A_TIME, folder_minute, parts
 from audio_assets.defs.resources import Bucket, newest_first, settle_time
 from audio_assets.events import EventQueue, Received
@@ -48,7 +48,7 @@ _unacknowledged: dict[str, tuple[str | None, list[str]]] = {}
 
 process_audio = dg.define_asset_job(
     "process_audio",
-    selection=["s3_inventory", "transcripts", "tokens", "audio_table"],
+    selection=ASSETS,
     description="From objects to rows, for a partition or a range of them.",
 )
 

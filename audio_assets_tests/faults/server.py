@@ -11,6 +11,7 @@ import json
 import math
 import pathlib
 import random
+import re
 import socket
 import struct
 import threading
@@ -68,7 +69,9 @@ class Plan:
 
     def fault(self, method: str, target: str) -> str | None:
         self.asked[method, target] += 1
-        chance = random.Random(f"{self.seed} {method} {target} {self.asked[method, target]}")
+        # Not by the bucket's name, which depends on the tests before.
+        path = re.sub(r"^/[^/?]*", "", target)
+        chance = random.Random(f"{self.seed} {method} {path} {self.asked[method, target]}")
         found = next((f for (m, part), f in self.always.items() if m == method and part in target), None)
         if found and self.injected[method, found] >= self.times:
             return None
