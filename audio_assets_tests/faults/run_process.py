@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pathlib
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from multiprocessing.context import ForkServerProcess
@@ -19,12 +20,21 @@ from dagster._cli.api import _execute_run_command_body
 from dagster._cli.job import _create_run
 from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.execution.stats import StepEventStatus
+from dagster._core.remote_representation.code_location import CodeLocation
+from dagster._core.remote_representation.external import RemoteRepository
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    SensorInstigatorData,
+)
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster._daemon.auto_run_reexecution.auto_run_reexecution import (
     consume_new_runs_for_automatic_reexecution,
 )
 from dagster._daemon.monitoring.concurrency import execute_concurrency_slots_iteration
+from dagster._daemon.sensor import execute_sensor_iteration
 
 from audio_assets.definitions import defs
 from audio_assets.defs.resources import PROJECT
@@ -55,10 +65,24 @@ class Runs:
         ):
             yield cls(instance, workspace, home)
 
-    def create(self, first: str, last: str) -> dg.DagsterRun:
-        """A run of `process_audio` over a range of registered partitions."""
+    def _code(self) -> tuple[CodeLocation, RemoteRepository]:
         [location] = self.workspace.create_request_context().code_locations
         [repository] = location.get_repositories().values()
+        return location, repository
+
+    def note_sensor(self) -> None:
+        """Add the sensor's state to the instance, as the first daemon that meets the sensor does."""
+        sensor = self._code()[1].get_sensor("new_s3_keys")
+        data = SensorInstigatorData(min_interval=sensor.min_interval_seconds)
+        self.instance.add_instigator_state(
+            InstigatorState(
+                sensor.get_remote_origin(), InstigatorType.SENSOR, InstigatorStatus.DECLARED_IN_CODE, data
+            )
+        )
+
+    def create(self, first: str, last: str) -> dg.DagsterRun:
+        """A run of `process_audio` over a range of registered partitions."""
+        location, repository = self._code()
         tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
         job = repository.get_full_job("process_audio")
         return _create_run(self.instance, location, repository, job, {}, tags, None, None)
@@ -70,6 +94,11 @@ class Runs:
         process = _fork.Process(target=_execute, args=(str(self.home), run.run_id, dict(environment)))
         process.start()
         return process
+
+    def tick(self, together: threading.Barrier) -> None:
+        """Evaluate the sensor and queue what it asks for, as the daemon does, at the same time as others."""
+        together.wait()
+        list(execute_sensor_iteration(self.workspace, _log, None, None))
 
     def status(self, run: dg.DagsterRun) -> dg.DagsterRunStatus:
         found = self.instance.get_run_by_id(run.run_id)

@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -92,6 +93,43 @@ def test_two_processes_at_once_make_the_table_of_one(
     assert {runs.status(run) for run in both} == {dg.DagsterRunStatus.SUCCESS}
     assert table_files(place) == expected
     record_property("pairs of processes on the same partitions", 1)
+
+
+@pytest.mark.seeds(1, 10)
+def test_two_daemons_at_once_have_each_clip_computed_once(
+    runs: Runs,
+    places: list[Place],
+    new_home: pathlib.Path,
+    tmp_path: pathlib.Path,
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+):
+    place = places[0]
+    expected, _ = undisturbed(runs, place)
+    wipe(place)
+    monkeypatch.setenv("AUDIO_SOURCE_URI", place.uri)
+    home = pathlib.Path(shutil.copytree(new_home, tmp_path / "home"))
+    with Runs.on(home) as one, Runs.on(home) as two:
+        # Only one of two daemons can; the other would not tick.
+        one.note_sensor()
+        together = threading.Barrier(2)
+        ticking = [threading.Thread(target=daemon.tick, args=[together]) for daemon in (one, two)]
+        for thread in ticking:
+            thread.start()
+        for thread in ticking:
+            thread.join()
+        queued = one.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
+        assert 1 <= len(queued) <= 2
+        assert {run.tags["dagster/asset_partition_range_start"] for run in queued} == {KEYS[0]}
+        for process in [one.start(run, environment(place)) for run in queued]:
+            process.join()
+        assert {one.status(run) for run in queued} == {dg.DagsterRunStatus.SUCCESS}
+        assert table_files(place) == expected
+        computed = [clips_computed(one.instance, run) for run in queued]
+    assert {key: sum(of.get(key, 0) for of in computed) for key in KEYS} == dict.fromkeys(KEYS, CLIPS)
+    record_property("pairs of daemons that ticked at once", 1)
+    record_property("runs that they queued", len(queued))
 
 
 @pytest.mark.seeds(2, 105)
