@@ -12,6 +12,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from audio_assets.defs.partition_statuses import ASSETS, keep_partition_statuses
 from audio_assets.defs.partitions import FOLDER_MINUTE, folder_minute
+from audio_assets_tests.conftest import Project
 
 ASSET = dg.AssetKey("audio_table")
 Statuses = tuple[set[str], set[str], set[str]]
@@ -109,6 +110,32 @@ def test_keys_that_others_add_are_not_taken_for_known(instance: dg.DagsterInstan
     instance.add_dynamic_partitions(FOLDER_MINUTE, ["z"])
     change(instance, add=("b",))
     assert not is_kept(instance)
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True)
+def test_ticks_with_nothing_to_do_count_ahead_of_the_ui(project: Project):
+    def uncounted() -> int:
+        """Assets of which the UI's next query would have something to count."""
+        id_ = project.instance.get_dynamic_partitions_definition_id(FOLDER_MINUTE)
+        entries = [record.asset_entry for record in project.instance.get_asset_records(ASSETS)]
+        assert len(entries) == len(ASSETS)
+        return sum(
+            not entry.cached_status
+            or entry.cached_status.partitions_def_id != id_
+            or entry.cached_status.latest_storage_id < (entry.last_materialization_storage_id or 0)
+            for entry in entries
+        )
+
+    for folder in ("p225", "p226"):
+        project.place.put(f"{folder}/a.txt")
+        # The tick that finds nothing more to ask for has counted one.
+        assert project.catch_up() == 1
+        left = [uncounted()]
+        for _ in ASSETS:
+            assert not project.tick()
+            left.append(uncounted())
+        assert left == [3, 2, 1, 0, 0]
+    assert statuses(project.instance) == (set(project.partition_keys), set(), set())
 
 
 @pytest.mark.parametrize("seed", range(3))

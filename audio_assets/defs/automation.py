@@ -18,7 +18,11 @@ from dagster._core.storage.tags import (
 )
 
 from audio_assets.defs.audio_table import audio_table
-from audio_assets.defs.partition_statuses import ASSETS, keep_partition_statuses
+from audio_assets.defs.partition_statuses import (
+    ASSETS,
+    keep_partition_statuses,
+    refresh_partition_statuses,
+)
 from audio_assets.defs.partitions import FOLDER_MINUTE, KEYS_AT_A_TIME, folder_minute, parts
 from audio_assets.defs.resources import Bucket, newest_first, settle_time
 from audio_assets.events import EventQueue, Received
@@ -129,6 +133,8 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
     if delete:
         dynamic.append(folder_minute.build_delete_request(delete))
     keep_partition_statuses(instance, registered, add=decided.add, delete=delete)
+    if not runs and not dynamic:
+        refresh_partition_statuses(instance)
     said = [f"{len(listing.partitions)} partitions in {len(listing.folders)} folders looked at"]
     if reported is not None:
         said = [f"{len(reported)} partitions read from the inventory report"]
