@@ -107,7 +107,7 @@ class _Open:
         self.versions = versions
         self.rows: dict[str, dict[str, dict[str, Any]]] = {}
         self.failed_before: set[tuple[str, str]] = set()
-        self.refused = False
+        self.refused: ObjectRefusedError | None = None
         self.computed, self.audio_s = 0, 0.0
         self.retries: dict[str, list[str]] = {}
 
@@ -154,7 +154,6 @@ class SpeechPass:
         self.transcriber: Transcriber | None = None
         """The model, once an object needed it."""
         self._readable = False
-        self._refusal: ObjectRefusedError | None = None
         self._held: list[_Open] = []
         self.seconds = 0.0
         """Wall-clock seconds that the pass took, loading the model left out."""
@@ -234,7 +233,7 @@ class SpeechPass:
                 partition.computed += 1
                 partition.audio_s += audio.duration_s
             if isinstance(audio, ObjectRefusedError) and (info.key, info.etag) not in partition.failed_before:
-                partition.refused, self._refusal = True, audio
+                partition.refused = audio
             error = None if isinstance(audio, Audio) else str(audio)
             if self._tokenising and info.key not in partition.rows[self._tokenising.table.name]:
                 self._add_tokens(partition, info, error or tokens)
@@ -247,9 +246,9 @@ class SpeechPass:
                 self._add_transcript(partition, info, None, audio)
             self._close_if_complete(partition)
             yield None
-        if self._refusal and not self._readable:
-            raise self._refusal
         for partition in self._held:
+            if partition.refused and not self._readable:
+                raise partition.refused
             self._submit(partition)
 
     def _open_partition(self, partition: FolderMinute) -> _Open:
