@@ -133,7 +133,8 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
     if delete:
         dynamic.append(folder_minute.build_delete_request(delete))
     keep_partition_statuses(instance, registered, add=decided.add, delete=delete)
-    if not runs and not dynamic:
+    # Not in ticks by events, which should cost what is new.
+    if everything and not runs and not dynamic:
         refresh_partition_statuses(instance)
     said = [f"{len(listing.partitions)} partitions in {len(listing.folders)} folders looked at"]
     if reported is not None:
