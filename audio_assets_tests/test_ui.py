@@ -160,35 +160,20 @@ def register(dev: DagsterDev, key: str) -> None:
     )
 
 
-def launch(dev: DagsterDev, asset: str, key: str) -> None:
-    """Materialise a partition of one asset alone."""
+def launch(dev: DagsterDev, job: str, assets: list[str] | None = None, key: str | None = None) -> None:
+    """Launch a job, or some of its assets for one partition, without their checks."""
+    selector: dict[str, object] = {
+        "repositoryName": "__repository__",
+        "repositoryLocationName": "audio_assets",
+        "pipelineName": job,
+    }
+    if assets:
+        selector |= {"assetSelection": [{"path": [name]} for name in assets], "assetCheckSelection": []}
+    tags = [{"key": "dagster/partition", "value": key}] if key else []
     dev.query(
         """mutation ($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
              ... on LaunchRunSuccess { run { id } } } }""",
-        params={
-            "selector": {
-                "repositoryName": "__repository__",
-                "repositoryLocationName": "audio_assets",
-                "pipelineName": "__ASSET_JOB",
-                "assetSelection": [{"path": [asset]}],
-                "assetCheckSelection": [],
-            },
-            "executionMetadata": {"tags": [{"key": "dagster/partition", "value": key}]},
-        },
-    )
-
-
-def launch_job(dev: DagsterDev, name: str) -> None:
-    dev.query(
-        """mutation ($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
-             ... on LaunchRunSuccess { run { id } } } }""",
-        params={
-            "selector": {
-                "repositoryName": "__repository__",
-                "repositoryLocationName": "audio_assets",
-                "pipelineName": name,
-            }
-        },
+        params={"selector": selector, "executionMetadata": {"tags": tags}},
     )
 
 
@@ -300,7 +285,7 @@ def test_an_uploaded_file_reaches_the_table_by_itself(dev: DagsterDev, bucket: L
 def test_failed_objects_are_tried_again_by_launching_one_job(dev: DagsterDev, table) -> None:
     wait_until_green(dev, *CLOSED_KEYS)
     failed = FolderMinute("p227", MINUTE).key
-    launch_job(dev, "retry_failed_objects")
+    launch(dev, "retry_failed_objects")
 
     def backfill() -> list[dict]:
         asked = (
@@ -402,7 +387,7 @@ def test_failed_partitions_are_found_and_mended_by_clicking(dev: DagsterDev, vis
     key = FolderMinute("broken", FUTURE).key
     register(dev, key)
     # There is nothing yet that the table could be made from.
-    launch(dev, "audio_table", key)
+    launch(dev, "__ASSET_JOB", ["audio_table"], key)
     dev.wait_for(f"failure of {key}", lambda: status(dev)["failed"] == {key})
     with visit("/asset-groups") as page:
         page.get_by_role("button", name="Materialize all").click()

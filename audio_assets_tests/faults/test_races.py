@@ -65,6 +65,14 @@ def outcome(open_project: OpenProject) -> Callable[[str], dict[str, bytes]]:
     return of
 
 
+def speech_in_a_bucket(open_project: OpenProject, monkeypatch: pytest.MonkeyPatch) -> tuple[S3Place, Project]:
+    """A bucket with speech, and the project on it, whose sensor asks again at once for what failed."""
+    place = new_bucket()
+    fill(place)
+    monkeypatch.setattr(automation, "retry_delay", lambda attempts: dt.timedelta(0))
+    return place, open_project(place)
+
+
 def rows(body: bytes) -> list[dict]:
     """A file's rows; of those that changed under the run, what is known all the same."""
     found = pq.read_table(io.BytesIO(body)).to_pylist()
@@ -95,13 +103,10 @@ def test_runs_at_once_beside_which_objects_change(
     chance = random.Random(seed)
     change = list(CHANGES)[(seed + 1) % len(CHANGES)]
     before, after = outcome("nothing"), outcome(change)
-    place = new_bucket()
-    fill(place)
-    project = open_project(place)
+    place, project = speech_in_a_bucket(open_project, monkeypatch)
     project.instance.add_dynamic_partitions("folder_minute", KEYS)
     # Else the pool lets one wait for the other.
     project.instance.event_log_storage.set_concurrency_slots("gpu", 2)
-    monkeypatch.setattr(automation, "retry_delay", lambda attempts: dt.timedelta(0))
 
     home = pathlib.Path(project.instance.root_directory)
     runs = [start(home, KEYS[0], KEYS[-1], settings())]
@@ -133,10 +138,7 @@ def test_the_sensor_keeps_off_a_run_and_mends_what_changed_beside_it(
     chance = random.Random(seed)
     change = list(CHANGES)[(seed + 1) % len(CHANGES)]
     after = outcome(change)
-    place = new_bucket()
-    fill(place)
-    project = open_project(place)
-    monkeypatch.setattr(automation, "retry_delay", lambda attempts: dt.timedelta(0))
+    place, project = speech_in_a_bucket(open_project, monkeypatch)
     [request] = project.tick()
     asked_first = [request.tags.get(tag, "") for tag in RANGE]
     run = start(pathlib.Path(project.instance.root_directory), *asked_first, settings())
