@@ -2,6 +2,7 @@
 
     python -m benchmarks.engine                               # CPU: shapes tiny and base, the demo's model
     python -m benchmarks.engine --device cuda --shapes large-v3 large-v3-turbo --clips 256
+    python -m benchmarks.engine --contenders cuda --shapes tiny --clips 8 --batch 4    # rehearses the latter
 
 Every engine runs once per round, so that whatever else slows the machine slows all alike; figures are medians
 over rounds, and ratios of them. Each engine's words are checked against the script that the model reads out;
@@ -50,8 +51,8 @@ class Contender:
         return statistics.median(self.seconds)
 
 
-def contenders(model: whisper.Whisper, device: str, batch: int) -> list[Contender]:
-    if device == "cpu":
+def contenders(model: whisper.Whisper, of: str, batch: int) -> list[Contender]:
+    if of == "cpu":
         return [
             Contender(SEED, "float32", peers.seed_loop(model)),
             Contender("the same, language given", "float32", peers.seed_loop(model, "en")),
@@ -67,15 +68,16 @@ def contenders(model: whisper.Whisper, device: str, batch: int) -> list[Contende
             Contender("the same, language detected", "bfloat16", peers.ours(model, "bfloat16", None)),
             *(Contender(FROM_FILES, p, peers.ours_from_files(model, p)) for p in ("float32", "bfloat16")),
         ]
+    precision = "float16" if model.device.type == "cuda" else "float32"
     return [
-        Contender("whisper.decode", "float16", peers.decode_batched(model, batch)),
-        Contender("HF generate", "float16", peers.hugging_face(model, "float16", batch)),
+        Contender("whisper.decode", precision, peers.decode_batched(model, batch)),
+        Contender("HF generate", precision, peers.hugging_face(model, precision, batch)),
         Contender(
-            "HF generate, compiled", "float16", peers.hugging_face(model, "float16", batch, compiled=True)
+            "HF generate, compiled", precision, peers.hugging_face(model, precision, batch, compiled=True)
         ),
-        Contender("faster-whisper", "float16", peers.faster_whisper(model, "float16", batch)),
-        Contender("CTranslate2", "float16", peers.ctranslate2_batched(model, "float16", batch)),
-        Contender(OURS, "float16", peers.ours(model, "float16")),
+        Contender("faster-whisper", precision, peers.faster_whisper(model, precision, batch)),
+        Contender("CTranslate2", precision, peers.ctranslate2_batched(model, precision, batch)),
+        Contender(OURS, precision, peers.ours(model, precision)),
     ]
 
 
@@ -102,11 +104,11 @@ def task(shape: str, args: argparse.Namespace) -> tuple[whisper.Whisper, list[np
 def measure(shape: str, args: argparse.Namespace) -> dict:
     model, clips, said = task(shape, args)
     audio_s = sum(map(len, clips)) / 16_000
-    entered = contenders(model, args.device, args.batch)
+    entered = contenders(model, args.contenders, args.batch)
     clock = {"wall": time.perf_counter, "cpu": processor_s}[args.clock]
     for contender in entered:
         # What is compiled for a GPU is compiled for one batch size.
-        contender.run(clips[: args.batch if args.device == "cuda" else 2])
+        contender.run(clips[: args.batch if args.contenders == "cuda" else 2])
     for turn in range(args.rounds):
         for contender in entered:
             gc.collect()
@@ -122,7 +124,8 @@ def measure(shape: str, args: argparse.Namespace) -> dict:
             elif [text.strip() for text in texts] != said:
                 raise RuntimeError(f"{contender.name} {contender.precision} departs from the script")
         print(f"{shape}: round {turn + 1} of {args.rounds}", flush=True)
-    limit_s = roofline_s(model, args) if args.device == "cuda" else None
+    rates = device_rates() if args.device == "cuda" else None
+    limit_s = roofline_s(model.dims, args.clips, args.tokens, *rates) if rates else None
     return report(shape, entered, audio_s, limit_s)
 
 
@@ -173,22 +176,29 @@ def report(shape: str, entered: list[Contender], audio_s: float, limit_s: float 
     return {"shape": shape, "audio_s": round(audio_s, 1), "engines": rows, "leads": leads}
 
 
-def roofline_s(model: whisper.Whisper, args: argparse.Namespace) -> float:
-    """The least time that the device could take, if it multiplied and read at its best throughout.
+def roofline_s(
+    d: whisper.model.ModelDimensions, clips: int, tokens: int, per_second: float, bytes_per_second: float
+) -> float:
+    """The least time that a device could take, if it multiplied and read at its best throughout.
 
     The encoder and the cross-attention keys and values are bound by arithmetic, the decoder's steps by
-    reading its weights, once for each batch, and each row's cross-attention cache.
+    reading its weights, once for each batch of up to 256 clips, and each row's cross-attention cache.
+
+    Args:
+        clips: of 30 s each, padding included.
+        tokens: that are decoded for each clip.
+        per_second: operations in half precision.
+        bytes_per_second: read from the device's memory.
     """
-    d, width = model.dims, model.dims.n_audio_state
+    width = d.n_audio_state
     flops = 2 * 3000 * 3 * d.n_mels * width + 2 * 1500 * 3 * width**2
     flops += d.n_audio_layer * (24 * 1500 * width**2 + 4 * 1500**2 * width)
     flops += d.n_text_layer * 4 * 1500 * width**2
     weights = 2 * (d.n_text_layer * 14 * width**2 + d.n_vocab * width)
     cache = 2 * d.n_text_layer * 2 * 1500 * width
-    per_second, bytes_per_second = device_rates()
-    batches = -(-args.clips // min(args.clips, 256))
-    steps_s = args.tokens * (batches * weights + args.clips * cache) / bytes_per_second
-    return args.clips * flops / per_second + steps_s
+    batches = -(-clips // 256)
+    steps_s = tokens * (batches * weights + clips * cache) / bytes_per_second
+    return clips * flops / per_second + steps_s
 
 
 def device_rates() -> tuple[float, float]:
@@ -227,10 +237,15 @@ def main() -> None:
     )
     parser.add_argument("--shapes", nargs="+", choices=[*SHAPES, DEMO], default=["tiny", "base", DEMO])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--contenders",
+        choices=("cpu", "cuda"),
+        help="those of the other device, to see them say the same texts on this one; nothing is written",
+    )
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--tokens", type=int, default=40)
     parser.add_argument("--batch", type=int, default=16, help="of the peers; ours chooses its own")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--shortest", type=float, default=3.0, help="seconds")
     parser.add_argument("--longest", type=float, default=15.0, help="seconds")
     parser.add_argument("--threads", type=int, help="of each engine, on a CPU")
@@ -241,12 +256,16 @@ def main() -> None:
         help="cpu counts the processor's seconds, for a machine that others use too; best with --threads 1",
     )
     args = parser.parse_args()
+    rehearsal = args.contenders not in (None, args.device)
+    args.contenders = args.contenders or args.device
     if args.threads:
         torch.set_num_threads(args.threads)
     RESULTS.mkdir(exist_ok=True)
     settings = {k: v for k, v in vars(args).items() if k != "shapes"}
     for shape in args.shapes:
         result = {"machine": machine(), "settings": settings, **measure(shape, args)}
+        if rehearsal:
+            continue
         path = RESULTS / f"engine_{args.device}_{shape}_{args.clock}.json"
         path.write_text(json.dumps(result, indent=1) + "\n")
         print(f"written to {path}")

@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--objects", type=int, default=8)
+    parser.add_argument("--objects", type=int, default=3)
     args = parser.parse_args()
     results = {
         name: measure(settle, events, args.objects)
