@@ -132,7 +132,8 @@ def test_two_daemons_at_once_have_each_clip_computed_once(
     record_property("runs that they queued", len(queued))
 
 
-@pytest.mark.seeds(2, 105)
+# Some runs end before they can be killed.
+@pytest.mark.seeds(2, 120)
 def test_a_killed_run_is_retried_and_redoes_nothing_that_is_done(
     runs: Runs, places: list[Place], s3: str, seed: int, record_property: Callable[[str, object], None]
 ):
