@@ -15,6 +15,7 @@ from audio_assets.defs.metadata import (
     partition_metadata,
 )
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
+from audio_assets.defs.pool import GPU, hold_place
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.speech import SpeechPass
 
@@ -51,13 +52,14 @@ SECONDS_BETWEEN_PROGRESS = 5
     can_subset=True,
     partitions_def=folder_minute,
     backfill_policy=backfill_policy,
-    pool="gpu",
+    pool=GPU,
 )
 def speech(
     context: dg.AssetExecutionContext, bucket: Bucket, whisper: Whisper, tokeniser: AudioTokeniser
 ) -> Iterator[dg.MaterializeResult]:
     """Fetch and decode each object once, batch across partitions, write each partition as it completes."""
     bucket.check(context.log)
+    hold_place(context.instance, context.run_id, context.get_step_execution_context().step.key)
     asked = {key.to_user_string() for key in context.selected_asset_keys}
     tables = {t.name: t for t in (bucket.transcripts, bucket.tokens) if t.name in asked}
     transcribing = whisper.transcribing(tables["transcripts"]) if "transcripts" in tables else None
