@@ -59,7 +59,9 @@ def speech(
 ) -> Iterator[dg.MaterializeResult]:
     """Fetch and decode each object once, batch across partitions, write each partition as it completes."""
     bucket.check(context.log)
-    hold_place(context.instance, context.run.run_id, context.get_step_execution_context().step.key)
+    hold_place(
+        context.instance, context.run.run_id, context.get_step_execution_context().step.key, context.log
+    )
     asked = {key.to_user_string() for key in context.selected_asset_keys}
     tables = {t.name: t for t in (bucket.transcripts, bucket.tokens) if t.name in asked}
     transcribing = whisper.transcribing(tables["transcripts"]) if "transcripts" in tables else None
