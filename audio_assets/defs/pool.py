@@ -1,36 +1,51 @@
 """The pool `gpu`, which lets one step on the GPU at a time."""
 
+import contextlib
 import logging
+import pathlib
 import time
+from collections.abc import Iterator
 
 import dagster as dg
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from filelock import FileLock, Timeout
 
 GPU = "gpu"
-# By how much the second name may come after the first.
-SECONDS_TO_SETTLE = 0.1
 SECONDS_BETWEEN_LOOKS = 0.5
 
 
-def hold_place(instance: dg.DagsterInstance, run_id: str, step_key: str, log: logging.Logger) -> None:
-    """Wait until a step that Dagster let into the pool has its place there to itself.
+@contextlib.contextmanager
+def place_in_pool(instance: dg.DagsterInstance, log: logging.Logger) -> Iterator[None]:
+    """Hold one of the pool's places, once Dagster has let the step into the pool.
 
     Dagster reads which place is free and then writes a name on it. SQLite locks no rows, so that two steps
-    which do so at the same moment, as those of runs that are dequeued together, both go on. The place bears
-    the name of the second one; the first one waits here. Databases with locks need none of this, and a step
-    that was started without the pool passes.
+    which do so at the same moment, as those of runs that are dequeued together, both go on. A file's lock
+    for each place, which the kernel takes back from a process that dies, lets one of them wait here. SQLite
+    serves a single machine; databases that serve more have locks and need none of this.
     """
     storage = instance.event_log_storage
-    if not isinstance(storage, SqliteEventLogStorage) or not storage.has_pending_step(GPU, run_id, step_key):
+    limit = storage.get_concurrency_info(GPU).slot_count if isinstance(storage, SqliteEventLogStorage) else 0
+    if not limit:
+        yield
         return
+    folder = pathlib.Path(instance.storage_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    places = [FileLock(folder / f"pool_{GPU}_{place}.lock", blocking=False) for place in range(limit)]
     waits = False
-    while True:
-        if not storage.claim_concurrency_slot(GPU, run_id, step_key).is_claimed:
-            if not waits:
-                log.info(f"Another step has this place in the pool {GPU}; waiting for its end")
-            waits = True
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-            continue
-        time.sleep(SECONDS_TO_SETTLE)
-        if storage.check_concurrency_claim(GPU, run_id, step_key).is_claimed:
-            return
+    while not (held := next(filter(_acquire, places), None)):
+        if not waits:
+            log.info(f"Another step has this place in the pool {GPU}; waiting for its end")
+        waits = True
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _acquire(place: FileLock) -> bool:
+    try:
+        place.acquire()
+    except Timeout:
+        return False
+    return True

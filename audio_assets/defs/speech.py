@@ -15,9 +15,10 @@ from audio_assets.defs.metadata import (
     partition_metadata,
 )
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
-from audio_assets.defs.pool import GPU, hold_place
+from audio_assets.defs.pool import GPU, place_in_pool
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
-from audio_assets.speech import SpeechPass
+from audio_assets.speech import Finished, SpeechPass
+from audio_assets.table import Table
 
 if TYPE_CHECKING:
     from audio_assets.transcription import Stats, Transcriber
@@ -59,9 +60,6 @@ def speech(
 ) -> Iterator[dg.MaterializeResult]:
     """Fetch and decode each object once, batch across partitions, write each partition as it completes."""
     bucket.check(context.log)
-    hold_place(
-        context.instance, context.run.run_id, context.get_step_execution_context().step.key, context.log
-    )
     asked = {key.to_user_string() for key in context.selected_asset_keys}
     tables = {t.name: t for t in (bucket.transcripts, bucket.tokens) if t.name in asked}
     transcribing = whisper.transcribing(tables["transcripts"]) if "transcripts" in tables else None
@@ -75,30 +73,17 @@ def speech(
     done = computed = 0
     audio_s, reported = 0.0, time.monotonic()
     metadata: dict[str, dict[str, dict[str, dg.MetadataValue]]] = {name: {} for name in tables}
-    for finished in speech_pass.run(partitions):
-        done, computed = done + 1, computed + finished.computed
-        audio_s += finished.audio_s
-        for name, table in tables.items():
-            counts = finished.statuses[name]
-            said = partition_metadata(table, table.path(finished.partition), counts.total())
-            metadata[name][finished.partition.key] = said | {
-                "failed": dg.MetadataValue.int(counts[schema.FAILED]),
-                "clips_computed": dg.MetadataValue.int(finished.computed),
-                "audio_s": dg.MetadataValue.float(finished.audio_s),
-                "retries": dg.MetadataValue.int(sum(map(len, finished.retries.values()))),
-            }
-            if finished.retries:
-                metadata[name][finished.partition.key]["retried"] = markdown_table(
-                    [
-                        {"Key": key, "retries": len(reasons), "last reason": reasons[-1]}
-                        for key, reasons in finished.retries.items()
-                    ]
+    with place_in_pool(context.instance, context.log):
+        for finished in speech_pass.run(partitions):
+            done, computed = done + 1, computed + finished.computed
+            audio_s += finished.audio_s
+            for name, table in tables.items():
+                metadata[name][finished.partition.key] = _partition(finished, table)
+            if time.monotonic() - reported > SECONDS_BETWEEN_PROGRESS or done == len(partitions):
+                reported = time.monotonic()
+                context.log.info(
+                    f"{done} of {len(partitions)} partitions, {computed} clips, {audio_s:.0f} s of audio"
                 )
-        if time.monotonic() - reported > SECONDS_BETWEEN_PROGRESS or done == len(partitions):
-            reported = time.monotonic()
-            context.log.info(
-                f"{done} of {len(partitions)} partitions, {computed} clips, {audio_s:.0f} s of audio"
-            )
 
     # What a run as a whole achieved; each of its partitions says it, since Dagster has no other place for it.
     achieved: dict[str, dg.MetadataValue] = {}
@@ -121,6 +106,25 @@ def _load(context: dg.AssetExecutionContext, whisper: Whisper, before: dict[str,
     context.log.info(f"Whisper is on {transcriber.device} after {time.monotonic() - started:.1f} s")
     before |= dataclasses.asdict(transcriber.stats)
     return transcriber
+
+
+def _partition(finished: Finished, table: Table) -> dict[str, dg.MetadataValue]:
+    """What the run did to one partition of one table."""
+    counts = finished.statuses[table.name]
+    metadata = partition_metadata(table, table.path(finished.partition), counts.total()) | {
+        "failed": dg.MetadataValue.int(counts[schema.FAILED]),
+        "clips_computed": dg.MetadataValue.int(finished.computed),
+        "audio_s": dg.MetadataValue.float(finished.audio_s),
+        "retries": dg.MetadataValue.int(sum(map(len, finished.retries.values()))),
+    }
+    if finished.retries:
+        metadata["retried"] = markdown_table(
+            [
+                {"Key": key, "retries": len(reasons), "last reason": reasons[-1]}
+                for key, reasons in finished.retries.items()
+            ]
+        )
+    return metadata
 
 
 def _stages(stats: "Stats", before: dict[str, float]) -> dict[str, dg.MetadataValue]:
