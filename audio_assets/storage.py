@@ -4,19 +4,13 @@ S3 (and what speaks its protocol: R2, MinIO, Ceph) and local folders behind one 
 here knows what the bytes mean.
 """
 
-import contextlib
-import datetime as dt
-import fcntl
 import functools
 import hashlib
 import itertools
 import logging
-import os
 import pathlib
 import re
-import secrets
 import tempfile
-import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -24,14 +18,13 @@ from typing import Any, TypeVar
 
 import boto3
 import obstore
-from botocore.client import BaseClient
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import AlreadyExistsError, InvalidPathError, NotModifiedError, PreconditionError
-from obstore.store import LocalStore, S3Store
+from obstore.store import LocalStore
 
+from audio_assets.connection import S3Connection
 from audio_assets.listing import LocalListing, ObjectInfo, S3Listing, StorageError, is_plain
+from audio_assets.local_files import ConflictError, replace_file
 from audio_assets.retries import EXPIRED, PASSING, Retries, error_code, may_be_one_object, may_pass, reason
 
 T = TypeVar("T")
@@ -39,8 +32,6 @@ T = TypeVar("T")
 PROBE = ".write-probe"
 _STREAMED_BYTES = 2**20
 _MD5 = re.compile(r"[0-9a-f]{32}")
-# boto3 renews what is valid for less than 10 minutes; a copy may be kept for no longer.
-_CREDENTIALS_TTL = dt.timedelta(minutes=5)
 
 _log = logging.getLogger(__name__)
 
@@ -51,10 +42,6 @@ class ObjectChangedError(RuntimeError):
 
 class ObjectRefusedError(StorageError):
     """The store does not give this object, for good; it may give others."""
-
-
-class ConflictError(RuntimeError):
-    """Somebody else replaced the file since it was read; read again and decide anew."""
 
 
 class _DamagedError(RuntimeError):
@@ -94,28 +81,27 @@ class ObjectStore:
     ) -> None:
         self.uri = uri.rstrip("/")
         self._setting = f" ({setting})" if setting else ""
-        self._open_session, self._endpoint_url = open_session, endpoint_url
         self._retries = retries or Retries()
         self._etags_are_md5 = True
         parts = urllib.parse.urlsplit(self.uri)
         self._local: pathlib.Path | None = None
-        self._client: BaseClient | None = None
+        self._local_store: LocalStore | None = None
+        self._s3: S3Connection | None = None
         if parts.scheme == "file" and parts.path and parts.netloc in ("", "localhost"):
             # Not urlsplit's path: a folder may hold ? and #.
             self._local = pathlib.Path(
                 urllib.parse.unquote(self.uri.split("://", 1)[1].removeprefix("localhost"))
             )
-            self._store: Any = None
             self._listing = LocalListing(self.uri, self._open)
         elif parts.scheme == "s3" and parts.netloc:
-            self._bucket = parts.netloc
-            self._prefix = self.uri.split("://", 1)[1].partition("/")[2]
-            self._connecting = threading.Lock()
+            prefix = self.uri.split("://", 1)[1].partition("/")[2]
             try:
-                self._connect()
+                self._s3 = S3Connection(
+                    parts.netloc, prefix, open_session, endpoint_url, self._retries.stall_s
+                )
             except (BotoCoreError, ValueError) as e:
                 raise ValueError(f"the settings AWS_… do not reach {self.uri}: {reason(e)}") from None
-            self._listing = S3Listing(self._prefix, self._open, self._list_objects)
+            self._listing = S3Listing(prefix, self._open, self._list_objects)
         else:
             raise ValueError(
                 f"{uri!r} is no location; it should read like s3://bucket/prefix or file:///folder{self._setting}"
@@ -123,34 +109,6 @@ class ObjectStore:
 
     def __repr__(self) -> str:
         return f"ObjectStore({self.uri!r})"
-
-    def _connect(self) -> None:
-        session = self._open_session()
-        stall_s = self._retries.stall_s
-        once = Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=stall_s)
-        client = session.client("s3", endpoint_url=self._endpoint_url, config=once)
-        credentials = session.get_credentials()
-        self._credentials = credentials.get_frozen_credentials() if credentials else None
-        self._client = client
-        self._store = _s3_store(self._bucket, self._prefix, session, client, stall_s)
-        self._connected = time.monotonic()
-
-    def _renew(self, since: float) -> bool:
-        """Ask for credentials again, unless another thread did so `since`.
-
-        Returns:
-            Whether the same request may fare better now.
-        """
-        with self._connecting:
-            if self._connected > since:
-                return True
-            expired = self._credentials
-            try:
-                self._connect()
-            except (BotoCoreError, ValueError) as e:
-                _log.warning("cannot renew credentials: %s", e)
-                return True
-            return self._credentials != expired
 
     def _repeat(
         self, what: str, key: str, request: Callable[[], T], retried: Callable[[str], object] | None = None
@@ -172,13 +130,13 @@ class ObjectStore:
                 code = error_code(e)
                 if isinstance(e, _ANSWERS) and code not in PASSING:
                     raise
-                passes = self._local is None and may_pass(e)
-                if self._local is None and code in EXPIRED:
-                    passes = self._renew(began)
+                passes = self._s3 is not None and may_pass(e)
+                if self._s3 and code in EXPIRED:
+                    passes = self._s3.renew(began)
                 why = reason(e)
                 if not passes or failures >= self._retries.attempts:
                     times = f" ({failures} attempts)" if failures > 1 else ""
-                    refused = self._local is not None or may_be_one_object(e)
+                    refused = self._s3 is None or may_be_one_object(e)
                     error = ObjectRefusedError if refused else StorageError
                     raise error(f"{what} {self.uri}/{key}: {why}{times}{self._setting}") from None
             _log.warning("%s %s/%s: %s; trying again", what, self.uri, key, why)
@@ -188,15 +146,17 @@ class ObjectStore:
         raise AssertionError("unreachable")
 
     def _open(self) -> Any:
+        if self._s3:
+            return self._s3.store
         # A local folder can appear after this object was made; a missing one is reported where it is used.
-        if self._store is None:
+        if self._local_store is None:
             assert self._local is not None
             if not self._local.is_dir():
                 raise StorageError(
                     f"{self.uri} does not exist; make the folder or mend its setting{self._setting}"
                 )
-            self._store = LocalStore(self._local)
-        return self._store
+            self._local_store = LocalStore(self._local)
+        return self._local_store
 
     def relative(self, other: "ObjectStore") -> str | None:
         """The key prefix of `other` inside this store, None where it lies elsewhere."""
@@ -278,10 +238,11 @@ class ObjectStore:
         """A page of boto3's listing."""
 
         def request() -> Any:
-            assert self._client is not None
-            return self._client.list_objects_v2(Bucket=self._bucket, **options)
+            assert self._s3 is not None
+            return self._s3.client.list_objects_v2(Bucket=self._s3.bucket, **options)
 
-        return self._repeat("cannot list", options["Prefix"].removeprefix(self._prefix).lstrip("/"), request)
+        below = self._s3.prefix if self._s3 else ""
+        return self._repeat("cannot list", options["Prefix"].removeprefix(below).lstrip("/"), request)
 
     # --- reading --------------------------------------------------------------------------------------
 
@@ -315,11 +276,11 @@ class ObjectStore:
             raise _changed(info) from None
 
     def _read_odd_name(self, info: ObjectInfo, etag: str) -> bytes:
-        if self._client is None:
+        if self._s3 is None:
             raise ObjectRefusedError(f"cannot read {self.uri}/{info.key!r}: rename the file")
-        key = f"{self._prefix}/{info.key}" if self._prefix else info.key
+        key = f"{self._s3.prefix}/{info.key}" if self._s3.prefix else info.key
         try:
-            return self._client.get_object(Bucket=self._bucket, Key=key, IfMatch=etag)["Body"].read()
+            return self._s3.client.get_object(Bucket=self._s3.bucket, Key=key, IfMatch=etag)["Body"].read()
         except ClientError as e:
             if e.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (404, 412):
                 raise _changed(info) from None
@@ -350,7 +311,7 @@ class ObjectStore:
             seen: MD5s of earlier attempts that differed.
         """
         expected = etag.strip('"')
-        if self._local is not None or not self._etags_are_md5 or not _MD5.fullmatch(expected):
+        if self._s3 is None or not self._etags_are_md5 or not _MD5.fullmatch(expected):
             return
         found = hashlib.md5(body, usedforsecurity=False).hexdigest()
         if found == expected:
@@ -409,7 +370,7 @@ class ObjectStore:
 
         def refused(mode: Any) -> bool:
             try:
-                obstore.put(self._store, PROBE, b"", mode=mode)
+                obstore.put(self._open(), PROBE, b"", mode=mode)
             except (AlreadyExistsError, PreconditionError) as e:
                 if error_code(e) in PASSING:
                     raise
@@ -445,10 +406,10 @@ class ObjectStore:
 
         def request() -> None:
             if self._local is not None:
-                _replace_local(self._local, key, body, version)
+                replace_file(self._local, key, body, version)
             else:
                 mode: Any = "create" if version is None else {"e_tag": version}
-                obstore.put(self._store, key, body, mode=mode)
+                obstore.put(self._open(), key, body, mode=mode)
 
         try:
             self._repeat("cannot write", key, request)
@@ -461,76 +422,5 @@ class ObjectStore:
                 raise ConflictError(f"{self.uri}/{key} was replaced by another run meanwhile") from None
 
 
-def _s3_store(
-    bucket: str, prefix: str, session: boto3.Session, client: BaseClient, stall_s: float
-) -> S3Store:
-    endpoint = client.meta.endpoint_url
-    elsewhere: dict[str, Any] = {} if "amazonaws.com" in endpoint else {"endpoint": endpoint}
-    region = client.meta.region_name
-    has_credentials = session.get_credentials() is not None
-    return S3Store(
-        bucket,
-        prefix=prefix or None,
-        **elsewhere,
-        # What S3 answers for where nothing is set.
-        region="us-east-1" if region in (None, "aws-global") else region,
-        credential_provider=Boto3CredentialProvider(session, ttl=_CREDENTIALS_TTL)
-        if has_credentials
-        else None,
-        # Public buckets are read without an account, as `aws s3 --no-sign-request` does.
-        skip_signature=not has_credentials,
-        # A large object may take long as long as bytes come: what is bounded is the silence between them.
-        client_options={
-            "allow_http": True,
-            "timeout": "1day",
-            "read_timeout": dt.timedelta(seconds=stall_s),
-        },
-        # `ObjectStore._repeat` does it.
-        retry_config={"max_retries": 0},
-    )
-
-
 def _changed(info: ObjectInfo) -> ObjectChangedError:
     return ObjectChangedError(f"deleted or overwritten after it was listed with ETag {info.etag}")
-
-
-def _replace_local(root: pathlib.Path, key: str, body: bytes, version: str | None) -> None:
-    path = root / key
-    # Before anything is made: a link, or a key that is no relative path, may lead elsewhere.
-    if not is_plain(key) or not path.parent.resolve().is_relative_to(root.resolve()):
-        raise OSError("it lies outside by a link or by its name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.parent):
-        # Whoever left a temporary file died while holding the lock.
-        for litter in path.parent.glob(".*.tmp"):
-            litter.unlink()
-        if _local_version(path) != version:
-            raise ConflictError
-        temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(body)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-def _local_version(path: pathlib.Path) -> str | None:
-    try:
-        return LocalStore(path.parent).head(path.name)["e_tag"]
-    except FileNotFoundError:
-        return None
-
-
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-    """Hold an exclusive lock on a directory itself, so that no lock file is left behind."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
