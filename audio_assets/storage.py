@@ -236,13 +236,14 @@ class ObjectStore:
 
     def _list_objects(self, **options: Any) -> Any:
         """A page of boto3's listing."""
-
-        def request() -> Any:
-            assert self._s3 is not None
-            return self._s3.client.list_objects_v2(Bucket=self._s3.bucket, **options)
-
-        below = self._s3.prefix if self._s3 else ""
-        return self._repeat("cannot list", options["Prefix"].removeprefix(below).lstrip("/"), request)
+        s3 = self._s3
+        assert s3 is not None
+        return self._repeat(
+            "cannot list",
+            options["Prefix"].removeprefix(s3.prefix).lstrip("/"),
+            # Looked up at each attempt: renewed credentials come with another client.
+            lambda: s3.client.list_objects_v2(Bucket=s3.bucket, **options),
+        )
 
     # --- reading --------------------------------------------------------------------------------------
 
