@@ -14,6 +14,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from audio_assets.errors import AudioError
+
 SAMPLE_RATE_HZ = 16_000
 """What Whisper was trained on (Radford et al. 2022, section 2.2)."""
 
@@ -50,10 +52,6 @@ _KINDS = {
     b"\0\0\0\0": "zeros",
 }
 _TEXT = frozenset(b"\t\n\r" + bytes(range(32, 127)))
-
-
-class AudioError(ValueError):
-    """The bytes are no audio that can be transcribed; says what is wrong and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)

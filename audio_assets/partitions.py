@@ -6,6 +6,7 @@ are sparse: one for each folder and minute in which an object was modified (docs
 
 import dataclasses
 import datetime as dt
+import functools
 import hashlib
 import re
 import urllib.parse
@@ -139,6 +140,16 @@ def folder_prefix(folder: str) -> str:
     if folder == ROOT_FOLDER:
         return ""
     return folder if _DOT_FOLDER.fullmatch(folder) else f"{folder}/"
+
+
+# A tick asks for the folder of every partition that Dagster knows.
+@functools.lru_cache(maxsize=2**17)
+def folder_of_partition(key: str) -> str | None:
+    """The folder of a partition key, None where somebody registered by hand what is no such key."""
+    try:
+        return FolderMinute.parse(key).folder
+    except ValueError:
+        return None
 
 
 def _cut(folder: str) -> str:

@@ -15,9 +15,9 @@ import dagster as dg
 from dagster._core.storage.event_log.schema import DynamicPartitionsTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
-from audio_assets.defs.automation import UNFINISHED, covered, recorded_digests
-from audio_assets.defs.partition_statuses import keep_partition_statuses
+from audio_assets.defs.internals.partition_statuses import keep_partition_statuses
 from audio_assets.defs.partitions import FOLDER_MINUTE, KEYS_AT_A_TIME, parts
+from audio_assets.defs.sensor import UNFINISHED, covered, recorded_digests
 from audio_assets.partitions import FolderMinute
 
 

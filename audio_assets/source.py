@@ -7,10 +7,11 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from audio_assets.listing import LAST
+from audio_assets.digest import EMPTY, Digest, digest_partitions
+from audio_assets.errors import StorageError
 from audio_assets.partitions import FolderMinute, folder_prefix
-from audio_assets.reconcile import EMPTY, Digest, digest_partitions
-from audio_assets.storage import ObjectInfo, ObjectStore, StorageError
+from audio_assets.storage import ObjectInfo, ObjectStore
+from audio_assets.storage.types import LAST
 
 SIDE_BY_SIDE = 16
 # After so many pages of one span it is looked whether others have nothing to do and could take part of it.

@@ -18,18 +18,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from audio_assets.audio import Audio, AudioError, check_size, decode_flac, is_flac
+from audio_assets.audio import Audio, check_size, decode_flac, is_flac
+from audio_assets.errors import (
+    AudioError,
+    ConflictError,
+    MissingInputError,
+    ObjectChangedError,
+    ObjectRefusedError,
+)
 from audio_assets.parallel import Room, map_ahead
 from audio_assets.partitions import FolderMinute
+from audio_assets.rows import inventory_objects
 from audio_assets.schema import FAILED, NOT_FLAC, OK
-from audio_assets.storage import (
-    ConflictError,
-    ObjectChangedError,
-    ObjectInfo,
-    ObjectRefusedError,
-    ObjectStore,
-)
-from audio_assets.table import CONFLICT_ROUNDS, THREADS, Table, Version
+from audio_assets.storage import ObjectInfo, ObjectStore
+from audio_assets.table import CONFLICT_ROUNDS, THREADS, Snapshot, Table
 from audio_assets.tokenisation import Tokeniser
 
 if TYPE_CHECKING:
@@ -40,10 +42,6 @@ BYTES_AHEAD = 256 * 2**20
 DECODED_BYTES_AHEAD = 2**30
 PARTITIONS_AHEAD = 32
 _NO_SAMPLES = np.zeros(0, np.float32)
-
-
-class MissingInputError(RuntimeError):
-    """A partition was asked for before what it is made from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,17 +88,11 @@ class Finished:
     retries: dict[str, list[str]]
 
 
-def inventory_rows(rows: pa.Table) -> list[ObjectInfo]:
-    """The objects of an `s3_inventory` partition."""
-    columns = (rows[name].to_pylist() for name in ("Key", "ETag", "Size", "LastModified"))
-    return [ObjectInfo(*row) for row in zip(*columns, strict=True)]
-
-
 class _Open:
     """A partition under way: its objects, the rows so far for each table, and what is still to come."""
 
     def __init__(
-        self, partition: FolderMinute, objects: list[ObjectInfo], versions: dict[str, Version]
+        self, partition: FolderMinute, objects: list[ObjectInfo], versions: dict[str, Snapshot]
     ) -> None:
         self.partition = partition
         self.objects = objects
@@ -257,7 +249,7 @@ class SpeechPass:
         inventory = self._inventory.read(partition)
         if inventory.rows is None:
             raise MissingInputError(f"{partition.key} has no {self._inventory.name}; materialise that first")
-        opened = _Open(partition, inventory_rows(inventory.rows), versions)
+        opened = _Open(partition, inventory_objects(inventory.rows), versions)
         objects = {(o.key, o.etag) for o in opened.objects}
         for output in self._outputs:
             name = output.table.name

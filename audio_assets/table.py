@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from audio_assets import schema
+from audio_assets.errors import StorageError
 from audio_assets.partitions import FolderMinute
-from audio_assets.storage import ObjectStore, StorageError
+from audio_assets.storage import ObjectStore
 
 # Loaded where it is used: it is 40 MB that the process of the sensor's ticks does without.
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ CONFLICT_ROUNDS = 5
 
 
 @dataclasses.dataclass(frozen=True)
-class Version:
+class Snapshot:
     """A partition as it was read.
 
     Attributes:
@@ -64,7 +65,7 @@ class Table:
         """The key of a partition's file in the store."""
         return f"{self.name}/{partition.path}"
 
-    def read(self, partition: FolderMinute) -> Version:
+    def read(self, partition: FolderMinute) -> Snapshot:
         """Read one partition.
 
         Raises:
@@ -72,16 +73,16 @@ class Table:
         """
         found = self.store.read_latest(self.path(partition))
         if found is None:
-            return Version(None, None)
+            return Snapshot(None, None)
         body, version = found
-        return Version(self._parse(self.path(partition), body), version)
+        return Snapshot(self._parse(self.path(partition), body), version)
 
     def read_uncast(self, partition: FolderMinute) -> pa.Table | None:
         """What a partition's file really holds, whatever its schema; None where there is no file."""
         found = self.store.read_latest(self.path(partition))
         return None if found is None else pq.read_table(pa.BufferReader(found[0]))
 
-    def replace(self, partition: FolderMinute, rows: pa.Table, version: Version) -> bool:
+    def replace(self, partition: FolderMinute, rows: pa.Table, version: Snapshot) -> bool:
         """Replace one partition's file as a whole, unless it holds these rows already.
 
         Args:
@@ -115,7 +116,7 @@ class Table:
             # Any minute has the folder's directory in its path.
             some_minute = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
             prefix += "/" + FolderMinute(folder, some_minute).path.partition("/")[0]
-        found = (FolderMinute.from_path(path) for path in self.store.list(prefix + "/"))
+        found = (FolderMinute.from_path(path) for path in self.store.list_keys(prefix + "/"))
         return sorted(
             p
             for p in found

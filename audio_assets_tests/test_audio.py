@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from audio_assets.audio import SAMPLE_RATE_HZ, AudioError, decode_flac, is_flac
-from audio_assets_tests.conftest import flac
+from audio_assets.audio import SAMPLE_RATE_HZ, decode_flac, is_flac
+from audio_assets.errors import AudioError
+from audio_assets_tests.support.audio import flac
 
 
 def tone(seconds: float, rate: int, channels: int = 1, hz: float = 440.0) -> np.ndarray:

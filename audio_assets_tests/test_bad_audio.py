@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audio_assets import audio
-from audio_assets.audio import Audio, AudioError, decode_flac
-from audio_assets_tests.bad_audio import constant_flac, constant_frame, damaged, stream_info
-from audio_assets_tests.conftest import Project
+from audio_assets.audio import Audio, decode_flac
+from audio_assets.errors import AudioError
+from audio_assets_tests.support.bad_audio import constant_flac, constant_frame, damaged, stream_info
+from audio_assets_tests.support.project import Project
 
 OBJECTS = 1_000
 # What is wrong, then what to do; nothing that only a programmer reads.
@@ -131,7 +132,7 @@ def test_memory_follows_the_audio_inside_whatever_an_object_claims_or_expands_to
     code = """if True:
         import resource
         from audio_assets import audio
-        from audio_assets_tests.bad_audio import constant_flac, damaged
+        from audio_assets_tests.support.bad_audio import constant_flac, damaged
 
         def peak_mb():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

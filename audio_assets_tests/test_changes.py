@@ -16,11 +16,13 @@ import dagster as dg
 import pytest
 from dagster._core.storage.tags import RUN_KEY_TAG
 
-from audio_assets.defs import automation
+from audio_assets.defs import sensor
 from audio_assets.partitions import FolderMinute
 from audio_assets.source import AudioSource
-from audio_assets_tests.conftest import UPLOADED, Project, S3Place, flac
-from audio_assets_tests.test_events import Queue
+from audio_assets_tests.support.audio import UPLOADED, flac
+from audio_assets_tests.support.places import S3Place
+from audio_assets_tests.support.project import Project
+from audio_assets_tests.support.sqs import Queue
 
 pytestmark = pytest.mark.parametrize("place", ["s3"], indirect=True)
 
@@ -127,7 +129,7 @@ def bucket(
     monkeypatch.setenv("AUDIO_EVENTS_QUEUE_URL", queue.url)
     project.reload()
     yield Bucket(project, lambda: monkeypatch.setattr(AudioSource, "digests", fail), queue)
-    automation._unacknowledged.clear()
+    sensor._unacknowledged.clear()
 
 
 # Where it makes no difference how the sensor learns of a change.

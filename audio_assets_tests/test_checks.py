@@ -15,7 +15,7 @@ from audio_assets.defs.audio_table import audio_table
 from audio_assets.defs.checks import audio_table_checks
 from audio_assets.defs.resources import Bucket
 from audio_assets.partitions import FolderMinute
-from audio_assets.table import Table, Version
+from audio_assets.table import Snapshot, Table
 
 MINUTE = dt.datetime(2023, 8, 24, 0, 21, tzinfo=dt.UTC)
 PARTITIONS = [FolderMinute("p225", MINUTE), FolderMinute("p226", MINUTE)]
@@ -35,7 +35,7 @@ def bucket(tmp_path: pathlib.Path) -> Bucket:
         write(bucket, partition, [row(f"{partition.folder}/{i}.flac") for i in range(40)])
         rows = bucket.audio_table.read(partition).rows
         assert rows is not None
-        bucket.inventory.replace(partition, rows.select(schema.INVENTORY.names), Version(None, None))
+        bucket.inventory.replace(partition, rows.select(schema.INVENTORY.names), Snapshot(None, None))
     return bucket
 
 

@@ -13,7 +13,8 @@ import pytest
 import audio_assets.demo
 from audio_assets.defs import resources
 from audio_assets.transcription import Transcriber
-from audio_assets_tests.conftest import UPLOADED, Project, flac
+from audio_assets_tests.support.audio import UPLOADED, flac
+from audio_assets_tests.support.project import Project
 
 SAMPLE = pathlib.Path(audio_assets.demo.__file__).parent / "sample"
 EIGHT, THREE, SEVEN = "p225/p225_001_mic1.flac", "p228/p228_001_mic1.flac", "p227/p227_006_mic1.flac"
@@ -73,7 +74,7 @@ def test_one_partition_becomes_rows_of_words_and_tokens(project: Project):
     assert "output_parquet/audio_table/" + (
         "FolderName=p225/LastModifiedDate=2023-08-24/LastModifiedHour=0/LastModifiedMinute=21/"
         "p225_2023-08-24_00-21.parquet"
-    ) in list(project.place.store.list("output_parquet/audio_table/"))
+    ) in list(project.place.store.list_keys("output_parquet/audio_table/"))
 
 
 def test_a_range_is_one_run_with_one_model_load(project: Project, model_loads: list[str]):
@@ -204,7 +205,7 @@ def test_flac_of_any_kind_is_accepted(project: Project):
 def test_a_clip_too_short_to_hear_has_an_empty_text_and_null_for_confidence(project: Project):
     project.place.put("p225/click.flac", flac(0.005))
     assert project.run(KEY).success
-    [file] = project.place.store.list("output_parquet/audio_table/")
+    [file] = project.place.store.list_keys("output_parquet/audio_table/")
     body, _ = project.place.store.read_latest(file) or (b"", "")
     [row] = pq.read_table(pa.BufferReader(body)).to_pylist()
     assert (row["status"], row["transcribed_text"]) == ("ok", "")
@@ -218,7 +219,7 @@ def test_running_again_gives_the_same_table_and_computes_nothing(project: Projec
     put_sample(project, EIGHT)
     project.place.put("p225/bad.flac", b"junk")
     assert project.run(KEY).success
-    first, files = project.table(), sorted(project.place.store.list("output_parquet/"))
+    first, files = project.table(), sorted(project.place.store.list_keys("output_parquet/"))
     versions = [project.place.store.read_latest(file) for file in files]
     result = project.run(KEY)
     assert result.success
@@ -233,7 +234,7 @@ def test_a_table_that_was_lost_is_made_again_the_same(project: Project):
     put_sample(project, EIGHT)
     assert project.run(KEY).success
     first = project.table()
-    for file in list(project.place.store.list("output_parquet/")):
+    for file in list(project.place.store.list_keys("output_parquet/")):
         project.place.delete(file)
     assert project.run(KEY).success
     pd.testing.assert_frame_equal(project.table(), first)

@@ -9,7 +9,8 @@ from dagster._core.test_utils import create_run_for_test
 
 from audio_assets.defs.partitions import folder_minute
 from audio_assets.retire import choose, main, parse_moment, retire
-from audio_assets_tests.conftest import UPLOADED, Project
+from audio_assets_tests.support.audio import UPLOADED
+from audio_assets_tests.support.project import Project
 
 pytestmark = pytest.mark.parametrize("place", ["local"], indirect=True)
 

@@ -15,9 +15,12 @@ from dagster._utils.error import serializable_error_info_from_exc_info
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audio_assets.storage import ConflictError, ObjectChangedError, ObjectInfo, ObjectStore, StorageError
-from audio_assets_tests.conftest import UPLOADED, LocalPlace, Project, S3Place, flac
-from audio_assets_tests.refusing_server import server_that_answers
+from audio_assets.errors import ConflictError, ObjectChangedError, StorageError
+from audio_assets.storage import ObjectInfo, ObjectStore
+from audio_assets_tests.support.audio import UPLOADED, flac
+from audio_assets_tests.support.places import LocalPlace, S3Place
+from audio_assets_tests.support.project import Project
+from audio_assets_tests.support.refusing_server import server_that_answers
 
 KEY = "p225|2023-08-24-00:21"
 SECRETS = {
@@ -104,7 +107,7 @@ def records(instance: dg.DagsterInstance) -> Iterator[str]:
 
 
 def tables(place: LocalPlace | S3Place) -> Iterator[str]:
-    for key in place.store.list("output_parquet/"):
+    for key in place.store.list_keys("output_parquet/"):
         found = place.store.read_latest(key)
         assert found
         if key.endswith(".parquet"):

@@ -18,11 +18,15 @@ from dagster_aws.s3 import S3Resource
 
 from audio_assets.defs import resources
 from audio_assets.defs.resources import DEMO_CHECKPOINT, Bucket
-from audio_assets.storage import PROBE, ObjectInfo, ObjectStore, StorageError
+from audio_assets.errors import StorageError
+from audio_assets.storage import ObjectInfo, ObjectStore
+from audio_assets.storage.store import PROBE
 from audio_assets.transcription import model_identity
 from audio_assets.transcription.checkpoint import load_model
-from audio_assets_tests.conftest import Project, S3Place, flac
-from audio_assets_tests.refusing_server import server_that_answers
+from audio_assets_tests.support.audio import flac
+from audio_assets_tests.support.places import S3Place
+from audio_assets_tests.support.project import Project
+from audio_assets_tests.support.refusing_server import server_that_answers
 
 KEY = "p225|2023-08-24-00:21"
 
@@ -141,7 +145,7 @@ def test_a_malicious_checkpoint_fails_the_run_before_audio_is_fetched(
     assert f"WHISPER_MODEL='{model}' cannot be used" in failure(project, "speech")
     assert not fetched
     assert not executed.exists()
-    assert not list(project.place.store.list("output_parquet/transcripts/"))
+    assert not list(project.place.store.list_keys("output_parquet/transcripts/"))
 
 
 @on_disk
@@ -388,4 +392,4 @@ def test_a_store_that_ignores_conditions_is_warned_of(
 def test_a_store_that_honours_conditions_is_asked_once_and_keeps_one_empty_object(s3_place: S3Place):
     for _ in range(2):
         assert ObjectStore(f"{s3_place.uri}/tables").conditional_writes
-    assert list(s3_place.store.list("tables/")) == [f"tables/{PROBE}"]
+    assert list(s3_place.store.list_keys("tables/")) == [f"tables/{PROBE}"]

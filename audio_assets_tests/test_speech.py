@@ -12,15 +12,17 @@ import pyarrow as pa
 import pytest
 
 from audio_assets import audio, schema, speech
+from audio_assets.digest import group
+from audio_assets.errors import ConflictError, MissingInputError, ObjectRefusedError, StorageError
 from audio_assets.parallel import Room
 from audio_assets.partitions import FolderMinute
-from audio_assets.reconcile import group
-from audio_assets.speech import Finished, MissingInputError, SpeechPass, Tokenising, Transcribing
-from audio_assets.storage import ConflictError, ObjectInfo, ObjectRefusedError, ObjectStore, StorageError
+from audio_assets.speech import Finished, SpeechPass, Tokenising, Transcribing
+from audio_assets.storage import ObjectInfo, ObjectStore
 from audio_assets.table import CONFLICT_ROUNDS, Table
 from audio_assets.transcription import Segment, Transcript
-from audio_assets_tests.bad_audio import constant_flac
-from audio_assets_tests.conftest import UPLOADED, LocalPlace, flac
+from audio_assets_tests.support.audio import UPLOADED, flac
+from audio_assets_tests.support.bad_audio import constant_flac
+from audio_assets_tests.support.places import LocalPlace
 
 SILENCE, NOISE = flac(0.1, seed=1), flac(0.2, seed=2)
 

@@ -10,16 +10,10 @@ import sys
 
 import pytest
 
-from audio_assets import listing
-from audio_assets.retries import Retries
-from audio_assets.storage import (
-    ConflictError,
-    ObjectChangedError,
-    ObjectInfo,
-    ObjectStore,
-    StorageError,
-)
-from audio_assets_tests.conftest import UPLOADED, LocalPlace, Place, S3Place
+from audio_assets.errors import ConflictError, ObjectChangedError, StorageError
+from audio_assets.storage import ObjectInfo, ObjectStore, RetryPolicy, s3_listing
+from audio_assets_tests.support.audio import UPLOADED
+from audio_assets_tests.support.places import LocalPlace, Place, S3Place
 
 HOSTILE_KEYS = [
     *("p225/a.flac", "sp ace/b c.flac", " lead and trail /x .flac", "n/e/s/t/ed.flac", "..../x...flac"),
@@ -41,7 +35,7 @@ def in_folder(store: ObjectStore, prefix: str = "") -> list[str]:
     return [o.key for page in store.scan_folder(prefix) for o in page]
 
 
-# --- listing --------------------------------------------------------------------------------------------
+# --- s3_listing --------------------------------------------------------------------------------------------
 
 
 def test_a_listing_says_key_etag_size_and_time(place: Place):
@@ -56,7 +50,7 @@ def test_a_listing_says_key_etag_size_and_time(place: Place):
 def test_a_folder_is_listed_without_the_folders_in_it(
     place: Place, monkeypatch: pytest.MonkeyPatch, page: int
 ):
-    monkeypatch.setattr(listing, "PAGE", page)
+    monkeypatch.setattr(s3_listing, "PAGE", page)
     for key in ("top.flac", "a/1.flac", "a/b/2.flac", "a/b/3.flac", "a/b0.flac", "a/c/d/4.flac", "a/e.flac"):
         place.put(key, b"x")
     assert in_folder(place.store) == ["top.flac"]
@@ -84,7 +78,7 @@ def test_every_name_is_listed_and_read(place: Place):
 def test_a_scan_gives_the_keys_between_any_two_in_order(
     s3_place: S3Place, monkeypatch: pytest.MonkeyPatch, prefix: str, page: int
 ):
-    monkeypatch.setattr(listing, "PAGE", page)
+    monkeypatch.setattr(s3_listing, "PAGE", page)
     s3_place.prefix = prefix
     # Around the slash, which sorts between . and 0; an empty object and one that marks a folder of its name.
     keys = [
@@ -128,7 +122,7 @@ def test_more_objects_than_one_page_holds_are_listed(s3_place: S3Place):
     for key in keys:
         s3_place.put(key, b"x")
     assert in_folder(s3_place.store, "p225/") == keys
-    assert list(s3_place.store.list("p225/")) == keys
+    assert list(s3_place.store.list_keys("p225/")) == keys
     assert [len(page) for _, page in s3_place.store.scan()] == [1_000, 1]
     # A name that only the slower client takes.
     s3_place.put("p225//odd.flac")
@@ -227,7 +221,7 @@ def test_only_the_listed_version_is_read(place: Place, key: str):
 def test_an_object_that_comes_short_is_an_error(place: Place):
     place.put("a.flac", b"four")
     [listed] = scanned(place.store)
-    store = ObjectStore(place.uri, retries=Retries(attempts=2))
+    store = ObjectStore(place.uri, retries=RetryPolicy(attempts=2))
     with pytest.raises(StorageError, match=r"cannot read .*a\.flac: came with 4 bytes instead of 5"):
         store.read(listed._replace(size=5))
 
@@ -235,7 +229,7 @@ def test_an_object_that_comes_short_is_an_error(place: Place):
 def test_reading_the_latest_of_nothing_gives_none(place: Place):
     assert place.store.read_latest("nothing/here.parquet") is None
     assert ObjectStore(f"{place.uri}/not/yet").read_latest("nothing/here.parquet") is None
-    assert list(ObjectStore(f"{place.uri}/not/yet").list("nothing/")) == []
+    assert list(ObjectStore(f"{place.uri}/not/yet").list_keys("nothing/")) == []
 
 
 # --- replacing ------------------------------------------------------------------------------------------
@@ -248,7 +242,7 @@ def test_a_file_is_replaced_by_whoever_read_its_newest_version(place: Place):
     assert body == b"1"
     place.store.replace(key, b"2", version)
     assert (place.store.read_latest(key) or (b"", ""))[0] == b"2"
-    assert list(place.store.list("t/")) == [key]
+    assert list(place.store.list_keys("t/")) == [key]
 
 
 def test_a_file_that_changed_since_it_was_read_is_left_alone(place: Place):

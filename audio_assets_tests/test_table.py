@@ -16,10 +16,11 @@ import pytest
 
 import audio_assets
 from audio_assets import schema
+from audio_assets.errors import ConflictError, StorageError
 from audio_assets.partitions import FolderMinute, folder_of
-from audio_assets.storage import ConflictError, StorageError
-from audio_assets.table import Table, Version, read_slice
-from audio_assets_tests.conftest import MINUTE, LocalPlace, Place, S3Place
+from audio_assets.table import Snapshot, Table, read_slice
+from audio_assets_tests.support.audio import MINUTE
+from audio_assets_tests.support.places import LocalPlace, Place, S3Place
 
 FOLDERS = [
     *("p225", "0225", "0", "1e5", "true", "null", "2023-08-24", ".", "..", "...", "", "a/b", "a//b"),
@@ -66,8 +67,8 @@ def test_a_partition_reads_back_as_written(table: Table):
     made = rows(
         row("p225/a.flac", transcribed_text="Hello", tokenized_info=[1, 2], duration_s=1.5), row("p225/b")
     )
-    assert table.read(at("p225")) == Version(None, None)
-    assert table.replace(at("p225"), made, Version(None, None))
+    assert table.read(at("p225")) == Snapshot(None, None)
+    assert table.replace(at("p225"), made, Snapshot(None, None))
     assert table.read(at("p225")).rows == made
     assert table.partitions() == [at("p225")]
 
@@ -89,10 +90,10 @@ def test_who_read_before_another_wrote_conflicts(table: Table):
 
 def test_rows_of_another_schema_are_refused(table: Table):
     with pytest.raises((KeyError, pa.ArrowException)):
-        table.replace(at("p225"), pa.table({"Key": ["p225/a.flac"]}), Version(None, None))
+        table.replace(at("p225"), pa.table({"Key": ["p225/a.flac"]}), Snapshot(None, None))
     wrong = rows(row("p225/a.flac")).set_column(2, "Size", pa.array(["many"]))
     with pytest.raises(pa.ArrowException):
-        table.replace(at("p225"), wrong, Version(None, None))
+        table.replace(at("p225"), wrong, Snapshot(None, None))
     assert table.partitions() == []
 
 
@@ -115,7 +116,7 @@ def test_a_file_that_is_not_the_tables_is_named(table: Table, tmp_path: pathlib.
 
 
 def test_a_file_that_was_damaged_is_not_taken_for_rows(table: Table, place: Place):
-    table.replace(at("p225"), rows(row("p225/a.flac", transcribed_text="eight")), Version(None, None))
+    table.replace(at("p225"), rows(row("p225/a.flac", transcribed_text="eight")), Snapshot(None, None))
     path = table.path(at("p225"))
     whole, version = table.store.read_latest(path) or (b"", "")
     columns = pq.ParquetFile(pa.BufferReader(whole)).metadata.row_group(0)

@@ -23,7 +23,7 @@ import whisper.decoding
 from whisper.model import ModelDimensions, Whisper
 
 import audio_assets.transcription.batch
-from audio_assets.transcription import Transcriber, Transcript, layers, model_identity, windows
+from audio_assets.transcription import Transcriber, Transcript, layers, longform, model_identity
 from audio_assets.transcription.batch import DecodeBatch
 from audio_assets.transcription.decoder import Decoder
 from audio_assets.transcription.encoder import Encoder
@@ -178,7 +178,7 @@ def test_only_rows_that_fail_a_threshold_are_decoded_again(checkpoint, monkeypat
     greedy = dict(transcriber.transcribe(enumerate(clips)))
     assert transcriber.stats.fallbacks == 0
     threshold = sorted(t.avg_logprob for t in greedy.values())[2]
-    monkeypatch.setattr(windows, "LOGPROB_THRESHOLD", threshold)
+    monkeypatch.setattr(longform, "LOGPROB_THRESHOLD", threshold)
     answers = dict(transcriber.transcribe(enumerate(clips)))
     failing = {i for i, t in greedy.items() if t.avg_logprob < threshold}
     assert len(failing) == 2

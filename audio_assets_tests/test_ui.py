@@ -22,8 +22,9 @@ from playwright.sync_api import Browser, Locator, Page, TimeoutError, expect, sy
 from audio_assets import read_table
 from audio_assets.demo.make_sample import SAMPLE
 from audio_assets.partitions import FolderMinute
-from audio_assets_tests.conftest import MINUTE, LocalPlace, S3Place
-from audio_assets_tests.dagster_dev import PATIENCE_SECONDS, DagsterDev, dagster_dev
+from audio_assets_tests.support.audio import MINUTE
+from audio_assets_tests.support.dagster_dev import PATIENCE_SECONDS, DagsterDev, dagster_dev
+from audio_assets_tests.support.places import LocalPlace, S3Place
 
 pytestmark = pytest.mark.xdist_group("ui")
 

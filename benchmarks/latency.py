@@ -24,7 +24,7 @@ from audio_assets.partitions import FolderMinute
 from audio_assets.schema import AUDIO_TABLE
 from audio_assets.storage import ObjectStore
 from audio_assets.table import Table
-from audio_assets_tests.dagster_dev import dagster_dev
+from audio_assets_tests.support.dagster_dev import dagster_dev
 from benchmarks.canned_s3 import Shape, canned_s3, canned_store
 
 RESULTS = pathlib.Path(__file__).with_name("results") / "latency.json"

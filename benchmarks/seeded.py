@@ -19,8 +19,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from audio_assets.digest import Digest
 from audio_assets.partitions import FolderMinute
-from audio_assets.reconcile import PARTITIONS_PER_RUN, Digest
+from audio_assets.sensor.plan import PARTITIONS_PER_RUN
 from audio_assets.storage import ObjectInfo
 from benchmarks.canned_s3 import Shape
 

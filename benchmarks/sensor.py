@@ -29,7 +29,7 @@ import boto3
 import dagster as dg
 import obstore
 
-from audio_assets.defs.partition_statuses import (
+from audio_assets.defs.internals.partition_statuses import (
     ASSETS,
     keep_partition_statuses,
     refresh_partition_statuses,

@@ -12,7 +12,7 @@ import atheris
 with atheris.instrument_imports(include=["audio_assets"]):
     from audio_assets import audio
 
-from audio_assets_tests.bad_audio import frame, stream_info
+from audio_assets_tests.support.bad_audio import frame, stream_info
 
 
 def one_input(data: bytes) -> None:

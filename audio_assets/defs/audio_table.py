@@ -7,14 +7,13 @@ import pyarrow as pa
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from audio_assets import schema
-from audio_assets.assemble import audio_rows
 from audio_assets.defs.metadata import add_partition_metadata, column_schema, partition_metadata, preview
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
 from audio_assets.defs.resources import Bucket
+from audio_assets.digest import Digest
+from audio_assets.errors import ConflictError, MissingInputError
 from audio_assets.partitions import FolderMinute
-from audio_assets.reconcile import Digest
-from audio_assets.speech import MissingInputError, inventory_rows
-from audio_assets.storage import ConflictError
+from audio_assets.rows import audio_rows, inventory_objects
 from audio_assets.table import CONFLICT_ROUNDS, THREADS, Table
 
 
@@ -60,7 +59,7 @@ def audio_table(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Materia
             }
             # The sensor compares this with the bucket. It is an observation because the materialisations of
             # a range share their tags, and each partition needs its own.
-            digest = Digest.of(inventory_rows(rows))
+            digest = Digest.of(inventory_objects(rows))
             context.log_event(
                 dg.AssetObservation(
                     context.asset_key,

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import dagster as dg
 
 from audio_assets import schema
-from audio_assets.assemble import identities
 from audio_assets.defs.audio_table import audio_table
 from audio_assets.defs.metadata import markdown_table
 from audio_assets.defs.resources import Bucket
 from audio_assets.parallel import map_ahead
 from audio_assets.partitions import FolderMinute
+from audio_assets.rows import identities
 from audio_assets.table import THREADS
 
 MAX_FAILED_SHARE = 0.05

@@ -4,15 +4,16 @@ import concurrent.futures
 import itertools
 
 import dagster as dg
-import pyarrow as pa
 
 from audio_assets import schema
 from audio_assets.defs.metadata import add_partition_metadata, column_schema, partition_metadata
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
 from audio_assets.defs.resources import Bucket
+from audio_assets.digest import group
+from audio_assets.errors import ConflictError
 from audio_assets.partitions import FolderMinute
-from audio_assets.reconcile import group
-from audio_assets.storage import ConflictError, ObjectInfo
+from audio_assets.rows import inventory_rows
+from audio_assets.storage import ObjectInfo
 from audio_assets.table import CONFLICT_ROUNDS, THREADS
 
 
@@ -47,7 +48,7 @@ def s3_inventory(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Materi
             conflicts = []
             for p in partitions:
                 try:
-                    table.replace(p, _rows(found[p]), versions[p])
+                    table.replace(p, inventory_rows(found[p]), versions[p])
                 except ConflictError:
                     conflicts.append(p)
             if not conflicts:
@@ -63,11 +64,3 @@ def s3_inventory(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Materi
                 metadata[p.key] = partition_metadata(table, table.path(p), count)
     add_partition_metadata(context, table.name, metadata)
     return dg.MaterializeResult()
-
-
-def _rows(objects: list[ObjectInfo]) -> pa.Table:
-    rows = [
-        {"Key": o.key, "ETag": o.etag, "Size": o.size, "LastModified": o.last_modified}
-        for o in sorted(objects, key=lambda o: o.key)
-    ]
-    return pa.Table.from_pylist(rows, schema.INVENTORY)

@@ -16,15 +16,14 @@ import pyarrow as pa
 from dagster_aws.s3 import S3Resource
 
 from audio_assets import schema
-from audio_assets.events import EventQueue
-from audio_assets.retries import Retries
+from audio_assets.sensor.event_queue import EventQueue
 from audio_assets.source import AudioSource
 from audio_assets.speech import Tokenising, Transcribing
-from audio_assets.storage import ObjectStore
+from audio_assets.storage import ObjectStore, RetryPolicy
 from audio_assets.table import Table
 
 if TYPE_CHECKING:
-    from audio_assets.inventory_report import Report
+    from audio_assets.sensor.inventory_report import Report
     from audio_assets.transcription import Transcriber
 
 PROJECT = pathlib.Path(__file__).parents[2]
@@ -63,14 +62,14 @@ def audio_table() -> Table:
     return Table(store, AUDIO_TABLE, schema.AUDIO_TABLE)
 
 
-def _retries() -> Retries:
+def _retries() -> RetryPolicy:
     try:
         attempts, stall_s = int(_setting("S3_ATTEMPTS", "10")), float(_setting("S3_STALL_SECONDS", "60"))
         if attempts < 1 or stall_s <= 0:
             raise ValueError
     except ValueError:
         raise ValueError("S3_ATTEMPTS is a whole number from 1, S3_STALL_SECONDS a number above 0") from None
-    return Retries(attempts, stall_s)
+    return RetryPolicy(attempts, stall_s)
 
 
 def settle_time() -> dt.timedelta:
@@ -162,7 +161,7 @@ class Bucket(dg.ConfigurableResource):
             ValueError: it is no location, or its report is of no use here.
             StorageError: the manifest cannot be read.
         """
-        from audio_assets.inventory_report import Report
+        from audio_assets.sensor.inventory_report import Report
 
         scheme, _, rest = self.inventory_manifest.partition("://")
         name, _, key = rest.partition("/")
@@ -192,7 +191,7 @@ class Bucket(dg.ConfigurableResource):
 
 @functools.lru_cache(maxsize=8)
 def _open_store(
-    uri: str, setting: str, account: tuple[str | None, ...], endpoint: str | None, retries: Retries
+    uri: str, setting: str, account: tuple[str | None, ...], endpoint: str | None, retries: RetryPolicy
 ) -> ObjectStore:
     """A store, kept for as long as the process lives: a client of boto3 takes a tenth of a second to make."""
     open_session = functools.partial(boto3.Session, *account)

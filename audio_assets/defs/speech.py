@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from audio_assets import schema
+from audio_assets.defs.internals.pool import GPU, place_in_pool
 from audio_assets.defs.metadata import (
     add_partition_metadata,
     column_schema,
@@ -15,7 +16,6 @@ from audio_assets.defs.metadata import (
     partition_metadata,
 )
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
-from audio_assets.defs.pool import GPU, place_in_pool
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.speech import Finished, SpeechPass
 from audio_assets.table import Table

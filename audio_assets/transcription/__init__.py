@@ -25,7 +25,7 @@ Importing this package loads neither torch nor whisper; `Transcriber.load` does.
 """
 
 from audio_assets.transcription.identity import model_identity
-from audio_assets.transcription.transcriber import Stats, Transcriber
-from audio_assets.transcription.transcript import Segment, Transcript
+from audio_assets.transcription.transcriber import Transcriber
+from audio_assets.transcription.transcript import Segment, Stats, Transcript
 
 __all__ = ["Segment", "Stats", "Transcriber", "Transcript", "model_identity"]

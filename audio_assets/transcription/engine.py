@@ -20,11 +20,10 @@ from audio_assets.transcription.batch import DecodeBatch
 from audio_assets.transcription.checkpoint import load_model
 from audio_assets.transcription.decoder import Decoder
 from audio_assets.transcription.encoder import Encoder
+from audio_assets.transcription.longform import Decode, Decoded, DetectLanguage, Request, Walk, Window, walk
 from audio_assets.transcription.mel import log_mels
 from audio_assets.transcription.sampling import Sampler
-from audio_assets.transcription.transcriber import Stats
-from audio_assets.transcription.transcript import Transcript
-from audio_assets.transcription.windows import Decode, Decoded, DetectLanguage, Request, Walk, Window, walk
+from audio_assets.transcription.transcript import Stats, Transcript
 from audio_assets.transcription.workers import Workers
 
 K = TypeVar("K")

@@ -1,6 +1,5 @@
 """The engine's front door: settings in, transcripts out. Loads torch only when a model is loaded."""
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,35 +11,12 @@ from audio_assets.transcription.identity import (
     resolve_device,
     resolve_precision,
 )
-from audio_assets.transcription.transcript import Transcript
+from audio_assets.transcription.transcript import Stats, Transcript
 
 if TYPE_CHECKING:
     from audio_assets.transcription.engine import Engine
 
 K = TypeVar("K")
-
-
-@dataclasses.dataclass
-class Stats:
-    """What a `Transcriber` has done since it was loaded; seconds are wall-clock seconds of each stage."""
-
-    files: int = 0
-    audio_s: float = 0.0
-    windows: int = 0
-    tokens: int = 0
-    fallbacks: int = 0
-    """decodes at a temperature above 0, because a threshold failed"""
-    halvings: int = 0
-    """batches that ran out of memory and were cut in half"""
-    mel_s: float = 0.0
-    encode_s: float = 0.0
-    language_s: float = 0.0
-    decode_s: float = 0.0
-
-    @property
-    def busy_s(self) -> float:
-        """Seconds inside the engine, waiting for audio not included."""
-        return self.mel_s + self.encode_s + self.language_s + self.decode_s
 
 
 class Transcriber:

@@ -6,7 +6,6 @@ at its end what was done.
 
 import collections
 import contextlib
-import datetime as dt
 import os
 import pathlib
 import shutil
@@ -16,20 +15,11 @@ import dagster as dg
 import pytest
 from _pytest.terminal import TerminalReporter
 
-import audio_assets.demo
 from audio_assets.defs.resources import PROJECT
-from audio_assets_tests.conftest import (
-    SETTINGS,
-    UPLOADED,
-    WHISPER_SETTINGS,
-    LocalPlace,
-    Place,
-    Project,
-    S3Place,
-)
-from audio_assets_tests.faults.server import FaultyServer
-
-SAMPLE = sorted((pathlib.Path(audio_assets.demo.__file__).parent / "sample").rglob("*.flac"))
+from audio_assets_tests.support.faulty_bucket import fill, new_bucket, table_files
+from audio_assets_tests.support.faulty_server import FaultyServer
+from audio_assets_tests.support.places import S3Place
+from audio_assets_tests.support.project import SETTINGS, WHISPER_SETTINGS, Project
 
 
 @pytest.fixture(scope="session")
@@ -63,42 +53,9 @@ def faulty(
     return running_server
 
 
-_names = iter(range(10**9))
-
-
 @pytest.fixture
 def bucket(faulty: FaultyServer) -> S3Place:
     return new_bucket()
-
-
-def new_bucket() -> S3Place:
-    place = S3Place(f"faulty-{next(_names)}")
-    place.backend.create_bucket(place.bucket, "us-east-1")
-    return place
-
-
-def fill(place: Place) -> None:
-    """Speech in three partitions, one of which also has an object that is cut off; a text in a fourth."""
-    speech = (path.read_bytes() for path in SAMPLE)
-    for key, minute in {"p225/a.flac": 0, "p225/b.flac": 0, "p225/c.flac": 1, "p226/deep/d.flac": 0}.items():
-        place.put(key, next(speech), UPLOADED + dt.timedelta(minutes=minute))
-    place.put("p226/deep/cut.flac", SAMPLE[0].read_bytes()[:2_000])
-    place.put("p226/notes.txt", b"hello")
-
-
-def table_files(place: Place) -> dict[str, bytes]:
-    """All that lies where the tables are, litter included, without a client in between; while a run writes,
-    without what is gone before it is read."""
-    if isinstance(place, LocalPlace):
-        files = {}
-        for path in (place.folder / "output_parquet").rglob("*"):
-            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-                files[str(path.relative_to(place.folder))] = path.read_bytes()
-        return files
-    assert isinstance(place, S3Place)
-    root = f"{place.prefix}output_parquet/"
-    stored = list(place.backend.get_bucket(place.bucket).keys.items())
-    return {name.removeprefix(place.prefix): key.value for name, key in stored if name.startswith(root)}
 
 
 # --- the project ----------------------------------------------------------------------------------------

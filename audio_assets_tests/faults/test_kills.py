@@ -16,10 +16,10 @@ import dagster as dg
 import pytest
 
 from audio_assets.partitions import FolderMinute
-from audio_assets_tests.conftest import LocalPlace, Place
-from audio_assets_tests.dagster_dev import DagsterDev, dagster_dev
-from audio_assets_tests.faults.conftest import SAMPLE, new_bucket, table_files
-from audio_assets_tests.faults.run_process import Runs, settings, start
+from audio_assets_tests.support.dagster_dev import DagsterDev, dagster_dev
+from audio_assets_tests.support.faulty_bucket import SAMPLE, new_bucket, table_files
+from audio_assets_tests.support.places import LocalPlace, Place
+from audio_assets_tests.support.run_process import Runs, settings, start
 
 FOLDERS = [f"p{i}" for i in range(4)]
 KEYS = [f"{folder}|2023-08-24-00:21" for folder in FOLDERS]

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from audio_assets_tests.conftest import Project, S3Place
-from audio_assets_tests.faults.conftest import fill, new_bucket, table_files
-from audio_assets_tests.faults.server import FaultyServer, Plan
+from audio_assets_tests.support.faulty_bucket import fill, new_bucket, table_files
+from audio_assets_tests.support.faulty_server import FaultyServer, Plan
+from audio_assets_tests.support.places import S3Place
+from audio_assets_tests.support.project import Project
 
 SHARE = 0.1
 

@@ -15,10 +15,12 @@ import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
-from audio_assets.defs import automation
-from audio_assets_tests.conftest import UPLOADED, Project, S3Place
-from audio_assets_tests.faults.conftest import SAMPLE, fill, new_bucket, table_files
-from audio_assets_tests.faults.run_process import settings, start
+from audio_assets.defs import sensor
+from audio_assets_tests.support.audio import UPLOADED
+from audio_assets_tests.support.faulty_bucket import SAMPLE, fill, new_bucket, table_files
+from audio_assets_tests.support.places import S3Place
+from audio_assets_tests.support.project import Project
+from audio_assets_tests.support.run_process import settings, start
 
 KEYS = [
     *("p225|2023-08-24-00:21", "p225|2023-08-24-00:22"),
@@ -69,7 +71,7 @@ def speech_in_a_bucket(open_project: OpenProject, monkeypatch: pytest.MonkeyPatc
     """A bucket with speech, and the project on it, whose sensor asks again at once for what failed."""
     place = new_bucket()
     fill(place)
-    monkeypatch.setattr(automation, "retry_delay", lambda attempts: dt.timedelta(0))
+    monkeypatch.setattr(sensor, "retry_delay", lambda attempts: dt.timedelta(0))
     return place, open_project(place)
 
 
@@ -144,7 +146,7 @@ def test_the_sensor_keeps_off_a_run_and_mends_what_changed_beside_it(
     run = start(pathlib.Path(project.instance.root_directory), *asked_first, settings())
     while not project.instance.get_runs():
         time.sleep(0.01)
-    under_way = dg.RunsFilter(statuses=automation.UNFINISHED)
+    under_way = dg.RunsFilter(statuses=sensor.UNFINISHED)
     change_at = time.monotonic() + chance.uniform(0, 2)
     ticks = 0
     while run.is_alive():

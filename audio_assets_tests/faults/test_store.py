@@ -10,21 +10,15 @@ import time
 
 import pytest
 
-from audio_assets.retries import Retries
-from audio_assets.storage import (
-    PROBE,
-    ConflictError,
-    ObjectInfo,
-    ObjectRefusedError,
-    ObjectStore,
-    StorageError,
-)
-from audio_assets_tests.conftest import S3Place
-from audio_assets_tests.faults.server import FAULTS, FaultyServer, Plan
+from audio_assets.errors import ConflictError, ObjectRefusedError, StorageError
+from audio_assets.storage import ObjectInfo, ObjectStore, RetryPolicy
+from audio_assets.storage.store import PROBE
+from audio_assets_tests.support.faulty_server import FAULTS, FaultyServer, Plan
+from audio_assets_tests.support.places import S3Place
 
 BODY = bytes(range(256)) * 8
 # As few as show the difference between what passes and what lasts.
-TWICE = Retries(attempts=2, stall_s=1.0)
+TWICE = RetryPolicy(attempts=2, stall_s=1.0)
 
 
 @pytest.fixture
@@ -113,7 +107,7 @@ def test_listings_outlive_every_fault(faulty: FaultyServer, bucket: S3Place, sto
         faulty.plan = Plan(always={("LIST", bucket.bucket): fault}, times=times)
         assert [o.key for _, page in store.scan() for o in page] == keys, fault
         faulty.plan = once("LIST", bucket.bucket, fault)
-        assert list(store.list("a/")) == keys, fault
+        assert list(store.list_keys("a/")) == keys, fault
         assert faulty.plan.injected["LIST", fault] == 1
 
 
@@ -124,7 +118,7 @@ def test_a_listing_that_fails_in_the_middle_goes_on_there(
     for key in keys:
         bucket.put(key)
     faulty.plan = Plan(always={("LIST", "continuation-token"): "500"}, times=1)
-    assert list(store.list("a/")) == keys
+    assert list(store.list_keys("a/")) == keys
     assert faulty.plan.injected.total() == 1
 
 
@@ -162,7 +156,7 @@ def test_credentials_that_are_half_written_when_they_are_fetched_are_fetched_aga
     faulty: FaultyServer, bucket: S3Place, credentials: pathlib.Path
 ):
     info = listed(bucket)
-    store = ObjectStore(bucket.uri, retries=Retries(attempts=10, stall_s=1.0))
+    store = ObjectStore(bucket.uri, retries=RetryPolicy(attempts=10, stall_s=1.0))
     faulty.issue_token()
     issued = credentials.read_text()
     credentials.write_text(issued[: len(issued) // 2])

@@ -1,0 +1,100 @@
+"""The way to a bucket: obstore for bytes, boto3 where obstore cannot, and the credentials of both."""
+
+import datetime as dt
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+from botocore.client import BaseClient
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+from obstore.auth.boto3 import Boto3CredentialProvider
+from obstore.store import S3Store
+
+from audio_assets.storage.s3_errors import reason
+
+# boto3 renews what is valid for less than 10 minutes; a copy may be kept for no longer.
+_CREDENTIALS_TTL = dt.timedelta(minutes=5)
+
+_log = logging.getLogger(__name__)
+
+
+class S3Connection:
+    """The clients of a bucket, neither of which asks S3 twice: what is asked again, `ObjectStore` counts.
+
+    Args:
+        prefix: of all keys that `store` is asked for; boto3's `client` takes whole keys.
+        open_session: where credentials and region come from; called again when the credentials have expired.
+        endpoint_url: of a store other than AWS, by default AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL.
+        stall_s: seconds without a byte after which a request is given up.
+
+    Raises:
+        BotoCoreError, ValueError: the settings of AWS name no account or server.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str,
+        open_session: Callable[[], boto3.Session],
+        endpoint_url: str | None,
+        stall_s: float,
+    ) -> None:
+        self.bucket, self.prefix = bucket, prefix
+        self._open_session, self._endpoint_url, self._stall_s = open_session, endpoint_url, stall_s
+        self._connecting = threading.Lock()
+        self._connect()
+
+    def _connect(self) -> None:
+        session = self._open_session()
+        once = Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=self._stall_s)
+        client = session.client("s3", endpoint_url=self._endpoint_url, config=once)
+        credentials = session.get_credentials()
+        self._credentials = credentials.get_frozen_credentials() if credentials else None
+        self.client: BaseClient = client
+        self.store = self._open_store(session, client)
+        self._connected = time.monotonic()
+
+    def _open_store(self, session: boto3.Session, client: BaseClient) -> S3Store:
+        endpoint = client.meta.endpoint_url
+        elsewhere: dict[str, Any] = {} if "amazonaws.com" in endpoint else {"endpoint": endpoint}
+        region = client.meta.region_name
+        return S3Store(
+            self.bucket,
+            prefix=self.prefix or None,
+            **elsewhere,
+            # What S3 answers for where nothing is set.
+            region="us-east-1" if region in (None, "aws-global") else region,
+            credential_provider=Boto3CredentialProvider(session, ttl=_CREDENTIALS_TTL)
+            if self._credentials
+            else None,
+            # Public buckets are read without an account, as `aws s3 --no-sign-request` does.
+            skip_signature=not self._credentials,
+            # A large object may take long as long as bytes come: what is bounded is the silence between them.
+            client_options={
+                "allow_http": True,
+                "timeout": "1day",
+                "read_timeout": dt.timedelta(seconds=self._stall_s),
+            },
+            retry_config={"max_retries": 0},
+        )
+
+    def renew(self, since: float) -> bool:
+        """Ask for credentials again, unless another thread did so `since`, a moment of `time.monotonic`.
+
+        Returns:
+            Whether the same request may fare better now.
+        """
+        with self._connecting:
+            if self._connected > since:
+                return True
+            expired = self._credentials
+            try:
+                self._connect()
+            except (BotoCoreError, ValueError) as e:
+                _log.warning("cannot renew credentials of s3://%s: %s", self.bucket, reason(e))
+                return True
+            return self._credentials != expired

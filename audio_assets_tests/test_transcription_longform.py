@@ -1,0 +1,79 @@
+"""The walk over a file's windows takes the steps that `whisper.transcribe` takes."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from whisper.audio import N_SAMPLES, log_mel_spectrogram, pad_or_trim
+from whisper.tokenizer import get_tokenizer
+
+from audio_assets.transcription.longform import split
+from audio_assets.transcription.mel import log_mels
+
+TOKENIZER = get_tokenizer(multilingual=True)
+ZERO = TOKENIZER.timestamp_begin
+
+
+@pytest.mark.parametrize("samples", [0, 1, 159, 160, 200, 201, 800, 16_000, 480_000, 480_001, 1_040_003])
+def test_spectrograms_are_those_of_transcribe(samples):
+    rng = np.random.default_rng(samples)
+    audio = rng.normal(0, 0.1, samples).astype(np.float32)
+    audio[-1:] = 1.0  # The maximum lies in a frame after the last content frame.
+    (mel,) = log_mels([audio], 80, torch.device("cpu"))
+    theirs = log_mel_spectrogram(audio, 80, padding=N_SAMPLES)
+    frames = theirs.shape[1] - 3000
+    assert mel.content_frames == frames
+    torch.testing.assert_close(mel.language_window(), pad_or_trim(theirs, 3000), atol=2e-6, rtol=0)
+    for start in range(0, frames, 1700):
+        window = pad_or_trim(theirs[:, start : min(start + 3000, frames)], 3000)
+        torch.testing.assert_close(mel.window(start), window, atol=2e-6, rtol=0)
+
+
+def test_a_loud_clip_does_not_change_the_spectrogram_of_a_quiet_one():
+    rng = np.random.default_rng(0)
+    quiet, loud = (rng.normal(0, level, 20_000).astype(np.float32) for level in (1e-5, 1.0))
+    alone = log_mels([quiet], 80, torch.device("cpu"))[0]
+    together = log_mels([loud, quiet], 80, torch.device("cpu"))[1]
+    torch.testing.assert_close(together.frames, alone.frames)
+
+
+def stamp(seconds: float) -> int:
+    return ZERO + round(seconds * 50)
+
+
+def test_a_pair_of_timestamps_ends_one_segment_and_starts_the_next():
+    tokens = (stamp(0), 1, 2, stamp(1.5), stamp(2), 3, stamp(4))
+    pieces, advance = split(tokens, 1000, TOKENIZER)
+    assert [(p.start_s, p.end_s, p.tokens[1:-1]) for p in pieces] == [
+        (0.0, 1.5, (1, 2)),
+        (2.0, 4.0, (3,)),
+    ]
+    assert advance == 1000
+
+
+def test_an_unfinished_segment_is_left_to_the_next_window():
+    pieces, advance = split((stamp(0), 1, stamp(1.5), stamp(1.5), 3, 4), 3000, TOKENIZER)
+    assert len(pieces) == 1
+    assert advance == 150
+
+
+def test_without_a_pair_the_last_timestamp_ends_the_segment_and_the_whole_window_is_done():
+    assert split((stamp(0), 1, stamp(2)), 500, TOKENIZER) == (
+        [type(p)(0.0, 2.0, (stamp(0), 1, stamp(2))) for p in split((1,), 1, TOKENIZER)[0]],
+        500,
+    )
+    pieces, advance = split((1, 2), 500, TOKENIZER)
+    assert (pieces[0].end_s, advance) == (5.0, 500)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.integers(1, 5) | st.integers(0, 1500).map(lambda i: ZERO + i), max_size=12),
+    st.integers(1, 3000),
+)
+def test_a_split_keeps_tokens_in_order_and_never_moves_back(tokens, size):
+    pieces, advance = split(tuple(tokens), size, TOKENIZER)
+    joined = [t for p in pieces for t in p.tokens]
+    assert joined == tokens[: len(joined)]
+    assert advance >= 0
