@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
+# `dg` warns where the environment that it runs in is not the active one.
+DG := VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/dg
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help demo dev test torture lint bench clean
@@ -18,9 +20,9 @@ help:
 demo: .venv/installed $(DAGSTER_HOME)/dagster.yaml
 	@$(BIN)/python -m audio_assets.demo
 
-dev: .venv/installed $(DAGSTER_HOME)/dagster.yaml
+dev: .venv/installed-dev $(DAGSTER_HOME)/dagster.yaml
 	@mkdir -p demo_bucket
-	@PYTHONWARNINGS='ignore:Function `dev_command` is superseded' $(BIN)/dagster dev --workspace workspace.yaml
+	@$(DG) dev
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -28,10 +30,13 @@ test: lint
 torture: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 audio_assets_tests/faults --torture
 
-lint: .venv/installed-test
+lint: .venv/installed-test $(DAGSTER_HOME)/dagster.yaml
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/pyright
+	$(DG) check toml
+	$(DG) check defs
 
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks
@@ -49,6 +54,11 @@ $(DAGSTER_HOME)/dagster.yaml: dagster.yaml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv (PyTorch and Dagster take a minute or two) ..."
 	@$(PIP) --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@echo "Installing what the UI is started with ..."
+	@$(PIP) --editable '.[dev]'
 	@touch $@
 
 .venv/installed-test: .venv/installed
