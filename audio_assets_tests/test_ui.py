@@ -1,6 +1,6 @@
 """The UI as `make dev` serves it: what it shows, and what a person does in it by clicking.
 
-One `dagster dev` for all of it, with sensor and daemon. Objects of the year 2099 are never closed, so the
+One `dg dev` for all of it, with sensor and daemon. Objects of the year 2099 are never closed, so the
 sensor leaves their partitions to the person who clicks.
 """
 
@@ -105,7 +105,7 @@ def visit(browser: Browser, dev: DagsterDev, tmp_path: pathlib.Path):
         except BaseException as e:
             screenshot = tmp_path / "failure.png"
             page.screenshot(path=screenshot)
-            e.add_note(f"the page then: {screenshot}\ndagster dev said: {dev.log}")
+            e.add_note(f"the page then: {screenshot}\ndg dev said: {dev.log}")
             raise
         finally:
             page.close()

@@ -1,9 +1,9 @@
-"""A real `dagster dev` (webserver, daemon, code server) on a temporary instance, that surely ends.
+"""A real `dg dev` (webserver, daemon, code server) on a temporary instance, that surely ends.
 
     python dagster_dev.py <command>    run a command until standard input closes, then end all it started
 
-`dagster dev` ends by SIGINT, which a process that was started in the background ignores, and a test run that
-is killed cannot clean up. So a process stands between both; it notices when the test run is gone.
+`dg dev` ends by SIGINT, which a process that was started in the background ignores, and a test run that is
+killed cannot clean up. So a process stands between both; it notices when the test run is gone.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-PROJECT = pathlib.Path(__file__).parents[1]
+PROJECT = pathlib.Path(__file__).parents[2]
 SETTINGS = ("AUDIO_", "WHISPER_", "TOKENISER", "SETTLE_SECONDS", "BACKFILL_ORDER", "S3_", "AWS_", "DAGSTER_")
 # Generous: the machine may be slow and busy with other tests. Nothing waits longer than it must.
 START_SECONDS = 180
@@ -40,7 +40,7 @@ class DagsterError(AssertionError):
 
 @dataclasses.dataclass(frozen=True)
 class DagsterDev:
-    """A running `dagster dev`.
+    """A running `dg dev`.
 
     Attributes:
         url: of its UI.
@@ -69,7 +69,7 @@ class DagsterDev:
         deadline = time.monotonic() + seconds
         while not (seen := look()):
             if self._process.poll() is not None:
-                raise DagsterError(f"dagster dev has ended; {self._said()}")
+                raise DagsterError(f"dg dev has ended; {self._said()}")
             if time.monotonic() > deadline:
                 raise DagsterError(f"no {what} within {seconds} s; {self._said()}")
             time.sleep(0.25)
@@ -115,7 +115,7 @@ def _processes() -> Iterator[tuple[int, int]]:
 
 @contextlib.contextmanager
 def dagster_dev(folder: pathlib.Path, environment: Mapping[str, str]) -> Iterator[DagsterDev]:
-    """Start `dagster dev` as `make dev` does, on an instance of its own.
+    """Start `dg dev` as `make dev` does, on an instance of its own.
 
     Args:
         folder: for the instance and the log; a `.env` in it is read.
@@ -124,15 +124,18 @@ def dagster_dev(folder: pathlib.Path, environment: Mapping[str, str]) -> Iterato
     home = folder / "home"
     home.mkdir()
     shutil.copy(PROJECT / "dagster.yaml", home)
+    # `dg` reads the `.env` beside the project's pyproject.toml: here that of the test, not the developer's own.
+    for name in ("pyproject.toml", "audio_assets"):
+        (folder / name).symlink_to(PROJECT / name)
     clean = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    dev = ["-m", "dagster", "dev", "--workspace", str(PROJECT / "workspace.yaml"), "--port", str(port)]
-    log = folder / "dagster_dev.log"
+    dev = [str(pathlib.Path(sys.executable).with_name("dg")), "dev", "--port", str(port)]
+    log = folder / "dg_dev.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, __file__, sys.executable, *dev],
+            [sys.executable, __file__, *dev],
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.STDOUT,
