@@ -28,6 +28,11 @@ from audio_assets_tests.support.places import LocalPlace, S3Place
 
 pytestmark = pytest.mark.xdist_group("ui")
 
+# Opens a page of the UI by its path.
+Visit = Callable[[str], contextlib.AbstractContextManager[Page]]
+# `read_table` on the bucket of these tests.
+ReadTable = Callable[..., pd.DataFrame]
+
 CLICK_SECONDS = 10
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = (
@@ -73,7 +78,7 @@ def dev(bucket: LocalPlace, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture
-def table(bucket: LocalPlace, monkeypatch: pytest.MonkeyPatch) -> "Callable[..., pd.DataFrame]":
+def table(bucket: LocalPlace, monkeypatch: pytest.MonkeyPatch) -> ReadTable:
     monkeypatch.setenv("AUDIO_SOURCE_URI", bucket.uri)
     monkeypatch.delenv("AUDIO_TABLE_URI", raising=False)
     return read_table
@@ -91,7 +96,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def visit(browser: Browser, dev: DagsterDev, tmp_path: pathlib.Path):
+def visit(browser: Browser, dev: DagsterDev, tmp_path: pathlib.Path) -> Visit:
     """Opens a page of the UI; a failure leaves a screenshot and says where."""
 
     @contextlib.contextmanager
@@ -235,7 +240,7 @@ def test_assets_say_what_they_are(dev: DagsterDev) -> None:
     assert pools == {"s3_inventory": [], "transcripts": ["gpu"], "tokens": ["gpu"], "audio_table": []}
 
 
-def test_asset_graph_shows_all_assets_at_once(visit) -> None:
+def test_asset_graph_shows_all_assets_at_once(visit: Visit) -> None:
     with visit("/asset-groups") as page:
         for name in (*ASSETS, "S3", "PyTorch", "whisper"):
             expect(page.locator("foreignObject").get_by_text(name, exact=True).first).to_be_visible()
@@ -246,7 +251,7 @@ def test_asset_graph_shows_all_assets_at_once(visit) -> None:
 # --- without any click ----------------------------------------------------------------------------------
 
 
-def test_sensor_fills_the_table_by_itself(dev: DagsterDev, table) -> None:
+def test_sensor_fills_the_table_by_itself(dev: DagsterDev, table: ReadTable) -> None:
     wait_until_green(dev, *CLOSED_KEYS)
     rows = table()
     assert set(rows["Key"]) == {*CLOSED, f"{HOSTILE}/späte Aufnahme 50%.flac"}
@@ -255,7 +260,7 @@ def test_sensor_fills_the_table_by_itself(dev: DagsterDev, table) -> None:
     assert len(runs(dev, "dagster/sensor_name", "new_s3_keys")) == 1
 
 
-def test_each_partition_has_row_count_and_preview(dev: DagsterDev, table) -> None:
+def test_each_partition_has_row_count_and_preview(dev: DagsterDev, table: ReadTable) -> None:
     wait_until_green(dev, *CLOSED_KEYS)
     found = dev.query(
         """{ assetNodeOrError(assetKey: { path: ["audio_table"] }) { ... on AssetNode {
@@ -271,7 +276,9 @@ def test_each_partition_has_row_count_and_preview(dev: DagsterDev, table) -> Non
     assert entries[FolderMinute("p227", MINUTE).key]["failed"]["intValue"] == 1
 
 
-def test_an_uploaded_file_reaches_the_table_by_itself(dev: DagsterDev, bucket: LocalPlace, table) -> None:
+def test_an_uploaded_file_reaches_the_table_by_itself(
+    dev: DagsterDev, bucket: LocalPlace, table: ReadTable
+) -> None:
     late = "p226/p226_002_mic1.flac"
     wait_until_green(dev, *CLOSED_KEYS)
     bucket.put(late, (SAMPLE / late).read_bytes(), MINUTE)
@@ -283,7 +290,7 @@ def test_an_uploaded_file_reaches_the_table_by_itself(dev: DagsterDev, bucket: L
     assert len(row["tokenized_info"]) >= 20
 
 
-def test_failed_objects_are_tried_again_by_launching_one_job(dev: DagsterDev, table) -> None:
+def test_failed_objects_are_tried_again_by_launching_one_job(dev: DagsterDev, table: ReadTable) -> None:
     wait_until_green(dev, *CLOSED_KEYS)
     failed = FolderMinute("p227", MINUTE).key
     launch(dev, "retry_failed_objects")
@@ -334,7 +341,9 @@ def test_every_server_listens_to_this_machine_alone(dev: DagsterDev) -> None:
 # --- by clicking ----------------------------------------------------------------------------------------
 
 
-def test_one_partition_materialised_by_clicking_turns_green(dev: DagsterDev, visit, table) -> None:
+def test_one_partition_materialised_by_clicking_turns_green(
+    dev: DagsterDev, visit: Visit, table: ReadTable
+) -> None:
     key = FolderMinute("later", FUTURE).key
     register(dev, key)
     with visit("/asset-groups") as page:
@@ -356,7 +365,7 @@ def test_one_partition_materialised_by_clicking_turns_green(dev: DagsterDev, vis
     assert list(table("later")["status"]) == ["ok"]
 
 
-def test_what_is_typed_into_the_partition_box_is_what_gets_launched(dev: DagsterDev, visit) -> None:
+def test_what_is_typed_into_the_partition_box_is_what_gets_launched(dev: DagsterDev, visit: Visit) -> None:
     wait_until_green(dev, *CLOSED_KEYS)
     wanted = [FolderMinute("p225", MINUTE + dt.timedelta(minutes=m)).key for m in range(2)]
     with visit("/asset-groups") as page:
@@ -369,7 +378,7 @@ def test_what_is_typed_into_the_partition_box_is_what_gets_launched(dev: Dagster
 
 
 def test_a_backfill_of_everything_is_one_run_with_one_model_load(
-    dev: DagsterDev, bucket: LocalPlace, visit
+    dev: DagsterDev, bucket: LocalPlace, visit: Visit
 ) -> None:
     wait_until_green(dev, *CLOSED_KEYS)
     # Rows that exist are reused, so without this no model would be needed at all.
@@ -384,7 +393,9 @@ def test_a_backfill_of_everything_is_one_run_with_one_model_load(
     assert len([m for m in messages(dev, run["runId"]) if re.match("Loading Whisper", m)]) == 1
 
 
-def test_failed_partitions_are_found_and_mended_by_clicking(dev: DagsterDev, visit, table) -> None:
+def test_failed_partitions_are_found_and_mended_by_clicking(
+    dev: DagsterDev, visit: Visit, table: ReadTable
+) -> None:
     key = FolderMinute("broken", FUTURE).key
     register(dev, key)
     # There is nothing yet that the table could be made from.

@@ -18,6 +18,7 @@ import pytest
 from audio_assets.partitions import FolderMinute
 from audio_assets_tests.support.dagster_dev import DagsterDev, dagster_dev
 from audio_assets_tests.support.faulty_bucket import SAMPLE, new_bucket, table_files
+from audio_assets_tests.support.metadata import number
 from audio_assets_tests.support.places import LocalPlace, Place
 from audio_assets_tests.support.run_process import Runs, settings, start
 
@@ -158,7 +159,9 @@ def test_a_killed_run_is_retried_and_redoes_nothing_that_is_done(
         return
     done = [key for key in KEYS if is_done(place, key)]
 
-    retried = runs.retry(runs.instance.get_run_by_id(run.run_id))
+    killed = runs.instance.get_run_by_id(run.run_id)
+    assert killed
+    retried = runs.retry(killed)
     if retried is None:
         record_property("runs killed after their last step", 1)
         assert table_files(place) == expected
@@ -174,7 +177,8 @@ def test_a_killed_run_is_retried_and_redoes_nothing_that_is_done(
 
 
 def is_done(place: Place, key: str) -> bool:
-    path, files = FolderMinute.parse(key).path, table_files(place)
+    path = FolderMinute.parse(key).path
+    files = table_files(place)
     return all(f"output_parquet/{table}/{path}" in files for table in ("transcripts", "tokens"))
 
 
@@ -183,7 +187,7 @@ def clips_computed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dict[str
     events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     made = [e.asset_materialization for e in events if e.asset_materialization]
     return {
-        m.partition or "": m.metadata["clips_computed"].value
+        m.partition or "": number(m.metadata, "clips_computed")
         for m in made
         if m.asset_key == dg.AssetKey("transcripts")
     }

@@ -85,7 +85,8 @@ def is_serial(found: dict[str, bytes], before: dict[str, bytes], after: dict[str
     """Whether each file of the training table is that of one of two states."""
 
     def equal(path: str, state: dict[str, bytes]) -> bool:
-        mine, others = rows(found[path]), rows(state[path])
+        mine = rows(found[path])
+        others = rows(state[path])
         return len(mine) == len(others) and all(
             m == (o if len(m) > 1 else {"Key": o["Key"]}) for m, o in zip(mine, others, strict=True)
         )
@@ -104,7 +105,8 @@ def test_runs_at_once_beside_which_objects_change(
 ):
     chance = random.Random(seed)
     change = list(CHANGES)[(seed + 1) % len(CHANGES)]
-    before, after = outcome("nothing"), outcome(change)
+    before = outcome("nothing")
+    after = outcome(change)
     place, project = speech_in_a_bucket(open_project, monkeypatch)
     project.instance.add_dynamic_partitions("folder_minute", KEYS)
     # Else the pool lets one wait for the other.
@@ -142,8 +144,8 @@ def test_the_sensor_keeps_off_a_run_and_mends_what_changed_beside_it(
     after = outcome(change)
     place, project = speech_in_a_bucket(open_project, monkeypatch)
     [request] = project.tick()
-    asked_first = [request.tags.get(tag, "") for tag in RANGE]
-    run = start(pathlib.Path(project.instance.root_directory), *asked_first, settings())
+    first, last = (request.tags.get(tag, "") for tag in RANGE)
+    run = start(pathlib.Path(project.instance.root_directory), first, last, settings())
     while not project.instance.get_runs():
         time.sleep(0.01)
     under_way = dg.RunsFilter(statuses=sensor.UNFINISHED)

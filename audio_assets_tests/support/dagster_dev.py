@@ -124,7 +124,7 @@ def dagster_dev(folder: pathlib.Path, environment: Mapping[str, str]) -> Iterato
     home = folder / "home"
     home.mkdir()
     shutil.copy(PROJECT / "dagster.yaml", home)
-    # `dg` reads the `.env` beside the project's pyproject.toml: here that of the test, not the developer's own.
+    # `dg` reads the `.env` beside pyproject.toml: here that of the test, not the developer's own.
     for name in ("pyproject.toml", "audio_assets"):
         (folder / name).symlink_to(PROJECT / name)
     clean = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
