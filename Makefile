@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 # `dg` warns where the environment that it runs in is not the active one.
-DG := VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/dg
+DG := VIRTUAL_ENV="$(CURDIR)/.venv" $(BIN)/dg
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help demo dev test torture lint bench clean
