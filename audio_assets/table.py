@@ -8,7 +8,7 @@ import concurrent.futures
 import dataclasses
 import datetime as dt
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from audio_assets import schema
-from audio_assets.errors import StorageError
+from audio_assets.errors import ConflictError, StorageError
 from audio_assets.partitions import FolderMinute
 from audio_assets.storage import ObjectStore
 
@@ -156,6 +156,36 @@ class Table:
             raise StorageError(
                 f"{self.store.uri}/{path} is no file of {self.name}: {e}; delete it and materialise again"
             ) from e
+
+
+def replace_rounds(
+    partitions: Sequence[FolderMinute],
+) -> Iterator[tuple[Sequence[FolderMinute], list[FolderMinute]]]:
+    """Rounds of optimistic concurrency: no lock is held, and who was overtaken starts over.
+
+    Each round gives the partitions to make now, and an empty list to which the caller appends those whose
+    file another run replaced meanwhile (`Table.replace` raised ConflictError). They are the partitions of
+    the next round, in which the caller reads their snapshots and inputs anew. The rounds end once the list
+    stays empty.
+
+        for now, conflicts in replace_rounds(partitions):
+            for partition in now:
+                snapshot = table.read(partition)
+                try:
+                    table.replace(partition, compute(partition), snapshot)
+                except ConflictError:
+                    conflicts.append(partition)
+
+    Raises:
+        ConflictError: after CONFLICT_ROUNDS rounds other runs still replace some of the files.
+    """
+    for _ in range(CONFLICT_ROUNDS):
+        conflicts: list[FolderMinute] = []
+        yield partitions, conflicts
+        if not conflicts:
+            return
+        partitions = conflicts
+    raise ConflictError(f"other runs keep replacing {[p.key for p in partitions]}; let them finish first")
 
 
 def with_partition_columns(rows: pa.Table, partition: FolderMinute) -> pa.Table:
