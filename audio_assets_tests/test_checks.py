@@ -59,7 +59,7 @@ def failing(bucket: Bucket) -> set[str]:
 
 def test_a_right_table_passes_all(bucket: Bucket):
     evaluations = executed(bucket)
-    assert set(evaluations) == BLOCKING | {"failed_rows", "empty_transcripts"}
+    assert set(evaluations) == BLOCKING | {"allowed_values", "failed_rows", "empty_transcripts"}
     assert all(evaluation.passed for evaluation in evaluations.values())
     assert evaluations["schema"].metadata["rows"].value == 80
 
@@ -134,3 +134,24 @@ def test_objects_that_are_not_flac_count_as_neither(bucket: Bucket):
     evaluations = executed(bucket)
     assert failing(bucket) == set()
     assert evaluations["failed_rows"].metadata["share"].value == 0
+
+
+def test_a_file_without_columns_that_are_younger_than_it_is_right(bucket: Bucket):
+    found = bucket.audio_table.read(PARTITIONS[0])
+    assert found.rows is not None
+    sink = io.BytesIO()
+    pq.write_table(found.rows.drop_columns(["language", "error"]), sink)
+    bucket.audio_table.store.replace(bucket.audio_table.path(PARTITIONS[0]), sink.getvalue(), found.version)
+    assert failing(bucket) == set()
+
+
+def test_a_value_that_its_column_does_not_allow_warns_and_says_which(bucket: Bucket):
+    odd = {"temperature": 1.5, "status": "unsure"}
+    write(bucket, PARTITIONS[0], [row(f"p225/{i}.flac", **(odd if i == 3 else {})) for i in range(40)])
+    evaluations = executed(bucket)
+    assert failing(bucket) == {"allowed_values"}
+    assert evaluations["allowed_values"].severity == dg.AssetCheckSeverity.WARN
+    assert evaluations["allowed_values"].metadata["disallowed"].value == 2
+    examples = str(evaluations["allowed_values"].metadata["examples"].value)
+    assert "| p225/3.flac | temperature | 1.5 | 0 to 1 |" in examples
+    assert "| p225/3.flac | status | 'unsure' | ok, not_flac, failed |" in examples

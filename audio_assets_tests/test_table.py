@@ -2,6 +2,7 @@
 
 import datetime as dt
 import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import duckdb
@@ -18,7 +19,7 @@ import audio_assets
 from audio_assets import schema
 from audio_assets.errors import ConflictError, StorageError
 from audio_assets.partitions import FolderMinute, folder_of
-from audio_assets.table import Snapshot, Table, read_slice
+from audio_assets.table import CONFLICT_ROUNDS, Snapshot, Table, read_slice
 from audio_assets_tests.support.audio import MINUTE
 from audio_assets_tests.support.places import LocalPlace, Place, S3Place
 
@@ -86,6 +87,77 @@ def test_who_read_before_another_wrote_conflicts(table: Table):
     write(table, at("p225"), row("p225/a.flac"))
     with pytest.raises(ConflictError):
         table.replace(at("p225"), rows(row("p225/b.flac")), stale)
+
+
+# --- optimistic concurrency -----------------------------------------------------------------------------
+
+
+class Contested(Table):
+    """A table in which another run replaces some partitions' files just after they were read."""
+
+    def compute(
+        self, times: int, contested: list[FolderMinute]
+    ) -> tuple[Callable[..., Any], list[list[str]]]:
+        """Give what `update` calls, and a list of the partitions that it was called for.
+
+        Args:
+            times: how often the other run comes between.
+        """
+        calls: list[list[str]] = []
+
+        def compute(partitions: Sequence[FolderMinute]) -> dict[FolderMinute, pa.Table]:
+            calls.append([partition.folder for partition in partitions])
+            for partition in contested if len(calls) <= times else []:
+                write(self, partition, row(f"{partition.folder}/theirs.flac", Size=len(calls)))
+            return {p: rows(row(f"{p.folder}/ours.flac", Size=len(calls))) for p in partitions}
+
+        return compute, calls
+
+
+@pytest.fixture
+def contested(table: Table) -> Contested:
+    return Contested(table.store, table.name, table.schema)
+
+
+def test_update_computes_and_writes_each_partition(contested: Contested):
+    partitions = [at("p225"), at("p226")]
+    compute, calls = contested.compute(0, [])
+    updated = contested.update(partitions, compute)
+    assert calls == [["p225", "p226"]]
+    assert list(updated) == partitions
+    for partition in partitions:
+        assert contested.read(partition).rows == updated[partition]
+    versions = [contested.read(partition).version for partition in partitions]
+    again, _ = contested.compute(0, [])
+    assert contested.update(partitions, again) == updated
+    assert [contested.read(partition).version for partition in partitions] == versions
+
+
+def test_only_what_another_run_replaced_is_computed_again(contested: Contested):
+    compute, calls = contested.compute(2, [at("p226")])
+    updated = contested.update([at("p225"), at("p226"), at("p227")], compute)
+    assert calls == [["p225", "p226", "p227"], ["p226"], ["p226"]]
+    assert {p.folder: table["Size"].to_pylist() for p, table in updated.items()} == {
+        "p225": [1],
+        "p226": [3],
+        "p227": [1],
+    }
+    assert contested.read(at("p226")).rows == updated[at("p226")]
+
+
+def test_a_partition_that_others_keep_replacing_is_an_error_that_names_it(contested: Contested):
+    compute, calls = contested.compute(CONFLICT_ROUNDS, [at("p226")])
+    with pytest.raises(
+        ConflictError,
+        match=r"other runs keep replacing \['p226\|2023-08-24-00:21'\]; let them finish first",
+    ):
+        contested.update([at("p225"), at("p226")], compute)
+    assert len(calls) == CONFLICT_ROUNDS
+    assert contested.read(at("p225")).rows == rows(row("p225/ours.flac", Size=1))
+    assert contested.read(at("p226")).rows == rows(row("p226/theirs.flac", Size=CONFLICT_ROUNDS))
+
+
+# --- files that are not the table's ---------------------------------------------------------------------
 
 
 def test_rows_of_another_schema_are_refused(table: Table):
