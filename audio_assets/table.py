@@ -1,7 +1,8 @@
-"""A table's partitions on storage: read one, replace one, read any slice.
+"""A table's partitions on storage: read one, replace one, compute some anew, read any slice.
 
-One Parquet file for each partition, at the Hive path of `partitions.FolderMinute`, with the schema of
-`schema`. What the rows mean is decided elsewhere.
+One Parquet file for each partition, at the Hive path of `partitions.FolderMinute`, with a schema of `schema`.
+Runs that write the same partition at the same time are kept apart here, by optimistic concurrency. What the
+rows mean is decided in `rows` and `speech`.
 """
 
 import concurrent.futures
@@ -199,7 +200,7 @@ class Table:
 def replace_rounds(
     partitions: Sequence[FolderMinute],
 ) -> Iterator[tuple[Sequence[FolderMinute], list[FolderMinute]]]:
-    """Rounds of optimistic concurrency: no lock is held, and who was overtaken starts over.
+    """Rounds of optimistic concurrency: no lock is held, and a run that was overtaken starts over.
 
     Each round gives the partitions to make now, and an empty list to which the caller appends those whose
     file another run replaced meanwhile (`Table.replace` raised ConflictError). They are the partitions of
@@ -245,7 +246,8 @@ def read_slice(
     """What `audio_assets.read_table` does, for any table."""
     import pandas as pd
 
-    since, until = _utc(start), _utc(end)
+    since = _utc(start)
+    until = _utc(end)
     folders = [folder] if folder is None or isinstance(folder, str) else list(dict.fromkeys(folder))
     partitions = [p for f in folders for p in table.partitions(f, since, until)]
     frame = table.scan(partitions, columns).to_pandas()

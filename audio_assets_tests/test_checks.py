@@ -71,7 +71,8 @@ def test_only_what_makes_the_table_wrong_blocks():
 
 @pytest.mark.parametrize("change", ["a type", "a missing column", "no columns"])
 def test_a_file_of_another_schema_is_found(bucket: Bucket, change: str):
-    table, partition = bucket.audio_table, PARTITIONS[0]
+    table = bucket.audio_table
+    partition = PARTITIONS[0]
     found = table.read(partition)
     assert found.rows is not None
     wrong = {

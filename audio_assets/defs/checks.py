@@ -95,7 +95,7 @@ def _results(found: Findings) -> Iterator[dg.AssetCheckResult]:
         "allowed_values",
         not found.disallowed,
         {"disallowed": found.disallowed, "examples": markdown_table(found.examples or [_NO_VALUE])},
-        # Such a row is odd, but neither missing nor doubled, and the rows beside it are right.
+        # A warning: the row is odd, but neither missing nor doubled, and the rows beside it are right.
         warn=True,
     )
     yield result(
