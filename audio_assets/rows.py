@@ -1,4 +1,7 @@
-"""The rows of `audio_table`: inventory, transcripts and tokens, joined object by object."""
+"""What the rows mean: objects as rows of `s3_inventory`, and the join that gives the rows of `audio_table`.
+
+Columns and types are declared in `schema`; how rows are stored is the business of `table`.
+"""
 
 import pyarrow as pa
 
@@ -8,12 +11,17 @@ from audio_assets.storage import ObjectInfo
 
 
 def inventory_objects(rows: pa.Table) -> list[ObjectInfo]:
-    """The objects of an `s3_inventory` partition."""
+    """The objects of a partition.
+
+    Args:
+        rows: with at least the columns of `schema.INVENTORY`, as `s3_inventory` and `audio_table` have them.
+    """
     columns = (rows[name].to_pylist() for name in ("Key", "ETag", "Size", "LastModified"))
     return [ObjectInfo(*row) for row in zip(*columns, strict=True)]
 
 
 def inventory_rows(objects: list[ObjectInfo]) -> pa.Table:
+    """The `s3_inventory` rows of a partition's objects, in the order of their keys."""
     rows = [
         {"Key": o.key, "ETag": o.etag, "Size": o.size, "LastModified": o.last_modified}
         for o in sorted(objects, key=lambda o: o.key)
@@ -37,15 +45,14 @@ def audio_rows(inventory: pa.Table, transcripts: pa.Table, tokens: pa.Table) -> 
     """
     # Arrow's own join takes no list columns, and tokens are lists.
     heard = transcripts.take(_rows_of(inventory, transcripts, "transcripts"))
-    coded = tokens.take(_rows_of(inventory, tokens, "tokens"))
+    tokenised = tokens.take(_rows_of(inventory, tokens, "tokens"))
     columns = {name: inventory[name] for name in inventory.schema.names}
-    columns |= {name: coded[name] for name in coded.schema.names if name not in columns}
-    columns |= {name: heard[name] for name in heard.schema.names if name not in columns}
-    pairs = list(zip(heard["status"].to_pylist(), coded["status"].to_pylist(), strict=True))
-    columns["status"] = pa.array([_worst(pair) for pair in pairs], pa.string())
-    errors = zip(heard["error"].to_pylist(), coded["error"].to_pylist(), strict=True)
-    reasons = ("; ".join(dict.fromkeys(e for e in pair if e)) for pair in errors)
-    columns["error"] = pa.array([reason or None for reason in reasons], pa.string())
+    for table in (tokenised, heard):
+        columns |= {name: table[name] for name in table.schema.names if name not in columns}
+    statuses = zip(heard["status"].to_pylist(), tokenised["status"].to_pylist(), strict=True)
+    columns["status"] = pa.array([_worst(pair) for pair in statuses], pa.string())
+    errors = zip(heard["error"].to_pylist(), tokenised["error"].to_pylist(), strict=True)
+    columns["error"] = pa.array([_both(pair) for pair in errors], pa.string())
     return pa.table({name: columns[name] for name in AUDIO_TABLE.names}).cast(AUDIO_TABLE)
 
 
@@ -67,3 +74,8 @@ def identities(rows: pa.Table) -> list[tuple[str, str]]:
 
 def _worst(statuses: tuple[str, str]) -> str:
     return next(status for status in (FAILED, NOT_FLAC, OK) if status in statuses)
+
+
+def _both(errors: tuple[str | None, str | None]) -> str | None:
+    """Two reasons as one; an object that cannot be read has the same reason twice."""
+    return "; ".join(dict.fromkeys(filter(None, errors))) or None

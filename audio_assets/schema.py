@@ -1,14 +1,89 @@
-"""One explicit Arrow schema for each table: the single source of columns, types and descriptions.
+"""One explicit Arrow schema for each table: the single source of columns, types and what they may hold.
 
-What Dagster shows is derived from these in `defs/metadata.py`. Partition columns are read from Hive
-paths and are never repeated inside the files.
+A field carries its description, its unit and its allowed values as data. What Dagster shows is derived from
+them in `defs/metadata.py`, and the check `allowed_values` in `quality.py`. Partition columns are read from
+Hive paths and are never repeated inside the files.
+
+A new column is nullable and needs no change elsewhere to be read: files written before it lack it, and
+`conform` reads it as null there. How the files are read and written is the business of `table`.
 """
+
+import dataclasses
+import json
 
 import pyarrow as pa
 
+OK = "ok"
+NOT_FLAC = "not_flac"
+FAILED = "failed"
+STATUSES = (OK, NOT_FLAC, FAILED)
+"""The values of `status`."""
 
-def _field(name: str, kind: pa.DataType, description: str, *, nullable: bool = True) -> pa.Field:
-    return pa.field(name, kind, nullable=nullable, metadata={"description": description})
+
+def _field(
+    name: str,
+    kind: pa.DataType,
+    description: str,
+    *,
+    nullable: bool = True,
+    unit: str = "",
+    values: tuple[str, ...] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> pa.Field:
+    """A column; `FieldMetadata.of` reads back what is said of it here."""
+    metadata = {"description": description}
+    if unit:
+        metadata["unit"] = unit
+    if values:
+        metadata["values"] = json.dumps(values)
+    if minimum is not None:
+        metadata["minimum"] = json.dumps(minimum)
+    if maximum is not None:
+        metadata["maximum"] = json.dumps(maximum)
+    return pa.field(name, kind, nullable=nullable, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldMetadata:
+    """What a column means and may hold, which its Arrow field carries as metadata.
+
+    Attributes:
+        description: one sentence.
+        unit: `s`, `Hz`, `bytes`; empty where there is none.
+        values: all that it may hold; empty where any value may occur.
+        minimum: the least value that it may hold, None where there is no limit.
+        maximum: the greatest value that it may hold, None where there is no limit.
+    """
+
+    description: str = ""
+    unit: str = ""
+    values: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+
+    @classmethod
+    def of(cls, field: pa.Field) -> "FieldMetadata":
+        """Read the metadata of a field of this module."""
+        said = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+        return cls(
+            said.get("description", ""),
+            said.get("unit", ""),
+            tuple(json.loads(said.get("values", "[]"))),
+            json.loads(said.get("minimum", "null")),
+            json.loads(said.get("maximum", "null")),
+        )
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words, such as `ok, not_flac, failed` or `0 to 23`; empty for any value."""
+        if self.values:
+            return ", ".join(self.values)
+        if self.minimum is not None and self.maximum is not None:
+            return f"{self.minimum:g} to {self.maximum:g}"
+        if self.minimum is not None:
+            return f"{self.minimum:g} or more"
+        return "" if self.maximum is None else f"{self.maximum:g} or less"
 
 
 PARTITION_SCHEMA = pa.schema(
@@ -17,8 +92,22 @@ PARTITION_SCHEMA = pa.schema(
             "FolderName", pa.string(), "Part of the key before the file name; . for none.", nullable=False
         ),
         _field("LastModifiedDate", pa.date32(), "Day of LastModified, UTC.", nullable=False),
-        _field("LastModifiedHour", pa.int32(), "Hour of LastModified, 0 to 23, UTC.", nullable=False),
-        _field("LastModifiedMinute", pa.int32(), "Minute of LastModified, 0 to 59, UTC.", nullable=False),
+        _field(
+            "LastModifiedHour",
+            pa.int32(),
+            "Hour of LastModified, UTC.",
+            nullable=False,
+            minimum=0,
+            maximum=23,
+        ),
+        _field(
+            "LastModifiedMinute",
+            pa.int32(),
+            "Minute of LastModified, UTC.",
+            nullable=False,
+            minimum=0,
+            maximum=59,
+        ),
     ]
 )
 """What readers must be told, so that a folder called `0225` stays text."""
@@ -29,7 +118,7 @@ _OBJECT = [
 ]
 _INVENTORY = [
     *_OBJECT,
-    _field("Size", pa.int64(), "Bytes.", nullable=False),
+    _field("Size", pa.int64(), "Size of the object.", nullable=False, unit="bytes", minimum=0),
     _field(
         "LastModified", pa.timestamp("ms", tz="UTC"), "When the store last saw it change.", nullable=False
     ),
@@ -48,19 +137,25 @@ _TOKENS = [
 _CONFIDENCE = [
     _field("language", pa.string(), "Language code, given or detected."),
     _field("avg_logprob", pa.float32(), "Mean log probability of the text's tokens."),
-    _field("no_speech_prob", pa.float32(), "Probability that nobody speaks."),
+    _field("no_speech_prob", pa.float32(), "Probability that nobody speaks.", minimum=0, maximum=1),
     _field("compression_ratio", pa.float32(), "Of the text under zlib; above 2.4 it repeats itself."),
-    _field("temperature", pa.float32(), "Sampling temperature that the text was accepted at."),
+    _field(
+        "temperature",
+        pa.float32(),
+        "Sampling temperature that the text was accepted at.",
+        minimum=0,
+        maximum=1,
+    ),
 ]
 _AUDIO = [
-    _field("duration_s", pa.float64(), "Length of the source audio in seconds."),
-    _field("sample_rate_hz", pa.int32(), "Sample rate of the source audio in Hz."),
-    _field("channels", pa.int16(), "Channels of the source audio."),
+    _field("duration_s", pa.float64(), "Length of the source audio.", unit="s", minimum=0),
+    _field("sample_rate_hz", pa.int32(), "Sample rate of the source audio.", unit="Hz", minimum=1),
+    _field("channels", pa.int16(), "Channels of the source audio.", minimum=1),
 ]
 _WHISPER = [_field("whisper_model", pa.string(), "Model and options behind the text.")]
 _TOKENISER = [_field("tokeniser", pa.string(), "Tokeniser behind the tokens.")]
 _STATUS = [
-    _field("status", pa.string(), "ok, not_flac or failed.", nullable=False),
+    _field("status", pa.string(), "What became of the object.", nullable=False, values=STATUSES),
     _field("error", pa.string(), "Why it failed, in words; null otherwise."),
 ]
 
@@ -71,12 +166,34 @@ AUDIO_TABLE = pa.schema(
     [*_INVENTORY, *_TEXT, *_TOKENS, *_CONFIDENCE, *_AUDIO, *_WHISPER, *_TOKENISER, *_STATUS],
 )
 
-OK, NOT_FLAC, FAILED = "ok", "not_flac", "failed"
-"""The values of `status`."""
-
 
 def with_partition_columns(columns: pa.Schema) -> pa.Schema:
     """A table's columns as readers see them: those of the path stand behind those of the object."""
     at = columns.names.index("LastModified") + 1 if "LastModified" in columns.names else len(_OBJECT)
     fields = list(columns)
     return pa.schema([*fields[:at], *PARTITION_SCHEMA, *fields[at:]])
+
+
+def matches(found: pa.Schema, columns: pa.Schema) -> bool:
+    """Whether a file's columns are those of a table, in name, type and order.
+
+    The file may lack nullable columns: they were added to the table after it was written.
+    """
+    present = [field for field in columns if field.name in found.names]
+    missing = [field for field in columns if field.name not in found.names]
+    return found.equals(pa.schema(present)) and all(field.nullable for field in missing)
+
+
+def conform(rows: pa.Table, columns: pa.Schema) -> pa.Table:
+    """Rows with exactly these columns; a nullable column that they lack is null in each row.
+
+    Raises:
+        ValueError: they lack a column that is not nullable, or a column is of a type that cannot be cast.
+    """
+    if missing := [f.name for f in columns if f.name not in rows.column_names and not f.nullable]:
+        raise ValueError(f"it lacks the columns {missing}, which hold no null")
+    arrays = [
+        rows[field.name] if field.name in rows.column_names else pa.nulls(len(rows), field.type)
+        for field in columns
+    ]
+    return pa.table(arrays, columns.names).cast(columns)

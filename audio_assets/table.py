@@ -1,14 +1,15 @@
-"""A table's partitions on storage: read one, replace one, read any slice.
+"""A table's partitions on storage: read one, replace one, compute some anew, read any slice.
 
-One Parquet file for each partition, at the Hive path of `partitions.FolderMinute`, with the schema of
-`schema`. What the rows mean is decided elsewhere.
+One Parquet file for each partition, at the Hive path of `partitions.FolderMinute`, with a schema of `schema`.
+Runs that write the same partition at the same time are kept apart here, by optimistic concurrency. What the
+rows mean is decided in `rows` and `speech`.
 """
 
 import concurrent.futures
 import dataclasses
 import datetime as dt
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from audio_assets import schema
-from audio_assets.errors import StorageError
+from audio_assets.errors import ConflictError, StorageError
 from audio_assets.partitions import FolderMinute
 from audio_assets.storage import ObjectStore
 
@@ -66,7 +67,7 @@ class Table:
         return f"{self.name}/{partition.path}"
 
     def read(self, partition: FolderMinute) -> Snapshot:
-        """Read one partition.
+        """Read one partition. A nullable column that its file lacks, being older than the column, is null.
 
         Raises:
             StorageError: the file cannot be read, or is no Parquet file of this schema.
@@ -82,12 +83,12 @@ class Table:
         found = self.store.read_latest(self.path(partition))
         return None if found is None else pq.read_table(pa.BufferReader(found[0]))
 
-    def replace(self, partition: FolderMinute, rows: pa.Table, version: Snapshot) -> bool:
+    def replace(self, partition: FolderMinute, rows: pa.Table, snapshot: Snapshot) -> bool:
         """Replace one partition's file as a whole, unless it holds these rows already.
 
         Args:
             rows: with the table's schema.
-            version: what `read` gave; fences the write.
+            snapshot: what `read` gave; its version fences the write.
 
         Returns:
             Whether anything was written.
@@ -97,12 +98,44 @@ class Table:
             StorageError: it cannot be written.
         """
         rows = rows.select(self.schema.names).cast(self.schema)
-        if version.rows is not None and version.rows.equals(rows):
+        if snapshot.rows is not None and snapshot.rows.equals(rows):
             return False
         sink = io.BytesIO()
         pq.write_table(rows, sink, compression="zstd", write_page_checksum=True)
-        self.store.replace(self.path(partition), sink.getvalue(), version.version)
+        self.store.replace(self.path(partition), sink.getvalue(), snapshot.version)
         return True
+
+    def update(
+        self,
+        partitions: Sequence[FolderMinute],
+        compute: Callable[[Sequence[FolderMinute]], Mapping[FolderMinute, pa.Table]],
+    ) -> dict[FolderMinute, pa.Table]:
+        """Compute partitions anew and replace their files, by optimistic concurrency.
+
+        Args:
+            compute: gives the rows of each of some partitions, with the table's schema. It is called after
+                their snapshots were read, so that of two runs the one that read its inputs later writes last.
+                It is called again for those whose file another run replaced meanwhile.
+
+        Returns:
+            The rows of each partition, whether or not its file had to be written.
+
+        Raises:
+            ConflictError: other runs keep replacing the files.
+            StorageError: a file cannot be read or written.
+        """
+        updated: dict[FolderMinute, pa.Table] = {}
+        for now, conflicts in replace_rounds(partitions):
+            snapshots = {partition: self.read(partition) for partition in now}
+            computed = compute(now)
+            for partition, snapshot in snapshots.items():
+                try:
+                    self.replace(partition, computed[partition], snapshot)
+                except ConflictError:
+                    conflicts.append(partition)
+                else:
+                    updated[partition] = computed[partition]
+        return updated
 
     def partitions(
         self,
@@ -139,8 +172,10 @@ class Table:
             found = self.store.read_latest(self.path(partition))
             if found is None:
                 return None
+            body, _ = found
             inside = [name for name in names if name in self.schema.names]
-            rows = self._parse(self.path(partition), found[0], inside or self.schema.names[:1])
+            # Without a column of the file, nobody would know how many rows it has.
+            rows = self._parse(self.path(partition), body, inside or self.schema.names[:1])
             return with_partition_columns(rows, partition).select(names).cast(wanted)
 
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
@@ -148,14 +183,48 @@ class Table:
         return pa.concat_tables(parts) if parts else wanted.empty_table()
 
     def _parse(self, path: str, body: bytes, columns: Iterable[str] | None = None) -> pa.Table:
+        """The rows of a file, with all columns of the table or those asked for; one column at the least."""
+        names = self.schema.names if columns is None else list(columns)
         try:
-            names = self.schema.names if columns is None else list(columns)
-            rows = pq.read_table(pa.BufferReader(body), columns=names, page_checksum_verification=True)
-            return rows.select(names).cast(pa.schema([self.schema.field(name) for name in names]))
-        except (pa.ArrowException, KeyError, ValueError, OSError) as e:
+            file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
+            present = [name for name in names if name in file.schema_arrow.names]
+            # Without a column, rows would have no number.
+            rows = file.read(present or file.schema_arrow.names[:1])
+            return schema.conform(rows, pa.schema([self.schema.field(name) for name in names]))
+        except (pa.ArrowException, ValueError, OSError) as e:
             raise StorageError(
                 f"{self.store.uri}/{path} is no file of {self.name}: {e}; delete it and materialise again"
             ) from e
+
+
+def replace_rounds(
+    partitions: Sequence[FolderMinute],
+) -> Iterator[tuple[Sequence[FolderMinute], list[FolderMinute]]]:
+    """Rounds of optimistic concurrency: no lock is held, and a run that was overtaken starts over.
+
+    Each round gives the partitions to make now, and an empty list to which the caller appends those whose
+    file another run replaced meanwhile (`Table.replace` raised ConflictError). They are the partitions of
+    the next round, in which the caller reads their snapshots and inputs anew. The rounds end once the list
+    stays empty.
+
+        for now, conflicts in replace_rounds(partitions):
+            for partition in now:
+                snapshot = table.read(partition)
+                try:
+                    table.replace(partition, compute(partition), snapshot)
+                except ConflictError:
+                    conflicts.append(partition)
+
+    Raises:
+        ConflictError: after CONFLICT_ROUNDS rounds other runs still replace some of the files.
+    """
+    for _ in range(CONFLICT_ROUNDS):
+        conflicts: list[FolderMinute] = []
+        yield partitions, conflicts
+        if not conflicts:
+            return
+        partitions = conflicts
+    raise ConflictError(f"other runs keep replacing {[p.key for p in partitions]}; let them finish first")
 
 
 def with_partition_columns(rows: pa.Table, partition: FolderMinute) -> pa.Table:
@@ -177,7 +246,8 @@ def read_slice(
     """What `audio_assets.read_table` does, for any table."""
     import pandas as pd
 
-    since, until = _utc(start), _utc(end)
+    since = _utc(start)
+    until = _utc(end)
     folders = [folder] if folder is None or isinstance(folder, str) else list(dict.fromkeys(folder))
     partitions = [p for f in folders for p in table.partitions(f, since, until)]
     frame = table.scan(partitions, columns).to_pandas()

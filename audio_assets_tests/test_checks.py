@@ -59,7 +59,7 @@ def failing(bucket: Bucket) -> set[str]:
 
 def test_a_right_table_passes_all(bucket: Bucket):
     evaluations = executed(bucket)
-    assert set(evaluations) == BLOCKING | {"failed_rows", "empty_transcripts"}
+    assert set(evaluations) == BLOCKING | {"allowed_values", "failed_rows", "empty_transcripts"}
     assert all(evaluation.passed for evaluation in evaluations.values())
     assert evaluations["schema"].metadata["rows"].value == 80
 
@@ -71,7 +71,8 @@ def test_only_what_makes_the_table_wrong_blocks():
 
 @pytest.mark.parametrize("change", ["a type", "a missing column", "no columns"])
 def test_a_file_of_another_schema_is_found(bucket: Bucket, change: str):
-    table, partition = bucket.audio_table, PARTITIONS[0]
+    table = bucket.audio_table
+    partition = PARTITIONS[0]
     found = table.read(partition)
     assert found.rows is not None
     wrong = {
@@ -134,3 +135,24 @@ def test_objects_that_are_not_flac_count_as_neither(bucket: Bucket):
     evaluations = executed(bucket)
     assert failing(bucket) == set()
     assert evaluations["failed_rows"].metadata["share"].value == 0
+
+
+def test_a_file_without_columns_that_are_younger_than_it_is_right(bucket: Bucket):
+    found = bucket.audio_table.read(PARTITIONS[0])
+    assert found.rows is not None
+    sink = io.BytesIO()
+    pq.write_table(found.rows.drop_columns(["language", "error"]), sink)
+    bucket.audio_table.store.replace(bucket.audio_table.path(PARTITIONS[0]), sink.getvalue(), found.version)
+    assert failing(bucket) == set()
+
+
+def test_a_value_that_its_column_does_not_allow_warns_and_says_which(bucket: Bucket):
+    odd = {"temperature": 1.5, "status": "unsure"}
+    write(bucket, PARTITIONS[0], [row(f"p225/{i}.flac", **(odd if i == 3 else {})) for i in range(40)])
+    evaluations = executed(bucket)
+    assert failing(bucket) == {"allowed_values"}
+    assert evaluations["allowed_values"].severity == dg.AssetCheckSeverity.WARN
+    assert evaluations["allowed_values"].metadata["disallowed"].value == 2
+    examples = str(evaluations["allowed_values"].metadata["examples"].value)
+    assert "| p225/3.flac | temperature | 1.5 | 0 to 1 |" in examples
+    assert "| p225/3.flac | status | 'unsure' | ok, not_flac, failed |" in examples

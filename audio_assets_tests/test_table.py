@@ -1,16 +1,13 @@
-"""A table's partitions on storage, and what every reader makes of them."""
+"""A table's partitions on storage: read one, replace one, read any slice."""
 
 import datetime as dt
 import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import duckdb
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
-import pyarrow.dataset
-import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,46 +15,15 @@ import audio_assets
 from audio_assets import schema
 from audio_assets.errors import ConflictError, StorageError
 from audio_assets.partitions import FolderMinute, folder_of
-from audio_assets.table import Snapshot, Table, read_slice
+from audio_assets.table import CONFLICT_ROUNDS, Snapshot, Table, read_slice
 from audio_assets_tests.support.audio import MINUTE
-from audio_assets_tests.support.places import LocalPlace, Place, S3Place
-
-FOLDERS = [
-    *("p225", "0225", "0", "1e5", "true", "null", "2023-08-24", ".", "..", "...", "", "a/b", "a//b"),
-    *("sp ace", " lead", "trail ", "ünï/日本", "😀", "50%", "%41", "a+b", "a=b", "a&b", "q?", "h#", "c:d"),
-    *("star*", "br[1]{2}", "a'b", 'a"b', "a\\b", "a|b", "a,b", "tab\there", "_u", ".h", "~x", "__init__"),
-]
-
-
-def row(key: str, **values: Any) -> dict[str, Any]:
-    required = dict(Key=key, ETag="e", Size=3, LastModified=MINUTE, status="ok")
-    return required | values
-
-
-def rows(*made: dict[str, Any]) -> pa.Table:
-    return pa.Table.from_pylist(list(made), schema=schema.AUDIO_TABLE)
-
-
-def at(folder: str, minutes: int = 0) -> FolderMinute:
-    return FolderMinute(folder, MINUTE + dt.timedelta(minutes=minutes))
-
-
-def write(table: Table, partition: FolderMinute, *made: dict[str, Any]) -> None:
-    table.replace(partition, rows(*made), table.read(partition))
+from audio_assets_tests.support.places import Place
+from audio_assets_tests.support.rows import at, row, rows, write
 
 
 @pytest.fixture
 def table(place: Place) -> Table:
     return Table(place.store, "audio_table", schema.AUDIO_TABLE)
-
-
-@pytest.fixture
-def folders_table(local_place: LocalPlace) -> Table:
-    """One row for each of FOLDERS, whose key says which folder must come back."""
-    table = Table(local_place.store, "audio_table", schema.AUDIO_TABLE)
-    for i, folder in enumerate(FOLDERS):
-        write(table, at(folder, i), row(f"{folder}/x.flac", tokenized_info=[1, -2]))
-    return table
 
 
 # --- one partition --------------------------------------------------------------------------------------
@@ -86,6 +52,77 @@ def test_who_read_before_another_wrote_conflicts(table: Table):
     write(table, at("p225"), row("p225/a.flac"))
     with pytest.raises(ConflictError):
         table.replace(at("p225"), rows(row("p225/b.flac")), stale)
+
+
+# --- optimistic concurrency -----------------------------------------------------------------------------
+
+
+class Contested(Table):
+    """A table in which another run replaces some partitions' files just after they were read."""
+
+    def compute(
+        self, times: int, contested: list[FolderMinute]
+    ) -> tuple[Callable[..., Any], list[list[str]]]:
+        """Give what `update` calls, and a list of the partitions that it was called for.
+
+        Args:
+            times: how often the other run comes between.
+        """
+        calls: list[list[str]] = []
+
+        def compute(partitions: Sequence[FolderMinute]) -> dict[FolderMinute, pa.Table]:
+            calls.append([partition.folder for partition in partitions])
+            for partition in contested if len(calls) <= times else []:
+                write(self, partition, row(f"{partition.folder}/theirs.flac", Size=len(calls)))
+            return {p: rows(row(f"{p.folder}/ours.flac", Size=len(calls))) for p in partitions}
+
+        return compute, calls
+
+
+@pytest.fixture
+def contested(table: Table) -> Contested:
+    return Contested(table.store, table.name, table.schema)
+
+
+def test_update_computes_and_writes_each_partition(contested: Contested):
+    partitions = [at("p225"), at("p226")]
+    compute, calls = contested.compute(0, [])
+    updated = contested.update(partitions, compute)
+    assert calls == [["p225", "p226"]]
+    assert list(updated) == partitions
+    for partition in partitions:
+        assert contested.read(partition).rows == updated[partition]
+    versions = [contested.read(partition).version for partition in partitions]
+    again, _ = contested.compute(0, [])
+    assert contested.update(partitions, again) == updated
+    assert [contested.read(partition).version for partition in partitions] == versions
+
+
+def test_only_what_another_run_replaced_is_computed_again(contested: Contested):
+    compute, calls = contested.compute(2, [at("p226")])
+    updated = contested.update([at("p225"), at("p226"), at("p227")], compute)
+    assert calls == [["p225", "p226", "p227"], ["p226"], ["p226"]]
+    assert {p.folder: table["Size"].to_pylist() for p, table in updated.items()} == {
+        "p225": [1],
+        "p226": [3],
+        "p227": [1],
+    }
+    assert contested.read(at("p226")).rows == updated[at("p226")]
+
+
+def test_a_partition_that_others_keep_replacing_is_an_error_that_names_it(contested: Contested):
+    compute, calls = contested.compute(CONFLICT_ROUNDS, [at("p226")])
+    with pytest.raises(
+        ConflictError,
+        match=r"other runs keep replacing \['p226\|2023-08-24-00:21'\]; let them finish first",
+    ):
+        contested.update([at("p225"), at("p226")], compute)
+    assert len(calls) == CONFLICT_ROUNDS
+    assert contested.read(at("p225")).rows == rows(row("p225/ours.flac", Size=1))
+    assert contested.read(at("p226")).rows == rows(row("p226/theirs.flac", Size=CONFLICT_ROUNDS))
+
+
+# --- files that are not the table's ---------------------------------------------------------------------
 
 
 def test_rows_of_another_schema_are_refused(table: Table):
@@ -242,100 +279,3 @@ def test_read_table_reads_the_table_that_the_environment_names(place: Place, mon
     assert keys(audio_assets.read_table("p225", "2023", "2024", ["Key"])) == ["p225/a.flac"]
     monkeypatch.setenv("AUDIO_TABLE_URI", f"{place.uri}/elsewhere")
     assert len(audio_assets.read_table()) == 0
-
-
-# --- other readers --------------------------------------------------------------------------------------
-
-HIVE = pyarrow.dataset.partitioning(schema.PARTITION_SCHEMA, flavor="hive")
-POLARS_HIVE = {
-    "FolderName": pl.String,
-    "LastModifiedDate": pl.Date,
-    "LastModifiedHour": pl.Int32,
-    "LastModifiedMinute": pl.Int32,
-}
-DUCKDB_HIVE = (
-    "hive_partitioning = true, hive_types = {'FolderName': VARCHAR, 'LastModifiedDate': DATE, "
-    "'LastModifiedHour': INTEGER, 'LastModifiedMinute': INTEGER}"
-)
-
-
-def local_path(table: Table) -> str:
-    return str(pathlib.Path(table.store.uri.removeprefix("file://").replace("%20", " "), table.name))
-
-
-def assert_folders_are_right(found: list[tuple[str, str]]) -> None:
-    assert dict(found) == {f"{folder}/x.flac": folder for folder in FOLDERS}
-
-
-def test_read_table_gives_every_folder_its_name(folders_table: Table):
-    frame = read_slice(folders_table)
-    assert_folders_are_right(list(zip(frame["Key"], frame["FolderName"], strict=True)))
-    for folder in FOLDERS:
-        assert keys(read_slice(folders_table, folder)) == [f"{folder}/x.flac"]
-
-
-def test_pyarrow_reads_it(folders_table: Table):
-    dataset = pyarrow.dataset.dataset(local_path(folders_table), partitioning=HIVE)
-    found = dataset.to_table()
-    assert_folders_are_right(
-        list(zip(found["Key"].to_pylist(), found["FolderName"].to_pylist(), strict=True))
-    )
-    for field in schema.with_partition_columns(schema.AUDIO_TABLE):
-        assert found.schema.field(field.name).type == field.type
-    one = dataset.to_table(filter=pyarrow.dataset.field("FolderName") == "0225")
-    assert one["Key"].to_pylist() == ["0225/x.flac"]
-
-
-def test_pandas_reads_it(folders_table: Table):
-    frame = pd.read_parquet(local_path(folders_table), partitioning=HIVE)
-    assert_folders_are_right(list(zip(frame["Key"], frame["FolderName"], strict=True)))
-    assert frame["LastModifiedMinute"].dtype == np.int32
-    assert frame["tokenized_info"][0].tolist() == [1, -2]
-
-
-def test_polars_reads_it(folders_table: Table):
-    frame = pl.scan_parquet(local_path(folders_table), hive_schema=POLARS_HIVE).collect()
-    assert_folders_are_right(frame.select("Key", "FolderName").rows())
-    assert frame.schema["LastModifiedDate"] == pl.Date
-    assert frame.schema["tokenized_info"] == pl.List(pl.Int16)
-    assert frame.schema["LastModified"] == pl.Datetime("ms", "UTC")
-
-
-def test_duckdb_reads_it(folders_table: Table):
-    # The glob would take [ ] * ? of the table's own location for patterns; its partitions hold none.
-    source = f"read_parquet('{local_path(folders_table)}/**/*.parquet', {DUCKDB_HIVE})"
-    assert_folders_are_right(duckdb.sql(f"SELECT Key, FolderName FROM {source}").fetchall())
-    types = dict(
-        duckdb.sql(f"DESCRIBE SELECT * FROM {source}").project("column_name, column_type").fetchall()
-    )
-    assert types["FolderName"] == types["transcribed_text"] == "VARCHAR"
-    assert types["LastModifiedDate"] == "DATE"
-    assert types["LastModifiedMinute"] == "INTEGER"
-    assert types["tokenized_info"] == "SMALLINT[]"
-    assert types["LastModified"] == "TIMESTAMP WITH TIME ZONE"
-    one = duckdb.sql(f"SELECT Key FROM {source} WHERE FolderName = '0225'").fetchall()
-    assert one == [("0225/x.flac",)]
-
-
-def test_a_table_on_s3_is_read_by_arrow_and_polars(s3_place: S3Place, s3: str):
-    table = Table(s3_place.store, "audio_table", schema.AUDIO_TABLE)
-    expected = {}
-    for i, folder in enumerate(("0225", "ünï/日本", "50% a+b&c", "a/b")):
-        write(table, at(folder, i), row(f"{folder}/x.flac"))
-        expected[f"{folder}/x.flac"] = folder
-    server = pyarrow.fs.S3FileSystem(
-        access_key="somebody", secret_key="secret", endpoint_override=s3, region="us-east-1"
-    )
-    dataset = pyarrow.dataset.dataset(table.uri.removeprefix("s3://"), filesystem=server, partitioning=HIVE)
-    found = dataset.to_table()
-    assert dict(zip(found["Key"].to_pylist(), found["FolderName"].to_pylist(), strict=True)) == expected
-    frame = pl.read_parquet(
-        f"{table.uri}/**/*.parquet",
-        hive_partitioning=True,
-        hive_schema=POLARS_HIVE,
-        storage_options={
-            **{"aws_access_key_id": "somebody", "aws_secret_access_key": "secret"},
-            **{"aws_endpoint_url": s3, "aws_region": "us-east-1", "aws_allow_http": "true"},
-        },
-    )
-    assert dict(frame.select("Key", "FolderName").rows()) == expected

@@ -1,28 +1,45 @@
-"""What the UI shows beside each asset: column schema, row counts, previews."""
+"""What the UI shows beside each asset: tags, table name, column schema, row counts, previews."""
 
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
 import pyarrow as pa
 
+from audio_assets.schema import FieldMetadata
 from audio_assets.table import Table
+
+TAGS = {"domain": "speech"}
+"""The tags of all assets, by which the UI's asset catalog selects them among those of other projects."""
 
 PREVIEW_ROWS = 10
 PREVIEW_CHARACTERS = 80
 
 
-def column_schema(schema: pa.Schema) -> dict[str, dg.TableSchema]:
-    """Definition metadata with a table's columns, derived from its Arrow schema."""
-    columns = [
-        dg.TableColumn(
-            field.name,
-            str(field.type),
-            description=(field.metadata or {}).get(b"description", b"").decode(),
-            constraints=dg.TableColumnConstraints(nullable=field.nullable),
-        )
-        for field in schema
-    ]
-    return {"dagster/column_schema": dg.TableSchema(columns)}
+def table_metadata(name: str, columns: pa.Schema) -> dict[str, dg.TableSchema | str]:
+    """Definition metadata of an asset that is a table, under the keys that Dagster gives them.
+
+    Args:
+        name: of the table, which is its asset's.
+        columns: as readers see them.
+    """
+    return {
+        "dagster/table_name": name,
+        "dagster/storage_kind": "parquet",
+        "dagster/column_schema": dg.TableSchema([_column(field) for field in columns]),
+    }
+
+
+def _column(field: pa.Field) -> dg.TableColumn:
+    metadata = FieldMetadata.of(field)
+    other = [f"unit: {metadata.unit}"] if metadata.unit else []
+    if metadata.allowed:
+        other.append(f"allowed: {metadata.allowed}")
+    return dg.TableColumn(
+        field.name,
+        str(field.type),
+        description=metadata.description,
+        constraints=dg.TableColumnConstraints(nullable=field.nullable, other=other),
+    )
 
 
 def partition_metadata(table: Table, path: str, rows: int) -> dict[str, dg.MetadataValue]:
@@ -31,21 +48,6 @@ def partition_metadata(table: Table, path: str, rows: int) -> dict[str, dg.Metad
         "dagster/partition_row_count": dg.MetadataValue.int(rows),
         "dagster/uri": dg.MetadataValue.text(f"{table.store.uri}/{path}"),
     }
-
-
-def add_partition_metadata(
-    context: dg.AssetExecutionContext, asset: str, metadata: Mapping[str, Mapping[str, dg.MetadataValue]]
-) -> None:
-    """`context.add_asset_metadata` for many partitions of this run, by partition key.
-
-    That method reads all registered partition keys from the instance at every call, only to check one. With
-    tens of thousands registered, that takes longer than the work; these keys come from the run itself.
-    """
-    step = context.get_step_execution_context()
-    accumulator = step._metadata_accumulator
-    for key, values in metadata.items():
-        accumulator = accumulator.with_additional_asset_metadata(dg.AssetKey(asset), key, values)
-    step._metadata_accumulator = accumulator
 
 
 def preview(rows: pa.Table) -> dg.MarkdownMetadataValue:

@@ -8,13 +8,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from audio_assets import schema
+from audio_assets.defs.internals.partition_metadata import add_partition_metadata
 from audio_assets.defs.internals.pool import GPU, place_in_pool
-from audio_assets.defs.metadata import (
-    add_partition_metadata,
-    column_schema,
-    markdown_table,
-    partition_metadata,
-)
+from audio_assets.defs.metadata import TAGS, markdown_table, partition_metadata, table_metadata
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.speech import Finished, SpeechPass
@@ -37,7 +33,8 @@ SECONDS_BETWEEN_PROGRESS = 5
             kinds={"whisper", "pytorch", "parquet"},
             owners=["team:speech"],
             code_version="1",
-            metadata=column_schema(schema.TRANSCRIPTS),
+            tags=TAGS,
+            metadata=table_metadata("transcripts", schema.TRANSCRIPTS),
         ),
         dg.AssetSpec(
             "tokens",
@@ -47,7 +44,8 @@ SECONDS_BETWEEN_PROGRESS = 5
             kinds={"pytorch", "parquet"},
             owners=["team:speech"],
             code_version="1",
-            metadata=column_schema(schema.TOKENS),
+            tags=TAGS,
+            metadata=table_metadata("tokens", schema.TOKENS),
         ),
     ],
     can_subset=True,
