@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from audio_assets.errors import ConflictError, ObjectChangedError, StorageError
 from audio_assets.storage import ObjectInfo, ObjectStore
 from audio_assets_tests.support.audio import UPLOADED, flac
-from audio_assets_tests.support.places import LocalPlace, S3Place
+from audio_assets_tests.support.places import Place
 from audio_assets_tests.support.project import Project
 from audio_assets_tests.support.refusing_server import server_that_answers
 
@@ -106,7 +106,7 @@ def records(instance: dg.DagsterInstance) -> Iterator[str]:
             yield serialize_value(instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id))
 
 
-def tables(place: LocalPlace | S3Place) -> Iterator[str]:
+def tables(place: Place) -> Iterator[str]:
     for key in place.store.list_keys("output_parquet/"):
         found = place.store.read_latest(key)
         assert found

@@ -16,9 +16,11 @@ import whisper
 from dagster._utils.error import serializable_error_info_from_exc_info
 from dagster_aws.s3 import S3Resource
 
+from audio_assets import read_table
 from audio_assets.defs import resources
-from audio_assets.defs.resources import DEMO_CHECKPOINT, Bucket
+from audio_assets.defs.resources import Bucket
 from audio_assets.errors import StorageError
+from audio_assets.settings import DEMO_CHECKPOINT
 from audio_assets.storage import ObjectInfo, ObjectStore
 from audio_assets.storage.store import PROBE
 from audio_assets.transcription import model_identity
@@ -38,7 +40,8 @@ on_s3 = pytest.mark.parametrize("place", ["s3"], indirect=True)
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The keys of the objects that are fetched."""
-    keys, read = [], ObjectStore.read
+    keys: list[str] = []
+    read = ObjectStore.read
 
     def counted(self: ObjectStore, info: ObjectInfo, *args: object) -> bytes:
         keys.append(info.key)
@@ -62,7 +65,7 @@ def failure(project: Project, step: str) -> str:
 
 
 class Malicious:
-    def __reduce__(self) -> object:
+    def __reduce__(self) -> tuple[Callable[[pathlib.Path], None], tuple[pathlib.Path]]:
         return pathlib.Path.touch, (pathlib.Path(os.environ["EXECUTED"]),)
 
 
@@ -226,7 +229,7 @@ def test_what_is_no_location_is_said_without_repeating_it(
     monkeypatch.setenv(name, uri)
     said = rf"{name} is no location; it should read like s3://bucket/prefix or file:///folder"
     with pytest.raises(ValueError, match=said) as e:
-        resources.audio_table()
+        read_table()
     assert "s3cr3t" not in str(e.value)
 
 
