@@ -321,8 +321,13 @@ def test_a_download_that_fails_says_so(project: Project, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "uri",
     [
-        *("bucket/prefix", "/data/wavs", "s3:/bucket", "s3://"),
-        *("https://host/bucket?sign=s3cr3t", "s3://me:s3cr3t@bucket/a"),
+        "bucket/prefix",
+        "/data/wavs",
+        "s3:/bucket",
+        "s3://",
+        "file://host/folder",
+        "https://host/bucket?sign=s3cr3t",
+        "s3://me:s3cr3t@bucket/a",
     ],
 )
 def test_what_is_no_location_is_said_without_repeating_it(
