@@ -35,8 +35,7 @@ from audio_assets.table import CONFLICT_ROUNDS, THREADS, Snapshot, Table
 from audio_assets.tokenisation import Tokeniser
 
 if TYPE_CHECKING:
-    from audio_assets.transcription import Transcript
-    from audio_assets.transcription.recogniser import Recogniser
+    from audio_assets.transcription import Transcriber, Transcript
 
 OBJECTS_AHEAD = 128
 BYTES_AHEAD = 256 * 2**20
@@ -57,7 +56,7 @@ class Transcribing:
 
     table: Table
     identity: str
-    load: "Callable[[], Recogniser]"
+    load: "Callable[[], Transcriber]"
     producer: ClassVar[str] = "whisper_model"
 
 
@@ -144,7 +143,7 @@ class SpeechPass:
         self._room = Room(DECODED_BYTES_AHEAD)
         self._writing: concurrent.futures.Executor | None = None
         self._writes: collections.deque[tuple[_Open, concurrent.futures.Future[None]]] = collections.deque()
-        self.transcriber: Recogniser | None = None
+        self.transcriber: Transcriber | None = None
         """The model, once an object needed it."""
         self._readable = False
         self._held: list[_Open] = []

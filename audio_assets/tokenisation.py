@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audio_assets.errors import ArgumentError
-
 if TYPE_CHECKING:
     import torch
 
@@ -74,9 +72,7 @@ def load_tokeniser(name: str) -> Tokeniser:
         if not callable(own):
             raise ValueError(f"{function} is no function")
     except Exception as e:  # Whatever a module of somebody's own throws when it is imported.
-        raise ArgumentError(
-            "name", f"={name!r} is neither simulated nor package.module:function ({e})"
-        ) from e
+        raise ValueError(f"TOKENISER={name!r} is neither simulated nor package.module:function ({e})") from e
 
     def checked(audio: np.ndarray, etag: str) -> np.ndarray:
         tokens = np.asarray(own(audio))

@@ -21,8 +21,7 @@ from audio_assets.speech import Finished, SpeechPass
 from audio_assets.table import Table
 
 if TYPE_CHECKING:
-    from audio_assets.transcription import Stats
-    from audio_assets.transcription.recogniser import Recogniser
+    from audio_assets.transcription import Stats, Transcriber
 
 SECONDS_BETWEEN_PROGRESS = 5
 
@@ -98,7 +97,7 @@ def speech(
         yield dg.MaterializeResult(asset_key=name, metadata=achieved)
 
 
-def _load(context: dg.AssetExecutionContext, whisper: Whisper, before: dict[str, float]) -> "Recogniser":
+def _load(context: dg.AssetExecutionContext, whisper: Whisper, before: dict[str, float]) -> "Transcriber":
     """Load the model and note in `before` what it has done so far: it outlives the run."""
     # A first download of a large model takes minutes, in which a run would seem to hang.
     context.log.info(f"Loading Whisper {whisper.model}")

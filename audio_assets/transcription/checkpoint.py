@@ -9,8 +9,6 @@ from typing import Any
 import torch
 import whisper
 
-from audio_assets.errors import ArgumentError
-
 
 def check_checkpoint(path: str) -> None:
     """See that a file is a whole checkpoint of Whisper, without making a model of it.
@@ -71,4 +69,4 @@ def load_model(model: str, device: str) -> whisper.Whisper:
 
 
 def _unusable(model: str, reason: str) -> ValueError:
-    return ArgumentError("model", f"={model!r} cannot be used: {reason}")
+    return ValueError(f"WHISPER_MODEL={model!r} cannot be used: {reason}")

@@ -16,7 +16,6 @@ from torch import Tensor
 from whisper.audio import SAMPLE_RATE
 from whisper.tokenizer import get_tokenizer
 
-from audio_assets.errors import ArgumentError
 from audio_assets.transcription.batch import DecodeBatch
 from audio_assets.transcription.checkpoint import load_model
 from audio_assets.transcription.decoder import Decoder
@@ -111,10 +110,9 @@ class Engine:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise ArgumentError(
-                "model",
-                f"={name!r} does not fit into the free memory of device={device!r}; end"
-                " what else is there, or take a smaller model or another device",
+            raise ValueError(
+                f"WHISPER_MODEL={name!r} does not fit into the free memory of WHISPER_DEVICE={device!r}; end"
+                " what else is there, or take a smaller model or another device"
             ) from error
 
     def transcribe(self, audio: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, Transcript | Exception]]:

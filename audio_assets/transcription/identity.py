@@ -7,8 +7,6 @@ import os
 import pathlib
 import re
 
-from audio_assets.errors import ArgumentError
-
 # Raised when the engine's own rules change in a way that can change its answers.
 ENGINE_VERSION = 1
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -60,7 +58,7 @@ def weights_digest(model: str) -> str:
         return whisper._MODELS[model].split("/")[-2][:12]
     if not os.path.isfile(model):
         names = ", ".join(whisper.available_models())
-        raise ArgumentError("model", f"={model!r} is neither a file nor a model that Whisper knows: {names}")
+        raise ValueError(f"WHISPER_MODEL={model!r} is neither a file nor a model that Whisper knows: {names}")
     status = os.stat(model)
     return _file_digest(os.path.abspath(model), status.st_mtime_ns, status.st_size)[:12]
 
@@ -87,8 +85,8 @@ def language_code(language: str | None) -> str | None:
     lowered = language.lower()
     code = lowered if lowered in LANGUAGES else TO_LANGUAGE_CODE.get(lowered)
     if code is None:
-        raise ArgumentError(
-            "language", f"={language!r} is not a language that Whisper knows, such as en or English"
+        raise ValueError(
+            f"WHISPER_LANGUAGE={language!r} is not a language that Whisper knows, such as en or English"
         )
     return code
 
@@ -106,12 +104,12 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cuda(:\d+)?", device):
-        raise ArgumentError("device", f"={device!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, ...")
+        raise ValueError(f"WHISPER_DEVICE={device!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, ...")
     index = int(device.partition(":")[2] or 0)
     if index >= torch.cuda.device_count():
         found = torch.cuda.device_count()
-        raise ArgumentError(
-            "device", f"={device!r}, but PyTorch sees {found} CUDA devices here; auto falls back to cpu"
+        raise ValueError(
+            f"WHISPER_DEVICE={device!r}, but PyTorch sees {found} CUDA devices here; auto falls back to cpu"
         )
     return device
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from audio_assets.errors import ArgumentError
 from audio_assets.transcription.identity import (
     language_code,
     model_identity,
@@ -58,7 +57,7 @@ class Transcriber:
         identity = model_identity(model, language=language, precision=precision, device=device)
         device = resolve_device(device)
         if batch_size is not None and batch_size < 1:
-            raise ArgumentError("batch_size", f"={batch_size} is not at least 1")
+            raise ValueError(f"WHISPER_BATCH_SIZE={batch_size} is not at least 1")
         from audio_assets.transcription.engine import Engine
 
         engine = Engine.load(
