@@ -22,7 +22,8 @@ def read_table(
 ) -> "pd.DataFrame":
     """Read any slice of `audio_table`, at any granularity from a minute to everything.
 
-    Reads only the files of the folders and minutes asked for.
+    Reads only the files of the folders and minutes asked for. The settings say where the table lies
+    (`audio_assets.settings`). Needs neither Dagster nor torch.
 
         read_table("p225", "2023-08-24", "2023-08-25", columns=["Key", "transcribed_text"])
 
@@ -36,13 +37,16 @@ def read_table(
         A row for each object; columns and types as README.md lists them, null as NaN.
 
     Raises:
-        ValueError: `columns` names one that the table does not have, or AUDIO_TABLE_URI is no location.
+        ValueError: `columns` names one that the table does not have, or a setting is wrong.
         StorageError: the table cannot be read.
     """
-    from audio_assets.defs.resources import audio_table
-    from audio_assets.table import read_slice
+    from audio_assets import schema, settings
+    from audio_assets.storage import ObjectStore, RetryPolicy
+    from audio_assets.table import Table, read_slice
 
-    return read_slice(audio_table(), folder, start, end, columns)
+    retries = RetryPolicy(settings.S3_ATTEMPTS.get(), settings.S3_STALL_SECONDS.get())
+    tables = ObjectStore(settings.AUDIO_TABLE_URI.get(), setting="AUDIO_TABLE_URI", retries=retries)
+    return read_slice(Table(tables, "audio_table", schema.AUDIO_TABLE), folder, start, end, columns)
 
 
 def __getattr__(name: str) -> object:

@@ -1,23 +1,26 @@
 """The exceptions of this package, grouped by what happens then.
 
-becomes a row of status `failed`, and the others go on
-    AudioError              the bytes are no audio that can be read
-    ObjectChangedError      the object is gone, or another version by now
-    ObjectRefusedError      the store does not give this object, but gives others
+becomes a row of status `failed`; the other objects go on
+    AudioError            the bytes are no audio that can be read
+    ObjectChangedError    the object is gone, or has another version by now
+    ObjectRefusedError    the store does not give this object, but gives others
 
-fails the run or the tick, which names what to fix; the sensor asks again later
-    StorageError            the store did not do what was asked, after all retries
-      ObjectRefusedError    the store gives none of a run's objects
-    MissingInputError       a partition was asked for before what it is made from
-    EventQueueError         the queue of the bucket's notifications does not answer
-    ReportError             the S3 Inventory report is of no use here
-    ArgumentError           a setting is wrong
+fails the run or the sensor's tick, and says what to fix; the sensor asks for the run again later
+    StorageError          the store did not do what was asked, after all retries
+      ObjectRefusedError  the store gives none of the run's objects
+    EventQueueError       the queue of the bucket's notifications does not answer
+    MissingInputError     a partition was asked for before what it is made from
+    ReportError           the S3 Inventory report cannot be used
+    ArgumentError         an argument or a setting is wrong
 
 is tried again at once, a few times
-    ConflictError           another run replaced the same file meanwhile (optimistic concurrency)
+    ConflictError         another run replaced the same file meanwhile (optimistic concurrency)
 """
 
+import re
 from collections.abc import Mapping
+
+# --- of one object --------------------------------------------------------------------------------------
 
 
 class AudioError(ValueError):
@@ -28,6 +31,9 @@ class ObjectChangedError(RuntimeError):
     """The object is gone, or is no longer the version that was asked for."""
 
 
+# --- of a store or a queue ------------------------------------------------------------------------------
+
+
 class StorageError(RuntimeError):
     """The store did not do what was asked, after all retries; names the object and the store."""
 
@@ -36,30 +42,34 @@ class ObjectRefusedError(StorageError):
     """The store does not give this object, for good; it may give others."""
 
 
+class EventQueueError(RuntimeError):
+    """The queue does not answer, or refuses; names the queue."""
+
+
+class ConflictError(RuntimeError):
+    """Another run replaced the file since it was read; read it again and decide anew."""
+
+
+# --- of what was asked for ------------------------------------------------------------------------------
+
+
 class MissingInputError(RuntimeError):
     """A partition was asked for before what it is made from."""
 
 
-class EventQueueError(RuntimeError):
-    """The queue does not answer or refuses; names the setting."""
-
-
 class ReportError(ValueError):
-    """The report is none, is not of this bucket, lacks a field, or a file of it is damaged."""
-
-
-class ConflictError(RuntimeError):
-    """Somebody else replaced the file since it was read; read again and decide anew."""
+    """The file is no S3 Inventory report of this bucket, lacks a field, or is damaged."""
 
 
 class ArgumentError(ValueError):
-    """An argument is wrong, as a setting that a person typed may be.
+    """An argument is wrong.
 
-    Plain code names its own argument; whoever took the value from a setting says so by `renamed`.
+    Plain code names its own argument. Whoever took the value from a setting names that instead, by `renamed`.
 
     Attributes:
-        argument: the name of the argument, e.g. `batch_size`.
-        problem: what is wrong and what to do, such as `='x' is not a whole number`; follows the name.
+        argument: its name, e.g. `batch_size`.
+        problem: what is wrong and what to do, such as `='x' is not a whole number`. It follows the name,
+            and may show other arguments in the same way: ` device='cuda'`.
     """
 
     def __init__(self, argument: str, problem: str) -> None:
@@ -68,5 +78,7 @@ class ArgumentError(ValueError):
         self.problem = problem
 
     def renamed(self, names: Mapping[str, str]) -> "ArgumentError":
-        """The same error in the words of a setting, e.g. by `{"batch_size": "WHISPER_BATCH_SIZE"}`."""
-        return ArgumentError(names.get(self.argument, self.argument), self.problem)
+        """The same error in the words of settings, e.g. by `{"batch_size": "WHISPER_BATCH_SIZE"}`."""
+        # The space before it and the = behind it tell an argument from other words.
+        problem = re.sub(r"(?<= )(\w+)(?==)", lambda found: names.get(found[1], found[1]), self.problem)
+        return ArgumentError(names.get(self.argument, self.argument), problem)

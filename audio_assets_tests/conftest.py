@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import os
 import pathlib
 import shutil
 import threading
@@ -11,12 +10,14 @@ from collections.abc import Iterator
 import dagster as dg
 import hypothesis
 import pytest
+from moto.core.common_types import TYPE_RESPONSE
 from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
-from audio_assets.defs.resources import PROJECT
+from audio_assets.settings import PROJECT
+from audio_assets_tests.support.environment import clear_aws, clear_settings
 from audio_assets_tests.support.places import LocalPlace, Place, S3Place
-from audio_assets_tests.support.project import S3_SETTINGS, SETTINGS, WHISPER_SETTINGS, Project
+from audio_assets_tests.support.project import Project
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,13 +29,22 @@ hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nobodys_aws() -> Iterator[None]:
+    """What whoever runs the tests has in `~/.aws` or in AWS_ variables changes no test."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        clear_aws(monkeypatch)
+        yield
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """The URL of an S3 server; Rust and C++ clients cannot be mocked from inside Python."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    put_object, one_at_a_time = S3Response.put_object, threading.Lock()
+    put_object = S3Response.put_object
+    one_at_a_time = threading.Lock()
 
-    def conditional_put(self: S3Response) -> object:
+    def conditional_put(self: S3Response) -> TYPE_RESPONSE:
         # S3 looks at If-Match and stores in one step; the server's threads do not.
         with one_at_a_time:
             return put_object(self)
@@ -51,8 +61,7 @@ def s3_server() -> Iterator[str]:
 @pytest.fixture
 def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The environment of an S3 user; gives the server's URL."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
+    clear_aws(monkeypatch)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_server)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -85,8 +94,7 @@ def place(request: pytest.FixtureRequest) -> Place:
 @pytest.fixture
 def project(place: Place, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     """The project with the demo's model on `place`, tables inside the source."""
-    for name in (*SETTINGS, *S3_SETTINGS, *WHISPER_SETTINGS):
-        monkeypatch.delenv(name, raising=False)
+    clear_settings(monkeypatch)
     monkeypatch.setenv("AUDIO_SOURCE_URI", place.uri)
     home = tmp_path / "home"
     home.mkdir()

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from audio_assets.demo.make_sample import SAMPLE
+from audio_assets.settings import PROJECT, SETTINGS
 
-PROJECT = pathlib.Path(__file__).parents[1]
 LAST_LINE = "Done in"
 
 
@@ -28,8 +28,8 @@ def demo(folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
         "import pathlib, sys; from audio_assets.demo.__main__ import main;"
         "sys.exit(main(pathlib.Path(sys.argv[1])))"
     )
-    # Settings of whoever runs the tests do not count in the demo; these would break it if they did.
-    broken = {"AUDIO_SOURCE_URI": "s3://nowhere", "WHISPER_MODEL": "none", "SETTLE_SECONDS": "soon"}
+    # What is set in the shell does not count in the demo. It would break it, whichever setting did.
+    broken = {setting.name: "lots" for setting in SETTINGS}
     return subprocess.run(
         [sys.executable, "-c", command, str(folder / "bucket")],
         env=os.environ | broken | {"DAGSTER_HOME": str(folder / "home")},
@@ -68,7 +68,8 @@ def test_demo_fills_the_table_repeats_for_nothing_and_notices_what_is_wrong(fold
     file.write_bytes(kept)
 
     # Somebody else's speech under the sample's name, uploaded in the same second.
-    victim, other = bucket / "p225/p225_001_mic1.flac", SAMPLE / "p228/p228_005_mic1.flac"
+    victim = bucket / "p225/p225_001_mic1.flac"
+    other = SAMPLE / "p228/p228_005_mic1.flac"
     uploaded = victim.stat().st_mtime
     shutil.copyfile(other, victim)
     os.utime(victim, (uploaded, uploaded))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from audio_assets.errors import ConflictError, ObjectChangedError, StorageError
 from audio_assets.storage import ObjectInfo, ObjectStore
 from audio_assets_tests.support.audio import UPLOADED, flac
-from audio_assets_tests.support.places import LocalPlace, S3Place
+from audio_assets_tests.support.places import Place
 from audio_assets_tests.support.project import Project
 from audio_assets_tests.support.refusing_server import server_that_answers
 
@@ -106,7 +106,7 @@ def records(instance: dg.DagsterInstance) -> Iterator[str]:
             yield serialize_value(instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id))
 
 
-def tables(place: LocalPlace | S3Place) -> Iterator[str]:
+def tables(place: Place) -> Iterator[str]:
     for key in place.store.list_keys("output_parquet/"):
         found = place.store.read_latest(key)
         assert found
@@ -117,11 +117,13 @@ def tables(place: LocalPlace | S3Place) -> Iterator[str]:
 
 # --- names ----------------------------------------------------------------------------------------------
 
+# fmt: off
 HOSTILE = [
-    *("../secret", "../../secret", "a/../../secret", "/secret", "//secret", "a/../../../secret"),
-    *("\0", "a\0b", "..", ".", "", "a//b", "./secret", "x" * 300, "x/" * 600 + "x", "\\..\\secret"),
-    *("link/secret", "link/new/secret"),
+    "../secret", "../../secret", "a/../../secret", "/secret", "//secret", "a/../../../secret",
+    "\0", "a\0b", "..", ".", "", "a//b", "./secret", "x" * 300, "x/" * 600 + "x", "\\..\\secret",
+    "link/secret", "link/new/secret",
 ]
+# fmt: on
 
 
 @pytest.fixture
@@ -163,15 +165,16 @@ def test_objects_of_any_name_get_rows_and_files_below_the_tables_root(
     project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ):
     keys = [
-        *(
-            "../../outside/a.txt",
-            "/absolute/a.txt",
-            "..",
-            "a/../../b/c.txt",
-            "nul\0/a.txt",
-            "x" * 1_000 + ".txt",
-        ),
-        *("#" * 900 + "/a.txt", "日" * 300 + "/a.txt", ".write-probe", "output_parquet.txt"),
+        "../../outside/a.txt",
+        "/absolute/a.txt",
+        "..",
+        "a/../../b/c.txt",
+        "nul\0/a.txt",
+        "x" * 1_000 + ".txt",
+        "#" * 900 + "/a.txt",
+        "日" * 300 + "/a.txt",
+        ".write-probe",
+        "output_parquet.txt",
     ]
     for key in keys:
         project.place.put(key, uploaded=UPLOADED)
@@ -185,7 +188,10 @@ def test_objects_of_any_name_get_rows_and_files_below_the_tables_root(
         assert list(project.table(folder)["Key"]) == [f"{folder}/a.txt"]
     assert list((tmp_path / "jail").iterdir()) == [tables]
     assert {path.name for path in tables.iterdir()} == {
-        *("s3_inventory", "transcripts", "tokens", "audio_table")
+        "s3_inventory",
+        "transcripts",
+        "tokens",
+        "audio_table",
     }
 
 

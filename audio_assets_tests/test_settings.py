@@ -1,10 +1,12 @@
 """What is set wrongly is said by its name, before audio is fetched, and leaves nothing behind."""
 
 import contextlib
+import datetime as dt
 import logging
 import os
 import pathlib
 import pickle
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,12 +18,25 @@ import whisper
 from dagster._utils.error import serializable_error_info_from_exc_info
 from dagster_aws.s3 import S3Resource
 
+from audio_assets import read_table, schema
 from audio_assets.defs import resources
-from audio_assets.defs.resources import DEMO_CHECKPOINT, Bucket
-from audio_assets.errors import StorageError
+from audio_assets.defs.resources import Bucket, Whisper
+from audio_assets.errors import ArgumentError, StorageError
+from audio_assets.settings import (
+    DEMO_CHECKPOINT,
+    PROJECT,
+    S3_ATTEMPTS,
+    SETTINGS,
+    SETTLE_SECONDS,
+    VARIABLES,
+    WHISPER_BATCH_SIZE,
+    WHISPER_LANGUAGE,
+    env_example,
+    markdown_table,
+)
 from audio_assets.storage import ObjectInfo, ObjectStore
 from audio_assets.storage.store import PROBE
-from audio_assets.transcription import model_identity
+from audio_assets.table import Table
 from audio_assets.transcription.checkpoint import load_model
 from audio_assets_tests.support.audio import flac
 from audio_assets_tests.support.places import S3Place
@@ -38,7 +53,8 @@ on_s3 = pytest.mark.parametrize("place", ["s3"], indirect=True)
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The keys of the objects that are fetched."""
-    keys, read = [], ObjectStore.read
+    keys: list[str] = []
+    read = ObjectStore.read
 
     def counted(self: ObjectStore, info: ObjectInfo, *args: object) -> bytes:
         keys.append(info.key)
@@ -58,11 +74,97 @@ def failure(project: Project, step: str) -> str:
     return (error.cause or error).message
 
 
+# --- the table of settings ------------------------------------------------------------------------------
+
+
+def test_readme_and_env_example_are_those_of_the_table():
+    written = "run `python -m audio_assets.settings`"
+    block = f"<!-- settings -->\n{markdown_table()}<!-- /settings -->"
+    assert block in (PROJECT / "README.md").read_text(), written
+    assert env_example() == (PROJECT / ".env.example").read_text(), written
+
+
+def test_the_whole_environment_is_declared_in_the_table():
+    """No other module reads the environment by itself."""
+    readers = re.compile(r"os\.environ|getenv|EnvVar")
+    package = PROJECT / "audio_assets"
+    found = {str(p.relative_to(package)) for p in package.rglob("*.py") if readers.search(p.read_text())}
+    # The demo drops what is set.
+    assert found == {"settings.py", "demo/__main__.py"}
+    assert len({variable.name for variable in VARIABLES}) == len(VARIABLES)
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_what_is_not_set_or_empty_has_its_default(monkeypatch: pytest.MonkeyPatch, value: str | None):
+    for setting in SETTINGS:
+        monkeypatch.delenv(setting.name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(setting.name, value)
+    assert {setting.name: setting.get() for setting in SETTINGS} == {
+        "AUDIO_SOURCE_URI": (PROJECT / "demo_bucket").as_uri(),
+        "AUDIO_TABLE_URI": (PROJECT / "demo_bucket" / "output_parquet").as_uri(),
+        "AUDIO_EVENTS_QUEUE_URL": "",
+        "S3_INVENTORY_MANIFEST": "",
+        "S3_ATTEMPTS": 10,
+        "S3_STALL_SECONDS": 60.0,
+        "WHISPER_MODEL": str(PROJECT / "audio_assets" / "demo" / "checkpoint.pt"),
+        "WHISPER_DEVICE": "auto",
+        "WHISPER_LANGUAGE": None,
+        "WHISPER_BATCH_SIZE": None,
+        "TOKENISER": "simulated",
+        "SETTLE_SECONDS": dt.timedelta(seconds=60),
+        "BACKFILL_ORDER": "folder",
+    }
+
+
+def test_what_is_set_is_read_as_a_value(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("S3_ATTEMPTS", "3")
+    monkeypatch.setenv("SETTLE_SECONDS", "-0.5")
+    monkeypatch.setenv("WHISPER_BATCH_SIZE", "24")
+    monkeypatch.setenv("WHISPER_LANGUAGE", "en")
+    assert S3_ATTEMPTS.get() == 3
+    assert SETTLE_SECONDS.get() == dt.timedelta(seconds=-0.5)
+    assert WHISPER_BATCH_SIZE.get() == 24
+    assert WHISPER_LANGUAGE.get() == "en"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("S3_ATTEMPTS", "lots", "S3_ATTEMPTS is a whole number from 1, not 'lots'"),
+        ("S3_ATTEMPTS", "0", "S3_ATTEMPTS is a whole number from 1, not '0'"),
+        ("S3_STALL_SECONDS", "-1", "S3_STALL_SECONDS is a number above 0, not '-1'"),
+        ("S3_STALL_SECONDS", "nan", "S3_STALL_SECONDS is a number above 0, not 'nan'"),
+        ("S3_STALL_SECONDS", "inf", "S3_STALL_SECONDS is a number above 0, not 'inf'"),
+        ("WHISPER_BATCH_SIZE", "0", "WHISPER_BATCH_SIZE is a number of clips or auto, not '0'"),
+        ("SETTLE_SECONDS", "nan", "SETTLE_SECONDS is a number of seconds, not 'nan'"),
+        ("BACKFILL_ORDER", "fastest", "BACKFILL_ORDER is folder or newest, not 'fastest'"),
+    ],
+)
+def test_a_wrong_value_is_said_with_what_is_right(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+):
+    monkeypatch.setenv(name, value)
+    [setting] = [setting for setting in SETTINGS if setting.name == name]
+    with pytest.raises(ArgumentError) as e:
+        setting.get()
+    assert str(e.value) == said
+
+
+def test_errors_of_arguments_are_raised_in_the_words_of_settings():
+    error = ArgumentError("model", "='a device=b' does not fit on device='cpu', whose precision=float32")
+    named = error.renamed({"model": "WHISPER_MODEL", "device": "WHISPER_DEVICE"})
+    said = "does not fit on WHISPER_DEVICE='cpu', whose precision=float32"
+    assert said in str(named)
+    assert str(named).startswith("WHISPER_MODEL='a ")
+    assert named.argument == "WHISPER_MODEL"
+
+
 # --- models and tokenisers ------------------------------------------------------------------------------
 
 
 class Malicious:
-    def __reduce__(self) -> object:
+    def __reduce__(self) -> tuple[Callable[[pathlib.Path], None], tuple[pathlib.Path]]:
         return pathlib.Path.touch, (pathlib.Path(os.environ["EXECUTED"]),)
 
 
@@ -113,11 +215,13 @@ def malicious_pickle(path: pathlib.Path) -> None:
 def test_a_file_that_is_no_checkpoint_is_told_apart_without_executing_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, make: Callable[[pathlib.Path], None], reason: str
 ):
-    model, executed = tmp_path / "model.pt", tmp_path / "executed"
+    model = tmp_path / "model.pt"
+    executed = tmp_path / "executed"
     monkeypatch.setenv("EXECUTED", str(executed))
     make(model)
+    transcripts = Table(ObjectStore(tmp_path.as_uri()), "transcripts", schema.TRANSCRIPTS)
     with pytest.raises(ValueError, match=f"WHISPER_MODEL='{model}' cannot be used: .*{reason}"):
-        model_identity(str(model))
+        Whisper(model=str(model)).transcribing(transcripts)
     assert not executed.exists()
 
 
@@ -127,7 +231,7 @@ def test_loading_executes_nothing_either(
 ):
     monkeypatch.setenv("EXECUTED", str(tmp_path / "executed"))
     make(tmp_path / "model.pt")
-    with pytest.raises(ValueError, match=r"WHISPER_MODEL='.*model\.pt' cannot be used"):
+    with pytest.raises(ValueError, match=r"model='.*model\.pt' cannot be used"):
         load_model(str(tmp_path / "model.pt"), "cpu")
     assert not (tmp_path / "executed").exists()
 
@@ -137,7 +241,8 @@ def test_a_malicious_checkpoint_fails_the_run_before_audio_is_fetched(
     project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, fetched: list[str]
 ):
     project.place.put("p225/a.flac", flac())
-    model, executed = tmp_path / "model.pt", tmp_path / "executed"
+    model = tmp_path / "model.pt"
+    executed = tmp_path / "executed"
     monkeypatch.setenv("EXECUTED", str(executed))
     malicious(model)
     monkeypatch.setenv("WHISPER_MODEL", str(model))
@@ -216,8 +321,13 @@ def test_a_download_that_fails_says_so(project: Project, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "uri",
     [
-        *("bucket/prefix", "/data/wavs", "s3:/bucket", "s3://"),
-        *("https://host/bucket?sign=s3cr3t", "s3://me:s3cr3t@bucket/a"),
+        "bucket/prefix",
+        "/data/wavs",
+        "s3:/bucket",
+        "s3://",
+        "file://host/folder",
+        "https://host/bucket?sign=s3cr3t",
+        "s3://me:s3cr3t@bucket/a",
     ],
 )
 def test_what_is_no_location_is_said_without_repeating_it(
@@ -226,7 +336,7 @@ def test_what_is_no_location_is_said_without_repeating_it(
     monkeypatch.setenv(name, uri)
     said = rf"{name} is no location; it should read like s3://bucket/prefix or file:///folder"
     with pytest.raises(ValueError, match=said) as e:
-        resources.audio_table()
+        read_table()
     assert "s3cr3t" not in str(e.value)
 
 
@@ -376,6 +486,19 @@ def test_aws_settings_that_lead_nowhere_are_said(
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv(setting, value)
     with pytest.raises(ValueError, match=rf"AWS_.*do not reach s3://bucket/x.*{said}"):
+        ObjectStore("s3://bucket/x")
+
+
+def test_what_lies_in_the_home_of_whoever_runs_the_tests_changes_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+):
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "config").write_text("[default\nno configuration")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert ObjectStore("s3://bucket/x")
+    # Were it read, it would be refused.
+    monkeypatch.delenv("AWS_CONFIG_FILE")
+    with pytest.raises(ValueError, match=r"AWS_.*do not reach s3://bucket/x"):
         ObjectStore("s3://bucket/x")
 
 

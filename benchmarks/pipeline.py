@@ -25,6 +25,7 @@ import obstore
 
 from audio_assets.demo.make_checkpoint import CHECKPOINT, save
 from audio_assets.demo.make_sample import SAMPLE
+from audio_assets.settings import SETTINGS
 from benchmarks.canned_s3 import TABLES, Shape, canned_s3, canned_store
 
 FIGURES = pathlib.Path(__file__).parents[1] / "docs" / "figures" / "pipeline.md"
@@ -127,6 +128,9 @@ def main() -> None:
     parser.add_argument("--memory", type=int, nargs="*", default=[1_000, 10_000])
     parser.add_argument("--peak-memory-of", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    # What is measured does not depend on the shell.
+    for setting in SETTINGS:
+        os.environ.pop(setting.name, None)
     if args.peak_memory_of:
         print(peak_memory_mb(args.peak_memory_of, str(CHECKPOINT)))
         return

@@ -1,13 +1,13 @@
-"""The only place that reads the environment: locations, Whisper, tokeniser, timing.
+"""What Dagster's assets and sensors work with: the bucket, the recogniser, the tokeniser.
 
-Each variable is documented in `.env.example`. Defaults are those of the demo.
+Where plain code and settings meet. The values come from `audio_assets.settings`. An error of plain code names
+its own argument, and is raised again here with the variable's name. Nothing else belongs here.
 """
 
-import datetime as dt
+import contextlib
 import functools
 import logging
-import pathlib
-import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import boto3
@@ -15,86 +15,28 @@ import dagster as dg
 import pyarrow as pa
 from dagster_aws.s3 import S3Resource
 
-from audio_assets import schema
+from audio_assets import schema, settings
+from audio_assets.errors import ArgumentError
 from audio_assets.sensor.event_queue import EventQueue
 from audio_assets.source import AudioSource
 from audio_assets.speech import Tokenising, Transcribing
 from audio_assets.storage import ObjectStore, RetryPolicy
 from audio_assets.table import Table
+from audio_assets.tokenisation import Tokeniser, load_tokeniser
 
 if TYPE_CHECKING:
     from audio_assets.sensor.inventory_report import Report
-    from audio_assets.transcription import Transcriber
-
-PROJECT = pathlib.Path(__file__).parents[2]
-AUDIO_TABLE = "audio_table"
-DEMO_BUCKET = PROJECT / "demo_bucket"
-DEMO_CHECKPOINT = pathlib.Path(__file__).parents[1] / "demo" / "checkpoint.pt"
+    from audio_assets.transcription.recogniser import Recogniser
 
 
-def _setting(name: str, default: str) -> str:
-    # An empty line in .env means "not set".
-    return dg.EnvVar(name).get_value() or default
-
-
-def _location(name: str, default: str) -> str:
-    uri = _setting(name, default).rstrip("/")
-    # Checked before Dagster shows it; what may be a secret in it is not repeated either.
-    if not re.fullmatch(r"s3://[^/@?#]+(/.*)?|file://(localhost)?/.*", uri, re.DOTALL):
-        raise ValueError(
-            f"{name} is no location; it should read like s3://bucket/prefix or file:///folder, and"
-            " credentials belong in AWS_PROFILE or AWS_ACCESS_KEY_ID and its like"
-        )
-    return uri
-
-
-def _source_uri() -> str:
-    return _location("AUDIO_SOURCE_URI", DEMO_BUCKET.as_uri())
-
-
-def _table_uri() -> str:
-    return _location("AUDIO_TABLE_URI", f"{_source_uri()}/output_parquet")
-
-
-def audio_table() -> Table:
-    """The table that `audio_assets.read_table` reads, as the environment names it."""
-    store = ObjectStore(_table_uri(), setting="AUDIO_TABLE_URI", retries=_retries())
-    return Table(store, AUDIO_TABLE, schema.AUDIO_TABLE)
-
-
-def _retries() -> RetryPolicy:
+@contextlib.contextmanager
+def _naming(**variables: settings.Variable) -> Iterator[None]:
+    """Raise errors of arguments in the words of the settings that their values come from."""
     try:
-        attempts, stall_s = int(_setting("S3_ATTEMPTS", "10")), float(_setting("S3_STALL_SECONDS", "60"))
-        if attempts < 1 or stall_s <= 0:
-            raise ValueError
-    except ValueError:
-        raise ValueError("S3_ATTEMPTS is a whole number from 1, S3_STALL_SECONDS a number above 0") from None
-    return RetryPolicy(attempts, stall_s)
-
-
-def settle_time() -> dt.timedelta:
-    """How long after its end a minute counts as closed.
-
-    Raises:
-        ValueError: SETTLE_SECONDS is no number.
-    """
-    value = _setting("SETTLE_SECONDS", "60")
-    try:
-        return dt.timedelta(seconds=float(value))
-    except (ValueError, OverflowError):
-        raise ValueError(f"SETTLE_SECONDS is a number of seconds, not {value!r}") from None
-
-
-def newest_first() -> bool:
-    """Whether the newest audio is processed first.
-
-    Raises:
-        ValueError: BACKFILL_ORDER is neither `folder` nor `newest`.
-    """
-    value = _setting("BACKFILL_ORDER", "folder")
-    if value not in ("folder", "newest"):
-        raise ValueError(f"BACKFILL_ORDER is folder or newest, not {value!r}")
-    return value == "newest"
+        yield
+    except ArgumentError as e:
+        names = {argument: variable.name for argument, variable in variables.items()}
+        raise e.renamed(names) from e.__cause__
 
 
 class Bucket(dg.ConfigurableResource):
@@ -117,12 +59,22 @@ class Bucket(dg.ConfigurableResource):
     @property
     def _account(self) -> tuple[str | None, ...]:
         """The arguments of `boto3.Session`."""
-        s3 = self.s3
-        keys = s3.aws_access_key_id, s3.aws_secret_access_key, s3.aws_session_token
-        return (*keys, s3.region_name, None, s3.profile_name)
+        return (
+            self.s3.aws_access_key_id,
+            self.s3.aws_secret_access_key,
+            self.s3.aws_session_token,
+            self.s3.region_name,
+            None,
+            self.s3.profile_name,
+        )
 
     def _store(self, uri: str, setting: str = "") -> ObjectStore:
-        return _open_store(uri, setting, self._account, self.s3.endpoint_url, _retries())
+        retries = RetryPolicy(settings.S3_ATTEMPTS.get(), settings.S3_STALL_SECONDS.get())
+        return _open_store(uri, setting, self._account, self.s3.endpoint_url, retries)
+
+    @property
+    def _audio(self) -> ObjectStore:
+        return self._store(self.source_uri, "AUDIO_SOURCE_URI")
 
     @property
     def _tables(self) -> ObjectStore:
@@ -151,7 +103,7 @@ class Bucket(dg.ConfigurableResource):
 
     @property
     def source(self) -> AudioSource:
-        return AudioSource(self._store(self.source_uri), self._tables)
+        return AudioSource(self._audio, self._tables)
 
     @property
     def inventory_report(self) -> "Report":
@@ -167,7 +119,7 @@ class Bucket(dg.ConfigurableResource):
         name, _, key = rest.partition("/")
         if scheme != "s3" or not name or not key:
             raise ValueError(f"{self.inventory_manifest!r} does not read like s3://bucket/…/manifest.json")
-        return Report.open(self._store(f"s3://{name}"), key, self._store(self.source_uri))
+        return Report.open(self._store(f"s3://{name}"), key, self._audio)
 
     def _table(self, name: str, columns: pa.Schema) -> Table:
         return Table(self._tables, name, columns)
@@ -186,7 +138,7 @@ class Bucket(dg.ConfigurableResource):
 
     @property
     def audio_table(self) -> Table:
-        return self._table(AUDIO_TABLE, schema.AUDIO_TABLE)
+        return self._table("audio_table", schema.AUDIO_TABLE)
 
 
 @functools.lru_cache(maxsize=8)
@@ -204,7 +156,14 @@ def _open_queue(url: str, account: tuple[str | None, ...]) -> EventQueue:
 
 
 class Whisper(dg.ConfigurableResource):
-    """The recogniser, on the device that the machine has.
+    """The recogniser: Whisper, on the device that the machine has.
+
+    Another recogniser takes its place by `resources={"whisper": MyRecogniser()}`. The assets ask three things
+    of such a resource, which need not derive from this one:
+
+        model: a name for the run's log.
+        transcribing(table) -> Transcribing: the identity of its rows, and how to load it. Loads no weights.
+        load() -> Recogniser: what transcribes; `audio_assets.transcription.recogniser` says what it must do.
 
     Attributes:
         model: WHISPER_MODEL, a name that `whisper.load_model` knows or the path of a checkpoint.
@@ -218,18 +177,6 @@ class Whisper(dg.ConfigurableResource):
     language: str = "auto"
     batch_size: str = "auto"
 
-    @property
-    def _language(self) -> str | None:
-        return None if self.language == "auto" else self.language
-
-    @property
-    def _batch_size(self) -> int | None:
-        if self.batch_size == "auto":
-            return None
-        if not re.fullmatch(r"[1-9][0-9]{0,5}", self.batch_size):
-            raise ValueError(f"WHISPER_BATCH_SIZE is a number of clips or auto, not {self.batch_size!r}")
-        return int(self.batch_size)
-
     def transcribing(self, table: Table) -> Transcribing:
         """What makes transcripts; loads no weights.
 
@@ -238,21 +185,34 @@ class Whisper(dg.ConfigurableResource):
         """
         from audio_assets.transcription import model_identity
 
-        _ = self._batch_size
-        identity = model_identity(self.model, language=self._language, device=self.device)
+        settings.WHISPER_BATCH_SIZE.check(self.batch_size)
+        language = settings.WHISPER_LANGUAGE.check(self.language)
+        with _naming(**_WHISPER):
+            identity = model_identity(self.model, language=language, device=self.device)
         return Transcribing(table, identity, self.load)
 
-    def load(self) -> "Transcriber":
+    def load(self) -> "Recogniser":
         """The model, kept for as long as the process lives.
 
         Raises:
-            ValueError: a setting is wrong, or the checkpoint cannot be read.
+            ValueError: a setting is wrong, the checkpoint cannot be read, or the model does not fit.
         """
-        return _load_whisper(self.model, self.device, self._language, self._batch_size)
+        language = settings.WHISPER_LANGUAGE.check(self.language)
+        batch_size = settings.WHISPER_BATCH_SIZE.check(self.batch_size)
+        with _naming(**_WHISPER):
+            return _load_whisper(self.model, self.device, language, batch_size)
+
+
+_WHISPER = {
+    "model": settings.WHISPER_MODEL,
+    "device": settings.WHISPER_DEVICE,
+    "language": settings.WHISPER_LANGUAGE,
+    "batch_size": settings.WHISPER_BATCH_SIZE,
+}
 
 
 @functools.lru_cache(maxsize=1)
-def _load_whisper(model: str, device: str, language: str | None, batch_size: int | None) -> "Transcriber":
+def _load_whisper(model: str, device: str, language: str | None, batch_size: int | None) -> "Recogniser":
     from audio_assets.transcription import Transcriber
 
     return Transcriber.load(model, device=device, language=language, batch_size=batch_size)
@@ -268,29 +228,43 @@ class AudioTokeniser(dg.ConfigurableResource):
     name: str = "simulated"
 
     def tokenising(self, table: Table) -> Tokenising:
-        from audio_assets.tokenisation import load_tokeniser
+        """What makes tokens.
 
-        return Tokenising(table, self.name, functools.partial(load_tokeniser, self.name))
+        Raises:
+            ValueError: there is no such tokeniser.
+        """
+        return Tokenising(table, self.name, self.load)
+
+    def load(self) -> Tokeniser:
+        """The tokeniser.
+
+        Raises:
+            ValueError: there is none of that name.
+        """
+        with _naming(name=settings.TOKENISER):
+            return load_tokeniser(self.name)
 
 
 @dg.definitions
 def resources() -> dg.Definitions:
+    """The resources as the settings say. A wrong location is refused here, before Dagster shows it."""
     return dg.Definitions(
         resources={
             "bucket": Bucket(
-                source_uri=_source_uri(),
-                table_uri=_table_uri(),
-                inventory_manifest=_setting("S3_INVENTORY_MANIFEST", ""),
-                events_queue_url=_setting("AUDIO_EVENTS_QUEUE_URL", ""),
+                source_uri=settings.AUDIO_SOURCE_URI.get(),
+                table_uri=settings.AUDIO_TABLE_URI.get(),
+                inventory_manifest=settings.S3_INVENTORY_MANIFEST.get(),
+                events_queue_url=settings.AUDIO_EVENTS_QUEUE_URL.get(),
                 s3=S3Resource(),
             ),
+            # What else is wrong fails the runs that need it, so that the UI can be opened.
             "whisper": Whisper(
-                model=_setting("WHISPER_MODEL", str(DEMO_CHECKPOINT)),
-                device=_setting("WHISPER_DEVICE", "auto"),
-                language=_setting("WHISPER_LANGUAGE", "auto"),
-                batch_size=_setting("WHISPER_BATCH_SIZE", "auto"),
+                model=settings.WHISPER_MODEL.get(),
+                device=settings.WHISPER_DEVICE.get(),
+                language=settings.WHISPER_LANGUAGE.text,
+                batch_size=settings.WHISPER_BATCH_SIZE.text,
             ),
-            "tokeniser": AudioTokeniser(name=_setting("TOKENISER", "simulated")),
+            "tokeniser": AudioTokeniser(name=settings.TOKENISER.get()),
         },
         # One process for a run: the model is loaded once, and a step costs no new interpreter.
         executor=dg.in_process_executor,

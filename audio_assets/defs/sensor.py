@@ -24,13 +24,14 @@ from audio_assets.defs.internals.partition_statuses import (
 )
 from audio_assets.defs.jobs import process_audio
 from audio_assets.defs.partitions import FOLDER_MINUTE, KEYS_AT_A_TIME, folder_minute, parts
-from audio_assets.defs.resources import Bucket, newest_first, settle_time
+from audio_assets.defs.resources import Bucket
 from audio_assets.errors import StorageError
 from audio_assets.partitions import FolderMinute, folder_of_partition
 from audio_assets.rows import inventory_objects
 from audio_assets.sensor.event_queue import EventQueue, Received
 from audio_assets.sensor.plan import Request, plan, retry_delay
 from audio_assets.sensor.state import Watch
+from audio_assets.settings import BACKFILL_ORDER, SETTLE_SECONDS
 from audio_assets.storage import ObjectInfo
 
 REQUEST_TAG = "audio_assets/request"
@@ -105,9 +106,9 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
         registered,
         busy,
         now,
-        settle_time(),
+        SETTLE_SECONDS.get(),
         reported=reported,
-        newest_first=newest_first(),
+        newest_first=BACKFILL_ORDER.get() == "newest",
     )
     room = max(0, MAX_RUNS_IN_FLIGHT - len(unfinished))
     runs = list(itertools.islice(_run_requests(instance, decided.requests), room))

@@ -1,7 +1,7 @@
 """What `make demo` runs: sample speech into the demo bucket, the sensor's tick, its runs, the table.
 
-Everything between the bucket and the table is what production uses; only the settings have their
-defaults, and the console shows less.
+Everything between the bucket and the table is what production uses. Only the settings have their defaults,
+whatever the shell says, and the console shows less.
 """
 
 import csv
@@ -14,24 +14,26 @@ import pathlib
 import shutil
 import sys
 import time
+from typing import Any
 
 import dagster as dg
+import jiwer
 import pandas as pd
 
+from audio_assets import read_table
+from audio_assets.definitions import defs
 from audio_assets.demo.make_sample import SAMPLE, TRUTH
 from audio_assets.partitions import FolderMinute
 from audio_assets.schema import OK
+from audio_assets.settings import AUDIO_SOURCE_URI, DEMO_BUCKET, SETTINGS
 
 # Synthetic speech of voices that training never hears; docs/demo.md has the model's figures.
 MAX_WORD_ERROR_RATE = 0.05
 # A row above this is not misheard but another object's.
 MAX_ROW_ERROR_RATE = 0.6
 MAX_TICKS = 10
-SETTINGS = (
-    *("AUDIO_SOURCE_URI", "AUDIO_TABLE_URI", "AUDIO_EVENTS_QUEUE_URL", "S3_INVENTORY_MANIFEST"),
-    *("TOKENISER", "SETTLE_SECONDS", "BACKFILL_ORDER"),
-    *("WHISPER_MODEL", "WHISPER_DEVICE", "WHISPER_LANGUAGE", "WHISPER_BATCH_SIZE"),
-)
+
+# --- the bucket -----------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,8 @@ def lay_sample(bucket: pathlib.Path) -> int:
     """Copy the sample into a folder with its times of upload; returns how many objects were new."""
     new = 0
     for sample in read_truth():
-        target, uploaded = bucket / sample.key, sample.last_modified.timestamp()
+        target = bucket / sample.key
+        uploaded = sample.last_modified.timestamp()
         if target.exists() and target.stat().st_mtime == uploaded:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -68,6 +71,9 @@ def lay_sample(bucket: pathlib.Path) -> int:
         partial.replace(target)
         new += 1
     return new
+
+
+# --- the runs -------------------------------------------------------------------------------------------
 
 
 class _Steps(logging.Formatter):
@@ -107,49 +113,69 @@ def process(instance: dg.DagsterInstance, definitions: dg.Definitions) -> int:
     """
     shown = dg.Definitions.merge(definitions, dg.Definitions(loggers={"console": steps_logger}))
     repository = shown.get_repository_def()
-    sensor, job = repository.get_sensor_def("new_s3_keys"), repository.get_job("process_audio")
+    sensor = repository.get_sensor_def("new_s3_keys")
     cursor: str | None = None
     runs = 0
     for _ in range(MAX_TICKS):
-        resources = repository.get_top_level_resources()
         # Requests for single partitions are checked against the instance that the reference names.
         with dg.build_sensor_context(
-            instance_ref=instance.get_ref(), cursor=cursor, repository_def=repository, resources=resources
+            instance_ref=instance.get_ref(),
+            cursor=cursor,
+            repository_def=repository,
+            resources=repository.get_top_level_resources(),
         ) as context:
             tick = sensor.evaluate_tick(context)
         cursor = tick.cursor
         for request in tick.dynamic_partitions_requests or []:
-            keys = list(request.partition_keys)
-            if isinstance(request, dg.AddDynamicPartitionsRequest):
-                print(f"  sensor new_s3_keys: {len(keys)} new partitions")
-                instance.add_dynamic_partitions(request.partitions_def_name, keys)
-            else:
-                for key in keys:
-                    instance.delete_dynamic_partition(request.partitions_def_name, key)
-        walked_all = "walk" not in json.loads(cursor or "{}")
-        if not tick.run_requests and walked_all:
+            _register(instance, request)
+        if not tick.run_requests and _seen_all(cursor):
             print(f"  sensor new_s3_keys: {tick.skip_message}")
             return runs
         for request in tick.run_requests or []:
             print(f"  sensor new_s3_keys asks for {' … '.join(_range(request))}", flush=True)
-            result = job.execute_in_process(
-                instance=instance,
-                partition_key=request.partition_key,
-                tags={
-                    **request.tags,
-                    "dagster/run_key": request.run_key or "",
-                    "dagster/sensor_name": sensor.name,
-                },
-                run_config={"loggers": {"console": {}}},
-                raise_on_error=False,
-            )
-            if not result.success:
-                raise RuntimeError(f"run {result.run_id} failed; `make dev` shows it")
+            _execute(instance, repository, request)
             runs += 1
     raise RuntimeError(f"the sensor still asks for runs after {MAX_TICKS} ticks; `make dev` shows why")
 
 
+def _seen_all(cursor: str | None) -> bool:
+    """Whether the tick that gave the cursor has seen the bucket to its end."""
+    return "walk" not in json.loads(cursor or "{}")
+
+
+def _register(
+    instance: dg.DagsterInstance,
+    request: dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest,
+) -> None:
+    keys = list(request.partition_keys)
+    if isinstance(request, dg.AddDynamicPartitionsRequest):
+        print(f"  sensor new_s3_keys: {len(keys)} new partitions")
+        instance.add_dynamic_partitions(request.partitions_def_name, keys)
+        return
+    for key in keys:
+        instance.delete_dynamic_partition(request.partitions_def_name, key)
+
+
+def _execute(
+    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition, request: dg.RunRequest
+) -> None:
+    result = repository.get_job("process_audio").execute_in_process(
+        instance=instance,
+        partition_key=request.partition_key,
+        tags={
+            **request.tags,
+            "dagster/run_key": request.run_key or "",
+            "dagster/sensor_name": "new_s3_keys",
+        },
+        run_config={"loggers": {"console": {}}},
+        raise_on_error=False,
+    )
+    if not result.success:
+        raise RuntimeError(f"run {result.run_id} failed; `make dev` shows it")
+
+
 def _range(request: dg.RunRequest) -> list[str]:
+    """The partition key of a run, or the first and the last of its range."""
     if request.partition_key:
         return [request.partition_key]
     return [
@@ -159,57 +185,73 @@ def _range(request: dg.RunRequest) -> list[str]:
     ]
 
 
+# --- the table ------------------------------------------------------------------------------------------
+
+Row = dict[str, Any]
+
+
 def compare(table: pd.DataFrame) -> list[str]:
     """Print the table beside the true words, with the word error rate.
 
     Returns:
         What is wrong, in words; nothing if all is well.
     """
-    import jiwer
-
-    rows: dict[str, list[dict]] = {}
+    rows: dict[str, list[Row]] = {}
     for row in table.to_dict("records"):
         rows.setdefault(row["Key"], []).append(row)
-    wrong, shown, said, heard = [], [], [], []
+    compared: list[tuple[Sample, Row]] = []
+    wrong: list[str] = []
     for sample in read_truth():
         found = rows.get(sample.key, [])
         if len(found) != 1:
             wrong.append(f"{sample.key} has {len(found)} rows")
-            continue
-        row = found[0]
-        if row["status"] != sample.status:
-            wrong.append(f"{sample.key} is {row['status']}, not {sample.status}: {row['error']}")
-            continue
-        tokens = len(row["tokenized_info"]) if sample.status == OK else 0
-        if sample.status == OK:
-            said.append(_normal(sample.text))
-            heard.append(_normal(row["transcribed_text"]))
-            if jiwer.wer(said[-1], heard[-1]) > MAX_ROW_ERROR_RATE:
-                wrong.append(f"{sample.key} says {sample.text!r}, not {row['transcribed_text']!r}")
-            if not 20 <= tokens <= 1000:
-                wrong.append(f"{sample.key} has {tokens} tokens, not 20 to 1000")
-        partition = FolderMinute.of(sample.key, row["LastModified"])
-        error = f": {row['error']}" if isinstance(row["error"], str) else ""
-        shown.append(
-            {
-                "Key": sample.key,
-                "partition": partition.key,
-                "true words": sample.text,
-                "transcribed_text": row["transcribed_text"] if sample.status == OK else "",
-                "tokens": tokens or "",
-                "status": row["status"] + error,
-            }
-        )
+        elif found[0]["status"] != sample.status:
+            wrong.append(f"{sample.key} is {found[0]['status']}, not {sample.status}: {found[0]['error']}")
+        else:
+            compared.append((sample, found[0]))
+    spoken = [(sample, row) for sample, row in compared if sample.status == OK]
+    wrong += [problem for sample, row in spoken for problem in _problems(sample, row)]
+    said = [_normal(sample.text) for sample, _ in spoken]
+    heard = [_normal(row["transcribed_text"]) for _, row in spoken]
     rate = jiwer.wer(said, heard) if said else 1.0
     if rate > MAX_WORD_ERROR_RATE:
         wrong.append(f"the word error rate {rate:.1%} is above {MAX_WORD_ERROR_RATE:.0%}")
-    print(pd.DataFrame(shown).to_string(index=False, max_colwidth=60))
-    print(f"\nword error rate {rate:.1%} over {sum(len(t.split()) for t in said)} words")
+    shown = pd.DataFrame([_shown(sample, row) for sample, row in compared])
+    print(shown.to_string(index=False, max_colwidth=60))
+    print(f"\nword error rate {rate:.1%} over {sum(len(text.split()) for text in said)} words")
     return wrong
+
+
+def _problems(sample: Sample, row: Row) -> list[str]:
+    """What is wrong with the row of an object that holds speech."""
+    problems = []
+    if jiwer.wer(_normal(sample.text), _normal(row["transcribed_text"])) > MAX_ROW_ERROR_RATE:
+        problems.append(f"{sample.key} says {sample.text!r}, not {row['transcribed_text']!r}")
+    tokens = len(row["tokenized_info"])
+    if not 20 <= tokens <= 1000:
+        problems.append(f"{sample.key} has {tokens} tokens, not 20 to 1000")
+    return problems
+
+
+def _shown(sample: Sample, row: Row) -> Row:
+    """What the console shows of an object."""
+    spoken = sample.status == OK
+    error = f": {row['error']}" if isinstance(row["error"], str) else ""
+    return {
+        "Key": sample.key,
+        "partition": FolderMinute.of(sample.key, row["LastModified"]).key,
+        "true words": sample.text,
+        "transcribed_text": row["transcribed_text"] if spoken else "",
+        "tokens": len(row["tokenized_info"]) if spoken else "",
+        "status": row["status"] + error,
+    }
 
 
 def _normal(text: str) -> str:
     return text.lower().rstrip(".")
+
+
+# --- all of it ------------------------------------------------------------------------------------------
 
 
 def main(bucket: pathlib.Path | None = None) -> int:
@@ -222,15 +264,11 @@ def main(bucket: pathlib.Path | None = None) -> int:
         The exit status: 0 if every row of the table is as it should be.
     """
     started = time.monotonic()
-    # The demo is the same whatever .env or the shell says; real buckets are for `make dev`.
-    for name in SETTINGS:
-        os.environ.pop(name, None)
-    from audio_assets import read_table
-    from audio_assets.definitions import defs
-    from audio_assets.defs.resources import DEMO_BUCKET
-
     bucket = bucket or DEMO_BUCKET
-    os.environ["AUDIO_SOURCE_URI"] = bucket.as_uri()
+    # The demo is the same whatever .env or the shell says; real buckets are for `make dev`.
+    for setting in SETTINGS:
+        os.environ.pop(setting.name, None)
+    os.environ[AUDIO_SOURCE_URI.name] = bucket.as_uri()
     # A tick's own log line would repeat what is printed here.
     logging.getLogger("dagster").setLevel(logging.WARNING)
 

@@ -167,7 +167,8 @@ class Batch:
 
 def make_batch(clips: list[Clip], rng: np.random.Generator, *, full: bool) -> Batch:
     """Augment, pad and label; half are padded as `transcribe()` pads (mel 0.0), half with zeros."""
-    waves, leads = [], []
+    waves: list[np.ndarray] = []
+    leads: list[float] = []
     for clip in clips:
         wave = clip.audio.astype(np.float32) / 32768
         lead = int(rng.uniform(0, 0.5) * SAMPLE_RATE)
@@ -192,7 +193,8 @@ def make_batch(clips: list[Clip], rng: np.random.Generator, *, full: bool) -> Ba
         if rng.random() < 0.5:
             mel[i, :, len(wave) // HOP_LENGTH :] = 0.0
         for _ in range(2):
-            f, t = int(rng.integers(0, 72)), int(rng.integers(0, frames - 12))
+            f = int(rng.integers(0, 72))
+            t = int(rng.integers(0, frames - 12))
             mel[i, f : f + int(rng.integers(0, 8))] = 0.0
             mel[i, :, t : t + int(rng.integers(0, 12))] = 0.0
     rows = [label(c, leads[i], len(waves[i]) / SAMPLE_RATE, rng) for i, c in enumerate(clips)]
@@ -242,8 +244,11 @@ def train(student: Student, clips: list[Clip], held_out: list[Clip], args: argpa
     """Two stages: short contexts (cheap, learns to listen), then half of the batches at the full 30 s."""
     rng = np.random.default_rng(args.seed)
     optimiser = torch.optim.AdamW(student.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
-    short, long = batches(clips, 64, rng), batches(clips, 24, rng)
-    total, started, losses = args.short_steps + args.full_steps, time.time(), []
+    short = batches(clips, 64, rng)
+    long = batches(clips, 24, rng)
+    total = args.short_steps + args.full_steps
+    started = time.time()
+    losses: list[float] = []
     for step in range(total):
         stage_two = step >= args.short_steps
         full = stage_two and step % 2 == 0

@@ -40,7 +40,8 @@ def main() -> None:
     for s, (speaker, voice) in enumerate(SPEAKERS.items()):
         for clip in range(CLIPS_PER_SPEAKER):
             uploaded = FIRST_UPLOAD + dt.timedelta(minutes=s + clip // CLIPS_PER_MINUTE, seconds=3 * clip)
-            key, text = f"{speaker}/{speaker}_{clip + 1:03}_mic1.flac", sentence(rng)
+            key = f"{speaker}/{speaker}_{clip + 1:03}_mic1.flac"
+            text = sentence(rng)
             wave = speak(text, voice, SAMPLE_RATE_HZ)
             flac = io.BytesIO()
             soundfile.write(

@@ -22,23 +22,25 @@ PREPOSITIONS = ("by", "near", "under", "with")
 ADVERBS = ("now", "again", "please", "soon")
 WORDS = DIGITS + VERBS + COLOURS + PREPOSITIONS + ADVERBS
 
+# fmt: off
 LANGUAGES = (
-    *("en-gb", "en-us", "en-gb-scotland", "en-029"),
-    *("en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc"),
+    "en-gb", "en-us", "en-gb-scotland", "en-029",
+    "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc",
 )
 # The variants of espeak-ng that sound like people; robots, whispers and demons are left out.
 HELD_OUT_VARIANTS = (
-    *("f4", "m6", "m7", "Annie", "linda", "Marco", "paul"),
-    *("grandpa", "steph2", "david", "Hugo", "edward", "travis", "iven2"),
+    "f4", "m6", "m7", "Annie", "linda", "Marco", "paul",
+    "grandpa", "steph2", "david", "Hugo", "edward", "travis", "iven2",
 )
 TRAINING_VARIANTS = (
-    *("m1", "m2", "m3", "m4", "m5", "m8", "f1", "f2", "f3", "f5", "klatt", "klatt2", "klatt3", "klatt4"),
-    *("adam", "Alex", "Alicia", "Andrea", "Andy", "anika", "antonio", "aunty", "belinda", "benjamin"),
-    *("boris", "caleb", "Denis", "Diogo", "ed", "edward2", "Gene", "Gene2", "grandma", "gustave"),
-    *("Henrique", "iven", "iven3", "Jacky", "john", "kaukovalta", "Lee", "marcelo", "Mario", "max"),
-    *("Michael", "michel", "miguel", "Mike", "norbert", "pablo", "pedro", "quincy", "rob", "robert"),
-    *("sandro", "shelby", "steph", "steph3", "victor", "zac"),
+    "m1", "m2", "m3", "m4", "m5", "m8", "f1", "f2", "f3", "f5", "klatt", "klatt2", "klatt3", "klatt4",
+    "adam", "Alex", "Alicia", "Andrea", "Andy", "anika", "antonio", "aunty", "belinda", "benjamin",
+    "boris", "caleb", "Denis", "Diogo", "ed", "edward2", "Gene", "Gene2", "grandma", "gustave",
+    "Henrique", "iven", "iven3", "Jacky", "john", "kaukovalta", "Lee", "marcelo", "Mario", "max",
+    "Michael", "michel", "miguel", "Mike", "norbert", "pablo", "pedro", "quincy", "rob", "robert",
+    "sandro", "shelby", "steph", "steph3", "victor", "zac",
 )
+# fmt: on
 TRAINING_RATES = tuple(r for r in range(120, 226) if not (140 <= r < 150 or 190 <= r < 200))
 HELD_OUT_RATES = (*range(140, 150), *range(190, 200))
 

@@ -6,7 +6,6 @@ at its end what was done.
 
 import collections
 import contextlib
-import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,11 +14,12 @@ import dagster as dg
 import pytest
 from _pytest.terminal import TerminalReporter
 
-from audio_assets.defs.resources import PROJECT
+from audio_assets.settings import PROJECT
+from audio_assets_tests.support.environment import clear_aws, clear_settings
 from audio_assets_tests.support.faulty_bucket import fill, new_bucket, table_files
 from audio_assets_tests.support.faulty_server import FaultyServer
 from audio_assets_tests.support.places import S3Place
-from audio_assets_tests.support.project import SETTINGS, WHISPER_SETTINGS, Project
+from audio_assets_tests.support.project import Project
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +42,8 @@ def faulty(
     monkeypatch: pytest.MonkeyPatch,
 ) -> FaultyServer:
     """The server, without faults so far, and the environment of somebody whose credentials come from it."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
+    clear_aws(monkeypatch)
+    clear_settings(monkeypatch)
     config = tmp_path / "aws_config"
     config.write_text(f"[default]\nregion = us-east-1\ncredential_process = cat '{credentials}'\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
@@ -77,8 +77,6 @@ def open_project(
     faulty: FaultyServer, new_home: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[S3Place], Project]]:
     """Opens the project on a bucket, with an instance of its own."""
-    for name in (*SETTINGS, *WHISPER_SETTINGS, "S3_ATTEMPTS"):
-        monkeypatch.delenv(name, raising=False)
     with contextlib.ExitStack() as opened:
 
         def open_(place: S3Place) -> Project:

@@ -16,7 +16,9 @@ from audio_assets_tests.support.audio import UPLOADED
 class Place(abc.ABC):
     """Where audio lies, seen as whoever uploads it."""
 
-    uri: str
+    @property
+    @abc.abstractmethod
+    def uri(self) -> str: ...
 
     @abc.abstractmethod
     def put(self, key: str, body: bytes = b"", uploaded: dt.datetime = UPLOADED) -> None: ...
@@ -41,7 +43,7 @@ class LocalPlace(Place):
         path = self.folder / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(body)
-        os.utime(path, (uploaded.timestamp(),) * 2)
+        os.utime(path, (uploaded.timestamp(), uploaded.timestamp()))
 
     def delete(self, key: str) -> None:
         (self.folder / key).unlink()

@@ -10,19 +10,13 @@ from audio_assets.definitions import defs
 from audio_assets.defs.resources import _open_store
 from audio_assets_tests.support.places import Place
 
-SETTINGS = (
-    *("AUDIO_SOURCE_URI", "AUDIO_TABLE_URI", "AUDIO_EVENTS_QUEUE_URL", "S3_INVENTORY_MANIFEST"),
-    *("TOKENISER", "SETTLE_SECONDS", "BACKFILL_ORDER"),
-)
-S3_SETTINGS = ("S3_ATTEMPTS", "S3_STALL_SECONDS")
-WHISPER_SETTINGS = ("WHISPER_MODEL", "WHISPER_DEVICE", "WHISPER_LANGUAGE", "WHISPER_BATCH_SIZE")
-
 
 class Project:
     """The Dagster project on a place, with an instance of its own; plays the daemon's part."""
 
     def __init__(self, place: Place, instance: dg.DagsterInstance) -> None:
-        self.place, self.instance = place, instance
+        self.place = place
+        self.instance = instance
         self.cursor: str | None = None
         self.reload()
 

@@ -37,11 +37,11 @@ from dagster._daemon.monitoring.concurrency import execute_concurrency_slots_ite
 from dagster._daemon.sensor import execute_sensor_iteration
 
 from audio_assets.definitions import defs
-from audio_assets.defs.resources import PROJECT
+from audio_assets.settings import PROJECT
+from audio_assets_tests.support.environment import is_setting
 
 _log = logging.getLogger(__name__)
 TABLES = ("s3_inventory", "transcripts", "tokens", "audio_table")
-SETTINGS = ("AWS_", "AUDIO_", "S3_", "WHISPER_", "TOKENISER")
 
 _fork = multiprocessing.get_context("forkserver")
 _fork.set_forkserver_preload(["audio_assets.definitions", "audio_assets.transcription", "whisper", __name__])
@@ -131,7 +131,7 @@ class Runs:
 
 def settings() -> dict[str, str]:
     """Those of this process."""
-    return {name: value for name, value in os.environ.items() if name.startswith(SETTINGS)}
+    return {name: value for name, value in os.environ.items() if is_setting(name)}
 
 
 def start(home: pathlib.Path, first: str, last: str, environment: Mapping[str, str]) -> ForkServerProcess:
@@ -164,7 +164,7 @@ def _materialise(home: str, first: str, last: str, environment: dict[str, str]) 
 
 def _prepare(home: str, environment: dict[str, str]) -> None:
     """Have no settings but those given, and say what there is to say in a file."""
-    for name in [n for n in os.environ if n.startswith(SETTINGS)]:
+    for name in [n for n in os.environ if is_setting(n)]:
         del os.environ[name]
     os.environ.update(environment)
     log = os.open(f"{home}/runs.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

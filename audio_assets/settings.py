@@ -1,0 +1,368 @@
+"""Every variable that the project reads from the environment: its name, default, check and meaning.
+
+README.md's table and `.env.example` are rendered from `VARIABLES`, so a new variable is declared here and
+nowhere else. `python -m audio_assets.settings` writes both anew.
+
+What a value is used for does not belong here: `defs.resources` gives Dagster's resources their values, and
+`audio_assets.read_table` finds the table by them.
+"""
+
+import dataclasses
+import datetime as dt
+import math
+import os
+import pathlib
+import re
+import textwrap
+from collections.abc import Callable, Collection
+from typing import Any, Generic, TypeVar
+
+from audio_assets.errors import ArgumentError
+
+T = TypeVar("T")
+
+PROJECT = pathlib.Path(__file__).parents[1]
+DEMO_BUCKET = PROJECT / "demo_bucket"
+DEMO_CHECKPOINT = pathlib.Path(__file__).with_name("demo") / "checkpoint.pt"
+
+FALLBACK_SCHEMES = frozenset({"s3", "file"})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Variable:
+    """A variable that changes what the project does, whoever reads it: this project, boto3 or Dagster.
+
+    Attributes:
+        name: in the environment.
+        meaning: sentences in Markdown, for README.md and `.env.example`.
+        default_words: the default in Markdown, empty where there is none.
+        example: the value in `.env.example`, None where the variable does not belong there.
+        secret: whether the value is or may hold a secret. It is then shown nowhere.
+    """
+
+    name: str
+    meaning: str
+    default_words: str = ""
+    example: str | None = ""
+    secret: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting(Variable, Generic[T]):
+    """A variable that this project reads itself.
+
+    Attributes:
+        default: as somebody would write it into the environment; a function where it depends
+            on another setting.
+        parse: text -> value; raises ValueError or OverflowError where the text is wrong.
+        rule: what every right value is, such as `is a number of seconds`. It follows the name in errors.
+    """
+
+    default: str | Callable[[], str] = ""
+    parse: Callable[[str], T]
+    rule: str = ""
+
+    @property
+    def text(self) -> str:
+        """The text in the environment, or the default. An empty line in `.env` means "not set"."""
+        default = self.default if isinstance(self.default, str) else self.default()
+        return os.environ.get(self.name) or default
+
+    def get(self) -> T:
+        """The value.
+
+        Raises:
+            ArgumentError: the text in the environment is wrong.
+        """
+        return self.check(self.text)
+
+    def check(self, text: str) -> T:
+        """The value that a text stands for.
+
+        Raises:
+            ArgumentError: it stands for none. The message names the variable, and repeats the text unless
+                that may be secret.
+        """
+        try:
+            return self.parse(text)
+        except (ValueError, OverflowError):
+            shown = "" if self.secret else f", not {text!r}"
+            raise ArgumentError(self.name, f" {self.rule}{shown}") from None
+
+
+# --- how texts are read ---------------------------------------------------------------------------------
+
+
+def _location(text: str) -> str:
+    uri = text.rstrip("/")
+    scheme = uri.partition("://")[0]
+    # Credentials may be in front of the host, and a signature in a query.
+    host = "(localhost)?/" if scheme == "file" else r"[^/@?#]+(/|\Z)"
+    if scheme not in _schemes() or not re.match(f"{re.escape(scheme)}://{host}", uri):
+        raise ValueError
+    return uri
+
+
+def _schemes() -> Collection[str]:
+    """How the URIs of the stores begin that there are."""
+    return FALLBACK_SCHEMES
+
+
+def _attempts(text: str) -> int:
+    if (attempts := int(text)) < 1:
+        raise ValueError
+    return attempts
+
+
+def _stall_seconds(text: str) -> float:
+    if not 0 < (seconds := float(text)) < math.inf:
+        raise ValueError
+    return seconds
+
+
+def _language(text: str) -> str | None:
+    return None if text == "auto" else text
+
+
+def _batch_size(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", text):
+        raise ValueError
+    return int(text)
+
+
+def _settle_time(text: str) -> dt.timedelta:
+    return dt.timedelta(seconds=float(text))
+
+
+def _backfill_order(text: str) -> str:
+    if text not in ("folder", "newest"):
+        raise ValueError
+    return text
+
+
+# --- the variables --------------------------------------------------------------------------------------
+
+_NO_LOCATION = (
+    "is no location; it should read like s3://bucket/prefix or file:///folder, and credentials belong in"
+    " AWS_PROFILE or AWS_ACCESS_KEY_ID and its like"
+)
+
+AUDIO_SOURCE_URI = Setting(
+    name="AUDIO_SOURCE_URI",
+    meaning="What to inventory: `s3://bucket/prefix`, or a local folder as `file:///folder`.",
+    default=DEMO_BUCKET.as_uri(),
+    default_words="the demo's folder `demo_bucket/`",
+    example="s3://my-bucket/wav48_silence_trimmed",
+    # It may hold credentials by mistake.
+    secret=True,
+    parse=_location,
+    rule=_NO_LOCATION,
+)
+AUDIO_TABLE_URI = Setting(
+    name="AUDIO_TABLE_URI",
+    meaning="Where the tables go: `s3://bucket/prefix` or `file:///folder`. They may lie inside the source,"
+    " and are then never inventoried.",
+    default=lambda: f"{AUDIO_SOURCE_URI.get()}/output_parquet",
+    default_words="`output_parquet` in the source's root",
+    example="s3://my-bucket/output_parquet",
+    secret=True,
+    parse=_location,
+    rule=_NO_LOCATION,
+)
+AUDIO_EVENTS_QUEUE_URL = Setting(
+    name="AUDIO_EVENTS_QUEUE_URL",
+    meaning="The SQS queue that the bucket's notifications go to. New audio is then found without listing the"
+    " bucket ([how to set it up](docs/operating.md#events-instead-of-listing)).",
+    default_words="none",
+    example="https://sqs.eu-central-1.amazonaws.com/123456789012/audio-events",
+    parse=str,
+)
+S3_INVENTORY_MANIFEST = Setting(
+    name="S3_INVENTORY_MANIFEST",
+    meaning="The `manifest.json` of an S3 Inventory report, which is read instead of listing the bucket"
+    " ([how to set it up](docs/operating.md#a-bucket-too-large-to-list)).",
+    default_words="none",
+    example="s3://my-reports/my-bucket/daily/2026-11-22T01-00Z/manifest.json",
+    parse=str,
+)
+S3_ATTEMPTS = Setting(
+    name="S3_ATTEMPTS",
+    meaning="How often a request to S3 is made before the run fails, the first time included.",
+    default="10",
+    example="10",
+    parse=_attempts,
+    rule="is a whole number from 1",
+)
+S3_STALL_SECONDS = Setting(
+    name="S3_STALL_SECONDS",
+    meaning="Seconds without a byte after which a connection is given up and the request is made again.",
+    default="60",
+    example="60",
+    parse=_stall_seconds,
+    rule="is a number above 0",
+)
+WHISPER_MODEL = Setting(
+    name="WHISPER_MODEL",
+    meaning="A name that `whisper.load_model` knows (`tiny`, `base`, `small`, `medium`, `large-v3`, `turbo`,"
+    " `tiny.en` …), or the path of a checkpoint. The demo's checkpoint reads the demo's small grammar only.",
+    default=str(DEMO_CHECKPOINT),
+    default_words="the demo's checkpoint",
+    example="turbo",
+    parse=str,
+)
+WHISPER_DEVICE = Setting(
+    name="WHISPER_DEVICE",
+    meaning="`cpu`, `cuda`, `cuda:1` …, or `auto` for a GPU where there is one.",
+    default="auto",
+    example="auto",
+    parse=str,
+)
+WHISPER_LANGUAGE = Setting(
+    name="WHISPER_LANGUAGE",
+    meaning="A language code such as `en`, or `auto` to detect it for each object.",
+    default="auto",
+    example="en",
+    parse=_language,
+)
+WHISPER_BATCH_SIZE = Setting(
+    name="WHISPER_BATCH_SIZE",
+    meaning="How many clips are transcribed at a time, or `auto` for what the device holds.",
+    default="auto",
+    example="auto",
+    parse=_batch_size,
+    rule="is a number of clips or auto",
+)
+TOKENISER = Setting(
+    name="TOKENISER",
+    meaning="`simulated`, or `package.module:function` of your own that takes float32 audio [samples] at"
+    " 16 kHz and gives integer tokens [tokens].",
+    default="simulated",
+    example="simulated",
+    parse=str,
+)
+SETTLE_SECONDS = Setting(
+    name="SETTLE_SECONDS",
+    meaning="How long after its end a minute counts as closed, in seconds.",
+    default="60",
+    example="60",
+    parse=_settle_time,
+    rule="is a number of seconds",
+)
+BACKFILL_ORDER = Setting(
+    name="BACKFILL_ORDER",
+    meaning="In which order audio that waits is processed: `folder` by folder, or the `newest` minutes of all"
+    " folders first.",
+    default="folder",
+    example="newest",
+    parse=_backfill_order,
+    rule="is folder or newest",
+)
+
+AWS_VARIABLES = (
+    Variable(
+        name="AWS_ACCESS_KEY_ID",
+        meaning="An access key. Whatever else AWS clients go by works as well: profiles, SSO, instance roles,"
+        " `~/.aws`.",
+        secret=True,
+    ),
+    Variable(name="AWS_SECRET_ACCESS_KEY", meaning="The secret part of the access key.", secret=True),
+    Variable(name="AWS_SESSION_TOKEN", meaning="The token that belongs to temporary keys.", secret=True),
+    Variable(name="AWS_PROFILE", meaning="The profile in `~/.aws` to go by."),
+    Variable(
+        name="AWS_DEFAULT_REGION",
+        meaning="The region of bucket and queue; `auto` for Cloudflare R2.",
+        example="eu-central-1",
+    ),
+    Variable(
+        name="AWS_ENDPOINT_URL_S3",
+        meaning="The address of an S3 server other than AWS: R2, MinIO, Ceph and the like.",
+        example="http://127.0.0.1:9000",
+        # It may hold a password by mistake.
+        secret=True,
+    ),
+    Variable(
+        name="AWS_ENDPOINT_URL_SQS",
+        meaning="The address of an SQS server other than AWS.",
+        example="http://127.0.0.1:9324",
+        secret=True,
+    ),
+)
+DAGSTER_HOME = Variable(
+    name="DAGSTER_HOME",
+    meaning="The folder in which Dagster keeps its instance. It is set in the shell rather than in `.env`.",
+    default_words="`.dagster_home/`",
+    example=None,
+)
+
+VARIABLES: tuple[Variable, ...] = (
+    AUDIO_SOURCE_URI,
+    AUDIO_TABLE_URI,
+    AUDIO_EVENTS_QUEUE_URL,
+    S3_INVENTORY_MANIFEST,
+    *AWS_VARIABLES,
+    S3_ATTEMPTS,
+    S3_STALL_SECONDS,
+    WHISPER_MODEL,
+    WHISPER_DEVICE,
+    WHISPER_LANGUAGE,
+    WHISPER_BATCH_SIZE,
+    TOKENISER,
+    SETTLE_SECONDS,
+    BACKFILL_ORDER,
+    DAGSTER_HOME,
+)
+"""All that README.md and `.env.example` list, in their order."""
+
+SETTINGS: tuple[Setting[Any], ...] = tuple(v for v in VARIABLES if isinstance(v, Setting))
+"""Those that this project reads itself. The demo and the tests drop them from the environment."""
+
+
+# --- how they are shown ---------------------------------------------------------------------------------
+
+_README_BLOCK = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- /settings -->)", re.DOTALL)
+_LINK = re.compile(r"\[([^]]*)\]\(([^)#]*)[^)]*\)")
+
+
+def markdown_table() -> str:
+    """The table between README.md's `<!-- settings -->` marks."""
+    rows = [f"| `{v.name}` | {v.meaning} | {_default(v) or '–'} |\n" for v in VARIABLES]
+    return "".join(["| variable | meaning | default |\n|---|---|---|\n", *rows])
+
+
+def env_example() -> str:
+    """All of `.env.example`."""
+    parts = [
+        "# Copy to .env and uncomment what differs from the demo; `make dev` reads it.\n"
+        "# No secrets belong in a repository: .env is ignored by git.\n"
+    ]
+    for variable in VARIABLES:
+        if variable.example is None:
+            continue
+        default = _default(variable)
+        said = variable.meaning + (f" Default: {default}." if default else "")
+        plain = _LINK.sub(r"\1: \2", said).replace("`", "")
+        comment = textwrap.fill(
+            plain, 110, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
+        )
+        parts.append(f"{comment}\n#{variable.name}={variable.example}\n")
+    return "\n".join(parts)
+
+
+def _default(variable: Variable) -> str:
+    """A variable's default in Markdown, empty where it has none."""
+    if not variable.default_words and isinstance(variable, Setting):
+        return f"`{variable.default}`"
+    return variable.default_words
+
+
+def main() -> None:
+    """Write README.md's table and `.env.example` anew."""
+    (PROJECT / ".env.example").write_text(env_example())
+    readme = PROJECT / "README.md"
+    readme.write_text(_README_BLOCK.sub(lambda _: markdown_table(), readme.read_text()))
+
+
+if __name__ == "__main__":
+    main()
