@@ -2,9 +2,9 @@
 
     python -m benchmarks.include
 
-A document holds a pair of comments, `<!-- include: NAME -->` and `<!-- /include -->`. The function that INCLUDES
-lists under that name makes what stands between them, from the raw results in benchmarks/results/. Nobody copies
-a figure by hand: a test fails where a document differs from the results.
+A document holds a pair of comments, `<!-- include: NAME -->` and `<!-- /include -->`. The function that
+INCLUDES lists under that name makes what stands between them, from the raw results in benchmarks/results/.
+Nobody copies a figure by hand: a test fails where a document differs from the results.
 """
 
 import json
