@@ -376,7 +376,8 @@ def test_every_table_of_figures_is_included_somewhere() -> None:
 
 def test_a_table_of_figures_is_included_or_says_why_not() -> None:
     by_hand = re.compile(r"<!-- figures by hand: [^>]+ -->\n\n(?:\|.*\n)+")
-    marked, loose = 0, []
+    marked = 0
+    loose = []
     for document in include.documents():
         text = include.BLOCK.sub("", document.read_text())
         marked += len(by_hand.findall(text))
