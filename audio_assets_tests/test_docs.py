@@ -318,7 +318,9 @@ def test_every_module_that_a_command_runs_exists_and_takes_the_options_that_are_
 
 def test_every_file_that_is_named_exists() -> None:
     own = re.compile(rf"(?<![\w./<>-])(?:{'|'.join(OWN)})/[\w./-]*\w")
-    named = {(document, path) for document, line in commands() for path in own.findall(line)}
+    # The changelog also names what is gone.
+    lines = [(document, line) for document, line in commands() if document != "CHANGELOG.md"]
+    named = {(document, path) for document, line in lines for path in own.findall(line)}
     missing = [(document, path) for document, path in sorted(named) if not (ROOT / path).exists()]
 
     assert len(named) > 20
