@@ -1,7 +1,7 @@
-"""All benchmarks, one after another: `python -m benchmarks`."""
+"""All benchmarks one after another, then their figures into the documentation: `python -m benchmarks`."""
 
 import subprocess
 import sys
 
-for name in ("engine", "agreement", "pipeline", "partitions", "sensor", "latency"):
+for name in ("engine", "agreement", "pipeline", "partitions", "sensor", "latency", "include"):
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

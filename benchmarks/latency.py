@@ -6,14 +6,13 @@ A real `dagster dev` (webserver, daemon, code server) on an empty instance looks
 objects of the sample's speech are PUT one after another, at different seconds of the minute. With the default
 settings a row waits until its minute has settled, so that a minute is made once; SETTLE_SECONDS=-60 makes an
 open minute at once, and again for each object that follows. By listing, then by events. Writes
-benchmarks/results/latency.json and docs/figures/latency.md.
+benchmarks/results/latency.json.
 """
 
 import argparse
 import json
 import os
 import pathlib
-import statistics
 import tempfile
 import time
 
@@ -28,7 +27,6 @@ from audio_assets_tests.support.dagster_dev import dagster_dev
 from benchmarks.canned_s3 import Shape, canned_s3, canned_store
 
 RESULTS = pathlib.Path(__file__).with_name("results") / "latency.json"
-FIGURES = pathlib.Path(__file__).parents[1] / "docs" / "figures" / "latency.md"
 # No divisor of a minute nor of the sensor's 30 seconds.
 PAUSE_S = 37
 PATIENCE_S = 600
@@ -71,14 +69,6 @@ def measure(settle_seconds: int, events: bool, objects: int) -> list[dict[str, f
     return got
 
 
-def line(name: str, got: list[dict[str, float]]) -> str:
-    cells = []
-    for what in ("from_put_s", "from_settled_s"):
-        seconds = sorted(one[what] for one in got)
-        cells.append(f"{statistics.median(seconds):.0f} ({seconds[0]:.0f} to {seconds[-1]:.0f})")
-    return f"| {name} | {len(got)} | {' | '.join(cells)} |"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -91,13 +81,7 @@ def main() -> None:
         for settle, name in ((60, f"{how}, default settings"), (-60, f"{how}, SETTLE_SECONDS=-60"))
     }
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    lines = [
-        "| | objects | from PUT to row, s: median (range) | from the settled minute to row, s |",
-        "|---|---|---|---|",
-        *(line(name, got) for name, got in results.items()),
-    ]
-    FIGURES.write_text("\n".join(lines) + "\n")
-    print(FIGURES.read_text())
+    print(RESULTS.read_text())
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
     python -m benchmarks.partitions
 
 Registers the same folder/minute pairs under each design on a fresh SQLite instance, reports some as
-materialised, and times the UI's GraphQL queries, the designs in turn. Writes docs/figures/partitions.md.
+materialised, and times the UI's GraphQL queries, the designs in turn. Writes
+benchmarks/results/partitions.json.
 """
 
 import argparse
 import datetime as dt
+import json
 import os
 import pathlib
 import random
@@ -22,7 +24,7 @@ from dagster_graphql.cli import execute_query
 
 from benchmarks.partition_designs import DAYS, DESIGNS, FOLDERS, MINUTES, PAIRS
 
-FIGURES = pathlib.Path(__file__).parents[1] / "docs" / "figures" / "partitions.md"
+RESULTS = pathlib.Path(__file__).with_name("results") / "partitions.json"
 STATUS = """{ assetNodeOrError(assetKey: {path: ["design_%s"]}) { ... on AssetNode { partitionStats
   { numPartitions numMaterialized } assetPartitionStatuses { __typename
   ... on DefaultPartitionStatuses { materializedPartitions failedPartitions }
@@ -75,25 +77,18 @@ def main() -> None:
         cells = {"A": grid, "B": args.folders * minutes, "C": args.pairs}
         instance.dispose()
         figures = measure(args.rounds)
-    rows = [
-        ("cells", [f"{cells[d]:,}" for d in DESIGNS]),
-        ("partition statuses, s", [f"{figures[d, 'status']:.2f}" for d in DESIGNS]),
-        ("partition keys, s", [f"{figures[d, 'keys']:.2f}" for d in DESIGNS]),
-        ("statuses, times C", [f"{figures[d, 'status'] / figures['C', 'status']:.1f}" for d in DESIGNS]),
-    ]
-    text = "\n".join(
-        [
-            f"{args.folders} folders, {args.pairs:,} pairs over {DAYS} days, {args.materialised:,} of them",
-            f"materialised; medians of {args.rounds} rounds in turn. `python -m benchmarks.partitions`\n",
-            "| | A | B | C |",
-            "|---|---|---|---|",
-            *(f"| {name} | " + " | ".join(values) + " |" for name, values in rows),
-            "",
-        ]
-    )
-    FIGURES.parent.mkdir(exist_ok=True)
-    FIGURES.write_text(text)
-    print(text)
+    taken = {query: {d: figures[d, query] for d in DESIGNS} for query in ("status", "keys")}
+    results = {
+        "command": "python -m benchmarks.partitions",
+        "machine": {"cpus": os.cpu_count(), "dagster": dg.__version__},
+        "settings": vars(args) | {"days": DAYS},
+        "cells": cells,
+        "status_s": taken["status"],
+        "keys_s": taken["keys"],
+        "status_times_c": {d: s / taken["status"]["C"] for d, s in taken["status"].items()},
+    }
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    print(RESULTS.read_text())
 
 
 def measure(rounds: int) -> dict[tuple[str, str], float]:

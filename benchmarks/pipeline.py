@@ -5,11 +5,12 @@
 In turns: the bare engine on arrays that are decoded beforehand, and the whole way from a bucket on an S3
 server to `audio_table` (list, GET, FLAC decode, resample, mel, engine, tokens, Parquet, many partitions,
 through Dagster). Same model, same clips. Then the peak memory of the whole way at two numbers of objects,
-each in a process of its own. Writes docs/figures/pipeline.md.
+each in a process of its own. Writes benchmarks/results/pipeline.json.
 """
 
 import argparse
 import contextlib
+import importlib.metadata
 import itertools
 import json
 import os
@@ -28,7 +29,7 @@ from audio_assets.demo.make_sample import SAMPLE
 from audio_assets.settings import SETTINGS
 from benchmarks.canned_s3 import TABLES, Shape, canned_s3, canned_store
 
-FIGURES = pathlib.Path(__file__).parents[1] / "docs" / "figures" / "pipeline.md"
+RESULTS = pathlib.Path(__file__).with_name("results") / "pipeline.json"
 CLIPS_PER_PARTITION = 40
 
 
@@ -135,12 +136,17 @@ def main() -> None:
         print(peak_memory_mb(args.peak_memory_of, str(CHECKPOINT)))
         return
 
-    lines = [
-        f"{args.clips} clips of 48 kHz FLAC, {CLIPS_PER_PARTITION} to a partition, an S3 server on the same",
-        f"machine, CPU; medians of {args.rounds} rounds in turn. `python -m benchmarks.pipeline`\n",
-        "| model | bare engine, audio s/s | bucket to table, audio s/s | share |",
-        "|---|---|---|---|",
-    ]
+    results: dict = {
+        "command": "python -m benchmarks.pipeline",
+        "machine": {"cpus": os.cpu_count(), "dagster": importlib.metadata.version("dagster")},
+        "settings": {
+            "clips": args.clips,
+            "clips_per_partition": CLIPS_PER_PARTITION,
+            "rounds": args.rounds,
+        },
+        "models": {},
+        "peak_memory_mb": {},
+    }
     with tempfile.TemporaryDirectory() as folder:
         models = {"the demo's checkpoint": str(CHECKPOINT)}
         for shape in args.shapes:
@@ -153,16 +159,17 @@ def main() -> None:
         with bucket_of(args.clips) as objects:
             for name, model in models.items():
                 got = feed(model, objects, args.rounds)
-                rates = (got["audio_s"] / got["engine"], got["audio_s"] / got["pipeline"])
-                lines.append(f"| {name} | {rates[0]:.1f} | {rates[1]:.1f} | {got['share']:.0%} |")
-                print(lines[-1], flush=True)
-    lines += ["", "| objects | peak memory, MB |", "|---|---|"]
+                results["models"][name] = {
+                    "engine_audio_s_per_s": got["audio_s"] / got["engine"],
+                    "pipeline_audio_s_per_s": got["audio_s"] / got["pipeline"],
+                    "share": got["share"],
+                }
+                print(name, results["models"][name], flush=True)
     for clips in args.memory:
-        lines.append(f"| {clips:,} | {in_process_of_its_own(clips):,.0f} |")
-        print(lines[-1], flush=True)
-    FIGURES.parent.mkdir(exist_ok=True)
-    FIGURES.write_text("\n".join(lines) + "\n")
-    print(FIGURES.read_text())
+        results["peak_memory_mb"][str(clips)] = in_process_of_its_own(clips)
+        print(clips, results["peak_memory_mb"][str(clips)], "MB", flush=True)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    print(RESULTS.read_text())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ A canned S3 server answers at S3's page size. First sight: a fresh instance, unt
 whole bucket once. Steady state: the instance holds the records of runs over all partitions, 100 objects are
 new. Each ticks in a process of its own, as the code server does, and its peak memory is that process's. Then
 the UI's partition queries, as its own JavaScript asks them, by a webserver on an instance of 100,000
-partitions. Writes benchmarks/results/sensor.json and docs/figures/sensor.md.
+partitions. Writes benchmarks/results/sensor.json.
 """
 
 import argparse
@@ -38,7 +38,6 @@ from benchmarks.canned_s3 import Shape, canned_s3, canned_store
 from benchmarks.seeded import FOLDER_MINUTE, new_home, seed
 
 RESULTS = pathlib.Path(__file__).with_name("results") / "sensor.json"
-FIGURES = pathlib.Path(__file__).parents[1] / "docs" / "figures" / "sensor.md"
 SIZES = (10_000, 100_000, 1_000_000)
 NEW = 100
 ROUNDS = 5
@@ -299,39 +298,6 @@ def listing_case(objects: int, layout: str) -> dict[str, int]:
     return {"objects": objects, "per_folder": objects, "per_minute": 100}
 
 
-def table(results: dict) -> str:
-    lines = [
-        "| bucket | objects | partitions | first sight: ticks, longest, CPU, peak | 100 new: likewise |",
-        "|---|---|---|---|---|",
-    ]
-    for name, got in results.items():
-        if "first sight" in got:
-            cells = [name.partition(", ")[2], f"{got['objects']:,}", f"{got['partitions']:,}"]
-            for state in ("first sight", "steady state"):
-                seen = got[state]["ticks"]
-                longest = max(tick["seconds"] + tick["registering"] for tick in seen)
-                cpu = sum(tick["cpu_s"] for tick in seen)
-                cells.append(f"{len(seen)}, {longest:.1f} s, {cpu:.1f} s, {got[state]['peak_mb']:.0f} MB")
-            lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "| bucket | events | ticks | longest | events/s |", "|---|---|---|---|---|"]
-    for name, got in results.items():
-        if "events" in got:
-            seconds = [tick["seconds"] + tick["registering"] for tick in got["events"]]
-            cells = [f"{got['objects']:,} in {name.split(', ')[1]}", f"{got['put']:,}", f"{len(seconds)}"]
-            cells += [f"{max(seconds):.2f} s", f"{got['put'] / sum(seconds):,.0f}"]
-            lines.append(f"| {' | '.join(cells)} |")
-    for got in results.values():
-        if "queries" in got:
-            head = (
-                f"query, {got['partitions']:,} partitions | not counted ahead | first | new partition | then"
-            )
-            lines += ["", f"| {head} |", "|---|---|---|---|---|"]
-            for query, taken in got["queries"].items():
-                cells = [f"{seconds:.2f} s, CPU {cpu:.2f} s" for seconds, cpu in taken.values()]
-                lines.append(f"| {query} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -353,21 +319,19 @@ def main() -> None:
             name = f"{objects}, {layout}"
             results[name] = measure_listing(**listing_case(objects, layout))
             save(results, args.results)
+            print(name, results[name], flush=True)
             for put in args.put:
                 results[f"{name}, {put} events"] = measure_events(**listing_case(objects, layout), put=put)
                 save(results, args.results)
+                print(name, put, results[f"{name}, {put} events"], flush=True)
     if args.partitions:
         results["UI"] = measure_ui(args.partitions)
         save(results, args.results)
-    print(table(results))
 
 
 def save(results: dict, path: pathlib.Path) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(results, indent=1) + "\n")
-    if path == RESULTS:
-        FIGURES.write_text(table(results))
-    print(table(results), flush=True)
 
 
 if __name__ == "__main__":
