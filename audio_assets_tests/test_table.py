@@ -1,7 +1,10 @@
 """A table's partitions on storage: read one, replace one, read any slice."""
 
 import datetime as dt
+import os
 import pathlib
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +20,7 @@ from audio_assets.errors import ConflictError, StorageError
 from audio_assets.partitions import FolderMinute, folder_of
 from audio_assets.table import CONFLICT_ROUNDS, Snapshot, Table, read_slice
 from audio_assets_tests.support.audio import MINUTE
-from audio_assets_tests.support.places import Place
+from audio_assets_tests.support.places import LocalPlace, Place
 from audio_assets_tests.support.rows import at, row, rows, write
 
 
@@ -279,3 +282,25 @@ def test_read_table_reads_the_table_that_the_environment_names(place: Place, mon
     assert keys(audio_assets.read_table("p225", "2023", "2024", ["Key"])) == ["p225/a.flac"]
     monkeypatch.setenv("AUDIO_TABLE_URI", f"{place.uri}/elsewhere")
     assert len(audio_assets.read_table()) == 0
+
+
+def test_read_table_loads_neither_dagster_nor_torch(local_place: LocalPlace):
+    write(
+        Table(local_place.store, "output_parquet/audio_table", schema.AUDIO_TABLE),
+        at("p225"),
+        row("p225/a.flac"),
+    )
+    command = (
+        "import sys, audio_assets\n"
+        "print(list(audio_assets.read_table('p225')['Key']))\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        "print(loaded & {'dagster', 'dagster_aws', 'torch', 'whisper'})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", command],
+        env=os.environ | {"AUDIO_SOURCE_URI": local_place.uri, "AUDIO_TABLE_URI": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["['p225/a.flac']", "set()"]
