@@ -1,7 +1,12 @@
 """The assets through Dagster, on S3 and on a local folder, with the demo's model."""
 
 import datetime as dt
+import hashlib
+import importlib
 import pathlib
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import dagster as dg
 import numpy as np
@@ -12,7 +17,11 @@ import pytest
 
 import audio_assets.demo
 from audio_assets.defs import resources
-from audio_assets.transcription import Transcriber
+from audio_assets.defs.inventory import s3_inventory
+from audio_assets.defs.speech import speech
+from audio_assets.speech import Transcribing
+from audio_assets.table import Table
+from audio_assets.transcription import Stats, Transcriber, Transcript
 from audio_assets_tests.support.audio import UPLOADED, flac
 from audio_assets_tests.support.project import Project
 
@@ -252,10 +261,97 @@ def test_another_tokeniser_makes_the_tokens_anew_and_keeps_the_text(
     assert project.run(KEY).success
     [row] = project.table().to_dict("records")
     assert row["tokenized_info"].tolist() == [1, 2]
-    assert row["tokeniser"] == f"{__name__}:two_tokens"
+    # Its own code is part of its name, so that no row outlives a change of it.
+    source = hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()[:12]
+    assert row["tokeniser"] == f"{__name__}:two_tokens sha256={source}"
     assert row["transcribed_text"] == first["transcribed_text"][0]
     assert len(model_loads) == 1
 
 
 def two_tokens(audio: np.ndarray) -> list[int]:
     return [1, 2]
+
+
+@on_disk
+def test_tokens_do_not_survive_a_change_of_the_tokenisers_code(
+    project: Project, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+    put_sample(project, EIGHT)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("TOKENISER", "codec_of_ours:tokenise")
+    project.reload()
+
+    def computed(source: str) -> tuple[int, list[int]]:
+        """How many clips a run in a new process computes with this code, and what it makes of one."""
+        (tmp_path / "codec_of_ours.py").write_text(source)
+        sys.modules.pop("codec_of_ours", None)
+        importlib.invalidate_caches()
+        assert project.run(KEY, assets=["s3_inventory", "tokens"]).success
+        latest = project.instance.fetch_materializations(dg.AssetKey("tokens"), limit=1).records[0]
+        assert latest.asset_materialization
+        [row] = [row for rows in _token_rows(project) for row in rows]
+        clips = latest.asset_materialization.metadata["clips_computed"].value
+        assert isinstance(clips, int)
+        return clips, row["tokenized_info"]
+
+    assert computed("def tokenise(audio): return [1]") == (1, [1])
+    assert computed("def tokenise(audio): return [1]") == (0, [1])
+    assert computed("def tokenise(audio): return [1, 2]") == (1, [1, 2])
+
+
+def _token_rows(project: Project) -> Iterator[list[dict[str, Any]]]:
+    for key in project.place.store.list_keys("output_parquet/tokens/"):
+        body, _ = project.place.store.read_latest(key) or (b"", "")
+        yield pq.read_table(pa.BufferReader(body)).to_pylist()
+
+
+# --- another recogniser ---------------------------------------------------------------------------------
+
+K = TypeVar("K")
+
+
+class LengthRecogniser:
+    """Hears how long each clip is."""
+
+    identity = "length of the audio, version 1"
+    device = "abacus"
+
+    def __init__(self) -> None:
+        self.stats = Stats()
+
+    def transcribe(self, audio: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, Transcript | Exception]]:
+        for key, samples in audio:
+            if len(samples) < 1_600:
+                yield key, ValueError("too short to count")
+            else:
+                yield key, Transcript(f"{len(samples) / 16_000} s", "en", -0.1, 0.0, 1.0, 0.0, ())
+
+
+class LengthResource(dg.ConfigurableResource):
+    """Takes the place of `whisper` in the Dagster project."""
+
+    def transcribing(self, table: Table) -> Transcribing:
+        return Transcribing(table, LengthRecogniser.identity, LengthRecogniser)
+
+
+@on_disk
+def test_another_recogniser_is_plugged_in_as_a_resource(project: Project, model_loads: list[str]):
+    for name, seconds in (("a.flac", 0.5), ("short.flac", 0.05)):
+        project.place.put(f"p225/{name}", flac(seconds))
+    project.instance.add_dynamic_partitions("folder_minute", [KEY])
+    result = dg.materialize(
+        [s3_inventory, speech],
+        instance=project.instance,
+        partition_key=KEY,
+        resources={**resources.resources().resources, "whisper": LengthResource()},
+    )
+    assert result.success
+    assert project.run(KEY, assets=["audio_table"]).success
+    rows = project.table().set_index("Key")
+    assert rows["whisper_model"].tolist() == [LengthRecogniser.identity] * 2
+    assert rows["transcribed_text"]["p225/a.flac"] == "0.5 s"
+    assert rows["error"]["p225/short.flac"] == "Whisper failed on it: too short to count"
+    [made] = result.asset_materializations_for_node("speech")[:1]
+    assert made.metadata["device"].value == "abacus"
+    assert model_loads == []

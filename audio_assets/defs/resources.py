@@ -16,6 +16,7 @@ import pyarrow as pa
 from dagster_aws.s3 import S3Resource
 
 from audio_assets import schema
+from audio_assets.errors import ArgumentError
 from audio_assets.sensor.event_queue import EventQueue
 from audio_assets.source import AudioSource
 from audio_assets.speech import Tokenising, Transcribing
@@ -268,9 +269,17 @@ class AudioTokeniser(dg.ConfigurableResource):
     name: str = "simulated"
 
     def tokenising(self, table: Table) -> Tokenising:
+        """What makes tokens; imports the module of a tokeniser of one's own.
+
+        Raises:
+            ArgumentError: TOKENISER names none.
+        """
         from audio_assets.tokenisation import load_tokeniser
 
-        return Tokenising(table, self.name, functools.partial(load_tokeniser, self.name))
+        try:
+            return Tokenising(table, load_tokeniser(self.name))
+        except ArgumentError as e:
+            raise e.renamed({"name": "TOKENISER"}) from e
 
 
 @dg.definitions
