@@ -33,7 +33,8 @@ from audio_assets_tests.support.audio import UPLOADED, flac
 from audio_assets_tests.support.bad_audio import constant_flac
 from audio_assets_tests.support.places import LocalPlace
 
-SILENCE, NOISE = flac(0.1, seed=1), flac(0.2, seed=2)
+SILENCE = flac(0.1, seed=1)
+NOISE = flac(0.2, seed=2)
 
 
 class CountingStore(ObjectStore):
