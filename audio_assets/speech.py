@@ -130,8 +130,9 @@ class SpeechPass:
         self._transcribing = transcribing
         self._tokenising = tokenising
         self._outputs = [output for output in (transcribing, tokenising) if output]
-        alone = tokenising is not None and not tokenising.tokeniser.thread_safe
-        self._tokeniser_lock = threading.Lock() if alone else contextlib.nullcontext()
+        # The threads that read objects also tokenise them, side by side where the tokeniser allows that.
+        one_at_a_time = tokenising is not None and not tokenising.tokeniser.thread_safe
+        self._tokeniser_lock = threading.Lock() if one_at_a_time else contextlib.nullcontext()
         # Whether an object could be read, which shows that the account may read objects.
         self._readable = False
 
@@ -150,6 +151,7 @@ class SpeechPass:
     def _round(self, partitions: Sequence[FolderMinute], conflicts: list[FolderMinute]) -> Iterator[Finished]:
         reading = concurrent.futures.ThreadPoolExecutor(THREADS, "read")
         writing = concurrent.futures.ThreadPoolExecutor(THREADS, "write")
+        # The state of this round, of which no other has a part.
         self._memory = MemoryBudget(DECODED_BYTES_AHEAD)
         self._writes = _Writes(writing, conflicts)
         self._held: list[PartitionRows] = []
@@ -179,8 +181,8 @@ class SpeechPass:
         partitions: Sequence[FolderMinute],
     ) -> Iterator[Job]:
         """Every object that lacks a row, once all its rows are added that need no recogniser."""
-        # Not in the threads that read objects: all of those may wait for memory, and only this goes on to
-        # release it.
+        # By the threads that write: those that read objects may all be waiting for memory, which the loop
+        # below has to release.
         opened = map_ahead(writing, self._open, partitions, ahead=PARTITIONS_AHEAD)
         loaded = map_ahead(
             reading,

@@ -69,7 +69,8 @@ class PartitionRows:
         snapshots: each of these tables as it was read, by its name.
 
     Attributes:
-        refused: why the store gave none of an object, whose row has not said so before.
+        refused: the error of an object that the store did not give and did not fail to give before; None
+            where there is no such object.
     """
 
     def __init__(
