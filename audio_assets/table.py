@@ -8,7 +8,7 @@ import concurrent.futures
 import dataclasses
 import datetime as dt
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from audio_assets import schema
-from audio_assets.errors import ConflictError, StorageError
+from audio_assets.errors import StorageError
 from audio_assets.partitions import FolderMinute
 from audio_assets.storage import ObjectStore
 
@@ -156,25 +156,6 @@ class Table:
             raise StorageError(
                 f"{self.store.uri}/{path} is no file of {self.name}: {e}; delete it and materialise again"
             ) from e
-
-
-def replace_rounds(
-    partitions: Sequence[FolderMinute],
-) -> Iterator[tuple[Sequence[FolderMinute], list[FolderMinute]]]:
-    """Rounds of optimistic concurrency: the partitions to make now, and a list for those to make again.
-
-    The caller appends each partition whose file another run replaced meanwhile.
-
-    Raises:
-        ConflictError: after `CONFLICT_ROUNDS` some are still left.
-    """
-    for _ in range(CONFLICT_ROUNDS):
-        conflicts: list[FolderMinute] = []
-        yield partitions, conflicts
-        if not conflicts:
-            return
-        partitions = conflicts
-    raise ConflictError(f"other runs keep replacing {[p.key for p in partitions]}; let them finish first")
 
 
 def with_partition_columns(rows: pa.Table, partition: FolderMinute) -> pa.Table:
