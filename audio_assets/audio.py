@@ -1,20 +1,23 @@
-"""FLAC bytes -> mono float32 at 16 kHz, the array that Whisper and the tokenisers take.
+"""Bytes of an object -> mono float32 at 16 kHz, the array that the recogniser and the tokeniser take.
 
-Decoding is libsndfile's (soundfile) and resampling soxr's; both release the interpreter lock, so that
-threads decode side by side. The bytes come from anywhere: what is no sound FLAC is refused with a reason
-that says what to do, and memory follows the audio inside, up to a limit.
+`DECODERS` says which suffixes are audio and what decodes them. FLAC's own decoder is here too: libsndfile
+(soundfile) decodes and soxr resamples. Both release the interpreter lock, so that threads decode side by
+side. The bytes come from anywhere: what cannot be decoded is refused with a reason that says what to do,
+and memory follows the audio inside, up to a limit. How a FLAC's header is read is in `flac_header.py`.
 """
 
 import dataclasses
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 import soundfile
 import soxr
 
 from audio_assets.errors import AudioError
+from audio_assets.flac_header import BYTES_PER_SAMPLE, FlacHeader, corrupt_flac, read_header
 
 SAMPLE_RATE_HZ = 16_000
 """What Whisper was trained on (Radford et al. 2022, section 2.2)."""
@@ -23,35 +26,9 @@ LONGEST_S = 12 * 3600
 """What one object may hold: 2.8 GB of float32. A few kilobytes of FLAC can really hold hours of silence."""
 LARGEST_BYTES = 4 * 2**30
 """What is fetched into memory at most."""
-LOWEST_RATE_HZ = 1_000
 
 # Samples of all channels in a block: bounds what decoding needs besides its result, whatever a header says.
 _BLOCK_VALUES = 2**20
-
-# The rates that a frame's header names by a number (RFC 9639, section 9.1.2); it may leave the rate out.
-_FRAME_RATES_HZ = dict(
-    enumerate([88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000], 1)
-)
-# Of metadata; there are seven types, and any number of them would be walked through.
-_MOST_BLOCKS = 1_000
-_BYTES_PER_SAMPLE = {8: 1, 16: 2, 24: 3}
-
-_KINDS = {
-    b"RIFF": "WAV",
-    b"OggS": "Ogg",
-    b"FORM": "AIFF",
-    b"ID3": "MP3",
-    b"\xff\xf3": "MP3",
-    b"\xff\xfa": "MP3",
-    b"\xff\xfb": "MP3",
-    b"\xff\xf1": "AAC",
-    b"\xff\xf9": "AAC",
-    b"\x1aE\xdf\xa3": "Matroska or WebM",
-    b"PK\x03\x04": "a ZIP archive",
-    b"\x1f\x8b": "gzip",
-    b"\0\0\0\0": "zeros",
-}
-_TEXT = frozenset(b"\t\n\r" + bytes(range(32, 127)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,32 +48,22 @@ class Audio:
     channels: int
 
 
-class _SequentialFile(soundfile.SoundFile):
-    """Reads front to back: libsndfile cannot seek where a stream encoder left the length unknown."""
+class Decoder(Protocol):
+    """Decodes the objects of one audio format. The pipeline calls it from several threads at once."""
 
-    def seekable(self) -> bool:
-        return False
+    def __call__(self, body: bytes, admit: Callable[[int], None] | None) -> Audio:
+        """Decode one object.
 
+        Args:
+            body: its bytes, `LARGEST_BYTES` at most.
+            admit: where it is given, to be told the bytes of each further block of `Audio.samples` before
+                that block is held. It bounds the memory of all threads together: it may wait, or raise an
+                exception, which must pass through. Once with all bytes is enough for short audio.
 
-@dataclasses.dataclass(frozen=True)
-class _Header:
-    """What a FLAC says of itself before its audio (RFC 9639, section 8.2).
-
-    Attributes:
-        frames: samples of each channel, 0 where unknown.
-        md5: of the decoded samples, zeros where unknown.
-    """
-
-    rate_hz: int
-    channels: int
-    bits: int
-    frames: int
-    md5: bytes
-
-
-def is_flac(key: str) -> bool:
-    """Whether an object's name says that it is FLAC."""
-    return key.lower().endswith(".flac")
+        Raises:
+            AudioError: the bytes are no audio of this format; says what is wrong and what to do.
+        """
+        ...
 
 
 def check_size(size: int) -> None:
@@ -115,6 +82,9 @@ def check_size(size: int) -> None:
         )
 
 
+# --- FLAC -----------------------------------------------------------------------------------------------
+
+
 def decode_flac(body: bytes, admit: Callable[[int], None] | None = None) -> Audio:
     """Decode FLAC of any rate and channel count; channels are averaged.
 
@@ -122,120 +92,95 @@ def decode_flac(body: bytes, admit: Callable[[int], None] | None = None) -> Audi
 
     Args:
         body: 8, 16 or 24 bits a sample; an ID3 tag in front is passed over.
-        admit: told the bytes of each further block of `samples` before there is one; may wait or raise.
+        admit: as `Decoder` says.
 
     Raises:
         AudioError: empty, not FLAC, corrupt, truncated, or too long.
     """
-    header, start = _read_header(body)
-    claimed_s = header.frames / header.rate_hz
-    if claimed_s > LONGEST_S:
-        raise _too_long(f"its header says {claimed_s / 3600:.1f} h")
-    rate, channels = header.rate_hz, header.channels
-    width = _BYTES_PER_SAMPLE[header.bits]
-    integer = "int16" if width == 2 else "int32"
-    item = np.dtype(integer).itemsize
-    scale = np.float32(1 / (1 << (8 * item - 1)))
-    block_frames = min(_BLOCK_VALUES // channels, 30 * rate)
+    header = read_header(body)
+    rate = header.rate_hz
     resampler = soxr.ResampleStream(rate, SAMPLE_RATE_HZ, 1, dtype="float32")
     # Grows in place: parts that are joined at the end would need the memory twice.
-    samples, frames, md5 = bytearray(), 0, hashlib.md5(usedforsecurity=False)
+    samples = bytearray()
+    frames = 0
+    for block in _read_blocks(body, header):
+        frames += len(block)
+        mono = _mix_down(block)
+        part = mono if rate == SAMPLE_RATE_HZ else resampler.resample_chunk(mono)
+        if admit:
+            admit(part.nbytes)
+        samples += part.tobytes()
+    if rate != SAMPLE_RATE_HZ:
+        samples += resampler.resample_chunk(np.zeros(0, np.float32), last=True).tobytes()
+    return Audio(np.frombuffer(samples, np.float32), frames / rate, rate, header.channels)
+
+
+class _SequentialFile(soundfile.SoundFile):
+    """Reads front to back: libsndfile cannot seek where a stream encoder left the length unknown."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _read_blocks(body: bytes, header: FlacHeader) -> Iterator[np.ndarray]:
+    """The samples as libsndfile gives them: int16 or int32 [frames, channels], one block after the other.
+
+    Raises:
+        AudioError: once all that is readable was given: it is not what the header says, or too long.
+    """
+    rate = header.rate_hz
+    claimed_s = header.frames / rate
+    if claimed_s > LONGEST_S:
+        raise _too_long(f"its header says {claimed_s / 3600:.1f} h")
+    width = BYTES_PER_SAMPLE[header.bits]
+    integer = "int16" if width == 2 else "int32"
+    item = np.dtype(integer).itemsize
+    block_frames = min(_BLOCK_VALUES // header.channels, 30 * rate)
+    md5 = hashlib.md5(usedforsecurity=False)
+    frames = 0
     try:
         # libsndfile itself does not find FLAC behind every tag.
-        with _SequentialFile(io.BytesIO(body[start:])) as file:
+        with _SequentialFile(io.BytesIO(body[header.start :])) as file:
             while len(block := file.read(block_frames, dtype=integer, always_2d=True)):
                 frames += len(block)
                 if frames > LONGEST_S * rate:
                     raise _too_long("it goes on after that")
                 # libsndfile fills up samples with zeros below; the checksum is of the bytes above.
                 md5.update(block.view(np.uint8).reshape(-1, item)[:, item - width :].tobytes())
-                values = block.astype(np.float32) * scale
-                mono = values[:, 0] if channels == 1 else values.mean(axis=1)
-                part = mono if rate == SAMPLE_RATE_HZ else resampler.resample_chunk(mono)
-                if admit:
-                    admit(part.nbytes)
-                samples += part.tobytes()
+                yield block
     except soundfile.LibsndfileError as e:
-        raise _corrupt(f"only its first {frames / rate:.2f} s are readable") from e
+        raise corrupt_flac(f"only its first {frames / rate:.2f} s are readable") from e
     if not frames:
         raise AudioError("the FLAC holds no audio, or its first frame is corrupt; upload it again")
     if frames < header.frames:
-        raise _corrupt(f"only {frames / rate:.2f} s of {claimed_s:.2f} s are readable")
+        raise corrupt_flac(f"only {frames / rate:.2f} s of {claimed_s:.2f} s are readable")
     if any(header.md5) and md5.digest() != header.md5:
-        raise _corrupt("the audio is not what its checksum says")
-    if rate != SAMPLE_RATE_HZ:
-        samples += resampler.resample_chunk(np.zeros(0, np.float32), last=True).tobytes()
-    return Audio(np.frombuffer(samples, np.float32), frames / rate, rate, channels)
+        raise corrupt_flac("the audio is not what its checksum says")
 
 
-def _read_header(body: bytes) -> tuple[_Header, int]:
-    """The header, and where FLAC starts: some software puts an ID3 tag in front."""
-    if not body:
-        raise AudioError("the object is empty (0 bytes); upload it again")
-    start = 0
-    if body[:3] == b"ID3" and len(body) >= 10:
-        # Its length comes in four bytes of seven bits.
-        start = 10 + sum(byte << 7 * power for power, byte in enumerate(reversed(body[6:10])))
-    if body[start : start + 4] != b"fLaC":
-        raise AudioError(
-            f"not FLAC inside but {_kind(body)}; upload FLAC in its place, or name it by what it is"
-        )
-    info = body[start + 8 : start + 42]
-    if len(info) < 34 or body[start + 4] & 127:
-        raise _corrupt("its header is damaged")
-    fixed = int.from_bytes(info[10:18], "big")
-    rate_hz, bits = fixed >> 44, (fixed >> 36 & 31) + 1
-    if rate_hz < LOWEST_RATE_HZ:
-        raise AudioError(
-            f"the FLAC's header says {rate_hz} Hz, less than {LOWEST_RATE_HZ} Hz; upload it again"
-        )
-    if bits not in _BYTES_PER_SAMPLE:
-        raise AudioError(
-            f"the FLAC's header says {bits} bits a sample; only 8, 16 and 24 are read: encode it with 24 bits"
-        )
-    # The checksum does not cover the rate.
-    repeated_hz = _first_frame_rate(body, start + 4)
-    if repeated_hz not in (None, rate_hz):
-        raise _corrupt(f"its header says {rate_hz} Hz, its first frame {repeated_hz} Hz")
-    return _Header(rate_hz, (fixed >> 41 & 7) + 1, bits, fixed & (1 << 36) - 1, info[18:34]), start
-
-
-def _first_frame_rate(body: bytes, at: int) -> int | None:
-    """What the first frame says of the rate, None where it leaves that to the header.
-
-    Args:
-        at: where the blocks of metadata begin; the last one is marked by its highest bit.
-    """
-    for _ in range(_MOST_BLOCKS):
-        last, at = body[at] > 127, at + 4 + int.from_bytes(body[at + 1 : at + 4], "big")
-        if last or len(body) < at + 10:
-            break
-    if len(body) < at + 10:
-        return None
-    block_code, rate_code = divmod(body[at + 2], 16)
-    # Behind the frame's number, which is 0 in one byte, and the block's size, where that is no code.
-    number = at + 5 + {6: 1, 7: 2}.get(block_code, 0)
-    width, unit = {12: (1, 1_000), 13: (2, 1), 14: (2, 10)}.get(rate_code, (0, 0))
-    rate_hz = _FRAME_RATES_HZ.get(rate_code) or int.from_bytes(body[number : number + width], "big") * unit
-    return rate_hz or None
-
-
-def _kind(body: bytes) -> str:
-    """What bytes are that are no FLAC, as a person would say it."""
-    for magic, kind in _KINDS.items():
-        if body.startswith(magic):
-            return kind
-    if body[4:8] == b"ftyp":
-        return "MP4 or M4A"
-    if _TEXT.issuperset(body[:64]):
-        return "text, perhaps an error page that was saved in place of the audio"
-    return "something unknown"
-
-
-def _corrupt(reason: str) -> AudioError:
-    return AudioError(f"corrupt or truncated FLAC: {reason}; upload it again")
+def _mix_down(block: np.ndarray) -> np.ndarray:
+    """int16 or int32 [frames, channels] -> float32 [frames] in [-1, 1), the mean of the channels."""
+    scale = np.float32(1 / (1 << (8 * block.itemsize - 1)))
+    values = block.astype(np.float32) * scale
+    return values[:, 0] if values.shape[1] == 1 else values.mean(axis=1)
 
 
 def _too_long(reason: str) -> AudioError:
     hours = LONGEST_S / 3600
     return AudioError(f"more than {hours:.0f} h of audio in one object ({reason}); cut it into pieces")
+
+
+# --- which decoder --------------------------------------------------------------------------------------
+
+DECODERS: dict[str, Decoder] = {".flac": decode_flac}
+"""Suffix of an object's key, in lower case, with its dot -> what decodes it.
+
+A module of one's own adds a format by `DECODERS[".wav"] = decode_wav`. An object of any other suffix is never
+fetched; its row has the status `not_flac`.
+"""
+
+
+def decoder_of(key: str) -> Decoder | None:
+    """What decodes an object by the suffix of its key, None where the suffix is no audio's."""
+    _, dot, suffix = key.rpartition(".")
+    return DECODERS.get(f"{dot}{suffix}".lower())

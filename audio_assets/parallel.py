@@ -1,4 +1,8 @@
-"""Threads that work ahead of a consumer, by a bounded distance."""
+"""Threads that work ahead of a consumer, held back by how far they may get (backpressure).
+
+`map_ahead` bounds what is known before the work: the number of items and what each weighs. `MemoryBudget`
+bounds what only shows during the work. What the threads do is decided elsewhere.
+"""
 
 import collections
 import concurrent.futures
@@ -19,26 +23,30 @@ def map_ahead(
     weight: Callable[[T], int] | None = None,
     max_weight: int = 0,
 ) -> Iterator[R]:
-    """`map` in a pool, in order, never more than `ahead` items before the consumer.
+    """`map` in a pool, with results in order, never more than `ahead` items before the consumer.
 
-    `Executor.map` submits everything at once, so its memory grows with the input; this one's does not.
+    `Executor.map` submits all items at once, so that its memory grows with the input. This one submits an
+    item only when the consumer has taken enough results.
 
     Args:
         ahead: how many items may be in the pool.
         weight: of an item, in the unit of `max_weight`; one item may always be in the pool.
         max_weight: how much all items in the pool may weigh together.
+
+    Raises:
+        Exception: whatever `items` or `function` raises; a failure of `function` comes in its item's place.
     """
     running: collections.deque[tuple[concurrent.futures.Future[R], int]] = collections.deque()
-    load = 0
+    total_weight = 0
     try:
         for item in items:
-            heavy = weight(item) if weight else 0
-            while running and (len(running) >= ahead or load + heavy > max_weight):
+            item_weight = weight(item) if weight else 0
+            while running and (len(running) >= ahead or total_weight + item_weight > max_weight):
                 future, freed = running.popleft()
-                load -= freed
+                total_weight -= freed
                 yield future.result()
-            running.append((pool.submit(function, item), heavy))
-            load += heavy
+            running.append((pool.submit(function, item), item_weight))
+            total_weight += item_weight
         while running:
             yield running.popleft()[0].result()
     finally:
@@ -46,14 +54,15 @@ def map_ahead(
             future.cancel()
 
 
-class Room:
-    """Memory that workers ahead of a consumer may fill together; the consumer takes their results in order.
+class MemoryBudget:
+    """Bytes that worker threads may hold together before a consumer takes their results, in order.
 
-    For what only shows while it is made, so that `map_ahead` cannot weigh it beforehand. Workers wait where
-    there is no room, all but the one whose turn is next: nothing is freed before it has ended.
+    For memory whose size only shows while it is filled, so that `map_ahead` cannot weigh it beforehand. A
+    worker that finds the budget spent waits, unless its result is the next that the consumer takes: nothing
+    is released before that one has ended.
 
     Args:
-        size: bytes that may be held, in addition to what the next in turn holds.
+        size: bytes that may be held, in addition to those behind the next result.
     """
 
     def __init__(self, size: int) -> None:
@@ -63,14 +72,15 @@ class Room:
         self._closed = False
         self._changed = threading.Condition()
 
-    def take(self, turn: int, size: int) -> None:
-        """Add to what a turn holds; waits until there is room.
+    def reserve(self, turn: int, size: int) -> None:
+        """Wait until further memory may be held.
 
         Args:
             turn: 0, 1, 2 ... in the order in which the consumer takes the results.
+            size: bytes, in addition to what the turn holds already.
 
         Raises:
-            CancelledError: the room was closed.
+            CancelledError: the budget was closed.
         """
         with self._changed:
             self._changed.wait_for(
@@ -80,15 +90,15 @@ class Room:
                 raise concurrent.futures.CancelledError
             self._held[turn] += size
 
-    def free(self, turn: int) -> None:
-        """The consumer has taken the result of a turn."""
+    def release(self, turn: int) -> None:
+        """Take back what a turn holds: the consumer has its result."""
         with self._changed:
             del self._held[turn]
             self._next = turn + 1
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let nobody wait any more: the consumer is gone."""
+        """Let no worker wait any more: the consumer is gone."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

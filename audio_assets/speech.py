@@ -1,41 +1,35 @@
 """One pass over the audio: fetch ahead, batch across partitions, write each partition as it completes.
 
 The transcripts and the tokens of a run's partitions are made here, each object being fetched and decoded
-once. Rows whose object and producer are unchanged are reused. How Whisper is batched is
-`transcription`'s business; how tokens are made is `tokenisation`'s.
+once. Which rows are reused and what a row says is decided in `speech_rows.py`, how Whisper is batched in
+`transcription`, how tokens are made in `tokenisation.py`.
 """
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import itertools
-import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import pyarrow as pa
 
-from audio_assets.audio import Audio, check_size, decode_flac, is_flac
-from audio_assets.errors import (
-    AudioError,
-    ConflictError,
-    MissingInputError,
-    ObjectChangedError,
-    ObjectRefusedError,
-)
-from audio_assets.parallel import Room, map_ahead
+from audio_assets.audio import Audio, check_size, decoder_of
+from audio_assets.errors import AudioError, ConflictError, ObjectChangedError, ObjectRefusedError
+from audio_assets.parallel import MemoryBudget, map_ahead
 from audio_assets.partitions import FolderMinute
-from audio_assets.rows import inventory_objects
-from audio_assets.schema import FAILED, NOT_FLAC, OK
+from audio_assets.speech_rows import Finished, PartitionRows, audio_values, transcript_values
 from audio_assets.storage import ObjectInfo, ObjectStore
-from audio_assets.table import CONFLICT_ROUNDS, THREADS, Snapshot, Table
+from audio_assets.table import THREADS, Table, replace_rounds
 from audio_assets.tokenisation import Tokeniser
 
 if TYPE_CHECKING:
-    from audio_assets.transcription import Transcriber, Transcript
+    from audio_assets.transcription import Transcript
+    from audio_assets.transcription.recogniser import Recogniser
 
 OBJECTS_AHEAD = 128
 BYTES_AHEAD = 256 * 2**20
@@ -50,71 +44,62 @@ class Transcribing:
 
     Attributes:
         table: where they lie.
-        identity: the value of `whisper_model`; a row with another one is made anew.
-        load: gives the model; called once, and only if an object needs it.
+        identity: that of the recogniser, the value of `whisper_model`; a row with another one is made anew.
+        load: gives the recogniser; called once, and only if an object needs it.
     """
 
     table: Table
     identity: str
-    load: "Callable[[], Transcriber]"
+    load: "Callable[[], Recogniser]"
     producer: ClassVar[str] = "whisper_model"
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokenising:
-    """Make `tokens`: where they lie, the value of `tokeniser`, and how to load what makes them."""
-
-    table: Table
-    identity: str
-    load: Callable[[], Tokeniser]
-    producer: ClassVar[str] = "tokeniser"
-
-
-@dataclasses.dataclass(frozen=True)
-class Finished:
-    """What became of one partition.
+    """Make `tokens`.
 
     Attributes:
-        statuses: number of rows by `status`, for each table that was made, by its name.
-        computed: objects that were fetched and decoded.
-        audio_s: seconds of audio that were decoded.
-        retries: for each object whose reading had to be repeated, the reasons, one a repetition.
+        table: where they lie.
+        tokeniser: what makes them; its identity is the value of `tokeniser`.
     """
 
-    partition: FolderMinute
-    statuses: dict[str, collections.Counter[str]]
-    computed: int
-    audio_s: float
-    retries: dict[str, list[str]]
-
-
-class _Open:
-    """A partition under way: its objects, the rows so far for each table, and what is still to come."""
-
-    def __init__(
-        self, partition: FolderMinute, objects: list[ObjectInfo], versions: dict[str, Snapshot]
-    ) -> None:
-        self.partition = partition
-        self.objects = objects
-        self.versions = versions
-        self.rows: dict[str, dict[str, dict[str, Any]]] = {}
-        self.failed_before: set[tuple[str, str]] = set()
-        self.refused: ObjectRefusedError | None = None
-        self.computed, self.audio_s = 0, 0.0
-        self.retries: dict[str, list[str]] = {}
-
-    def retried(self, info: ObjectInfo, why: str) -> None:
-        self.retries.setdefault(info.key, []).append(why)
-
-    def missing(self, table: str) -> list[ObjectInfo]:
-        return [o for o in self.objects if o.key not in self.rows[table]]
+    table: Table
+    tokeniser: Tokeniser
+    producer: ClassVar[str] = "tokeniser"
 
     @property
-    def complete(self) -> bool:
-        return all(len(rows) == len(self.objects) for rows in self.rows.values())
+    def identity(self) -> str:
+        return self.tokeniser.identity
 
-    def add(self, table: str, info: ObjectInfo, status: str, error: str | None = None, **values: Any) -> None:
-        self.rows[table][info.key] = dict(Key=info.key, ETag=info.etag, status=status, error=error, **values)
+
+@dataclasses.dataclass
+class Job:
+    """An object under way. A thread fetches, decodes and tokenises it; then the recogniser may hear it.
+
+    Attributes:
+        turn: 0, 1, 2 ... in the order in which the threads' results are taken.
+        partition: the rows that it adds to.
+        audio: None until it is decoded, and where that failed.
+        error: why there is no audio.
+        tokens: int16 [tokens], or why there are none; None where none are wanted.
+    """
+
+    turn: int
+    partition: PartitionRows
+    info: ObjectInfo
+    audio: Audio | None = None
+    error: Exception | None = None
+    tokens: np.ndarray | Exception | None = None
+
+    def take_samples(self) -> np.ndarray:
+        """The audio's float32 [samples], which the job no longer holds.
+
+        A recogniser lets go of samples that it has taken in, and so must the job that comes back with a text.
+        """
+        assert self.audio is not None
+        samples = self.audio.samples
+        self.audio = dataclasses.replace(self.audio, samples=_NO_SAMPLES)
+        return samples
 
 
 class SpeechPass:
@@ -125,6 +110,10 @@ class SpeechPass:
         inventory: the table that says what is in each partition.
         transcribing: None where transcripts are not asked for.
         tokenising: None where tokens are not asked for.
+
+    Attributes:
+        recogniser: once an object needed it; None before.
+        seconds: wall-clock seconds that the pass took, loading the recogniser left out.
     """
 
     def __init__(
@@ -134,21 +123,18 @@ class SpeechPass:
         transcribing: Transcribing | None = None,
         tokenising: Tokenising | None = None,
     ) -> None:
+        self.recogniser: Recogniser | None = None
+        self.seconds = 0.0
         self._source = source
         self._inventory = inventory
         self._transcribing = transcribing
         self._tokenising = tokenising
-        self._tokenise = tokenising.load() if tokenising else None
         self._outputs = [output for output in (transcribing, tokenising) if output]
-        self._room = Room(DECODED_BYTES_AHEAD)
-        self._writing: concurrent.futures.Executor | None = None
-        self._writes: collections.deque[tuple[_Open, concurrent.futures.Future[None]]] = collections.deque()
-        self.transcriber: Transcriber | None = None
-        """The model, once an object needed it."""
+        # The threads that read objects also tokenise them, side by side where the tokeniser allows that.
+        one_at_a_time = tokenising is not None and not tokenising.tokeniser.thread_safe
+        self._tokeniser_lock = threading.Lock() if one_at_a_time else contextlib.nullcontext()
+        # Whether an object could be read, which shows that the account may read objects.
         self._readable = False
-        self._held: list[_Open] = []
-        self.seconds = 0.0
-        """Wall-clock seconds that the pass took, loading the model left out."""
 
     def run(self, partitions: Sequence[FolderMinute]) -> Iterator[Finished]:
         """Make the partitions' files, yielding each once it is written.
@@ -159,217 +145,208 @@ class SpeechPass:
                 stay written.
             ConflictError: another run keeps replacing the same partition.
         """
-        for _ in range(CONFLICT_ROUNDS):
-            conflicts: list[FolderMinute] = []
-            yield from self._round(partitions, conflicts)
-            if not conflicts:
-                return
-            partitions = conflicts
-        raise ConflictError(f"other runs keep replacing {[p.key for p in partitions]}; let them finish first")
+        for to_make, conflicts in replace_rounds(partitions):
+            yield from self._round(to_make, conflicts)
 
     def _round(self, partitions: Sequence[FolderMinute], conflicts: list[FolderMinute]) -> Iterator[Finished]:
         reading = concurrent.futures.ThreadPoolExecutor(THREADS, "read")
         writing = concurrent.futures.ThreadPoolExecutor(THREADS, "write")
-        self._writing, self._writes = writing, (writes := collections.deque())
-        self._room, self._held = Room(DECODED_BYTES_AHEAD), []
+        # The state of this round, of which no other has a part.
+        self._memory = MemoryBudget(DECODED_BYTES_AHEAD)
+        self._writes = _Writes(writing, conflicts)
+        self._held: list[PartitionRows] = []
         started = time.perf_counter()
         try:
-            for _ in self._recognised(self._clips(reading, writing, partitions)):
-                while writes and (writes[0][1].done() or len(writes) > PARTITIONS_AHEAD):
-                    yield from self._settle(*writes.popleft(), conflicts)
-            while writes:
-                yield from self._settle(*writes.popleft(), conflicts)
+            jobs = self._loaded_jobs(reading, writing, partitions)
+            for job in jobs:
+                if self._needs_recogniser(job):
+                    # From here on the recogniser takes the jobs, so that its batches cross partitions.
+                    yield from self._recognise(itertools.chain([job], jobs))
+                yield from self._writes.finished()
+            self._write_held()
+            yield from self._writes.finished(wait=True)
         finally:
             self.seconds += time.perf_counter() - started
-            self._room.close()
+            self._memory.close()
             reading.shutdown(cancel_futures=True)
             # What is complete gets written, whatever else went wrong.
             writing.shutdown()
 
-    def _settle(
-        self, opened: _Open, write: concurrent.futures.Future[None], conflicts: list[FolderMinute]
-    ) -> Iterator[Finished]:
-        try:
-            write.result()
-        except ConflictError:
-            conflicts.append(opened.partition)
-            return
-        statuses = {
-            name: collections.Counter(row["status"] for row in rows.values())
-            for name, rows in opened.rows.items()
-        }
-        yield Finished(opened.partition, statuses, opened.computed, opened.audio_s, opened.retries)
+    # --- from partitions to audio ---------------------------------------------------------------------
 
-    # --- from partitions to clips ---------------------------------------------------------------------
-
-    def _clips(
+    def _loaded_jobs(
         self,
-        objects: concurrent.futures.Executor,
-        tables: concurrent.futures.Executor,
+        reading: concurrent.futures.Executor,
+        writing: concurrent.futures.Executor,
         partitions: Sequence[FolderMinute],
-    ) -> Iterator[tuple[tuple[_Open, ObjectInfo, Audio], np.ndarray] | None]:
-        """What Whisper is to hear; None for each object that is settled without it."""
-        # Not by the threads that read objects: all of those may wait for room, which this must go on to free.
-        opened = map_ahead(tables, self._open_partition, partitions, ahead=PARTITIONS_AHEAD)
+    ) -> Iterator[Job]:
+        """Every object that lacks a row, once all its rows are added that need no recogniser."""
+        # By the threads that write: those that read objects may all be waiting for memory, which the loop
+        # below has to release.
+        opened = map_ahead(writing, self._open, partitions, ahead=PARTITIONS_AHEAD)
         loaded = map_ahead(
-            objects,
+            reading,
             self._load,
-            ((turn, *job) for turn, job in enumerate(self._to_load(opened))),
+            self._jobs(opened),
             ahead=OBJECTS_AHEAD,
-            weight=lambda job: job[2].size,
+            weight=lambda job: job.info.size,
             max_weight=BYTES_AHEAD,
         )
-        for turn, (partition, info, audio, tokens) in enumerate(loaded):
-            self._room.free(turn)
-            if isinstance(audio, Audio):
-                partition.computed += 1
-                partition.audio_s += audio.duration_s
-            if isinstance(audio, ObjectRefusedError) and (info.key, info.etag) not in partition.failed_before:
-                partition.refused = audio
-            error = None if isinstance(audio, Audio) else str(audio)
-            if self._tokenising and info.key not in partition.rows[self._tokenising.table.name]:
-                self._add_tokens(partition, info, error or tokens)
-            if self._transcribing and info.key not in partition.rows[self._transcribing.table.name]:
-                if isinstance(audio, Audio):
-                    # The engine lets go of samples that it has taken in; so must what it hands back.
-                    described = dataclasses.replace(audio, samples=_NO_SAMPLES)
-                    yield (partition, info, described), audio.samples
-                    continue
-                self._add_transcript(partition, info, None, audio)
-            self._close_if_complete(partition)
-            yield None
-        for partition in self._held:
-            if partition.refused and not self._readable:
-                raise partition.refused
-            self._submit(partition)
+        for job in loaded:
+            self._memory.release(job.turn)
+            if job.audio:
+                job.partition.decoded(job.audio)
+            if job.error:
+                job.partition.not_loaded(job.info, job.error)
+                self._add_failed_transcript(job, str(job.error))
+            self._add_tokens(job)
+            self._write_if_complete(job.partition)
+            yield job
 
-    def _open_partition(self, partition: FolderMinute) -> _Open:
-        # The versions are read before the inventory: who reads the inventory later writes last.
-        versions = {output.table.name: output.table.read(partition) for output in self._outputs}
-        inventory = self._inventory.read(partition)
-        if inventory.rows is None:
-            raise MissingInputError(f"{partition.key} has no {self._inventory.name}; materialise that first")
-        opened = _Open(partition, inventory_objects(inventory.rows), versions)
-        objects = {(o.key, o.etag) for o in opened.objects}
-        for output in self._outputs:
-            name = output.table.name
-            rows = versions[name].rows
-            known = rows.to_pylist() if rows is not None else []
-            opened.failed_before |= {(row["Key"], row["ETag"]) for row in known if row["status"] == FAILED}
-            opened.rows[name] = {
-                row["Key"]: row
-                for row in known
-                if row["status"] == OK
-                and row[output.producer] == output.identity
-                and (row["Key"], row["ETag"]) in objects
-            }
-            for info in opened.missing(name):
-                if not is_flac(info.key):
-                    opened.add(name, info, NOT_FLAC)
-        return opened
+    def _open(self, partition: FolderMinute) -> PartitionRows:
+        return PartitionRows.read(partition, self._inventory, self._outputs)
 
-    def _to_load(self, opened: Iterator[_Open]) -> Iterator[tuple[_Open, ObjectInfo]]:
+    def _jobs(self, opened: Iterator[PartitionRows]) -> Iterator[Job]:
+        turns = itertools.count()
         for partition in opened:
-            self._close_if_complete(partition)
-            missing = {o.key: o for output in self._outputs for o in partition.missing(output.table.name)}
-            for info in missing.values():
-                yield partition, info
+            self._write_if_complete(partition)
+            for info in partition.missing():
+                yield Job(next(turns), partition, info)
 
-    def _load(
-        self, job: tuple[int, _Open, ObjectInfo]
-    ) -> tuple[_Open, ObjectInfo, Audio | Exception, np.ndarray | Exception | None]:
-        turn, partition, info = job
+    def _load(self, job: Job) -> Job:
+        """Fetch, decode and tokenise one object, in one of many threads."""
         try:
-            check_size(info.size)
-            body = self._source.read(info, functools.partial(partition.retried, info))
+            check_size(job.info.size)
+            body = self._source.read(job.info, functools.partial(job.partition.retried, job.info))
             self._readable = True
-            audio = decode_flac(body, functools.partial(self._room.take, turn))
+            job.audio = self._decode(job, body)
         except (AudioError, ObjectChangedError, ObjectRefusedError) as e:
-            return partition, info, e, None
-        tokens: np.ndarray | Exception | None = None
-        if (
-            self._tokenising
-            and self._tokenise
-            and info.key not in partition.rows[self._tokenising.table.name]
-        ):
+            job.error = e
+            return job
+        if self._tokenising and job.partition.lacks(self._tokenising, job.info):
             try:
-                tokens = self._tokenise(audio.samples, info.etag)
+                with self._tokeniser_lock:
+                    job.tokens = self._tokenising.tokeniser(job.audio.samples, job.info.etag)
             except Exception as e:
                 # Whatever a tokeniser throws at one clip must not cost the others.
-                tokens = e
-        return partition, info, audio, tokens
+                job.tokens = e
+        return job
 
-    # --- from clips to rows ---------------------------------------------------------------------------
+    def _decode(self, job: Job, body: bytes) -> Audio:
+        decoder = decoder_of(job.info.key)
+        assert decoder is not None
+        try:
+            return decoder(body, functools.partial(self._memory.reserve, job.turn))
+        except (AudioError, concurrent.futures.CancelledError):
+            raise
+        except Exception as e:
+            # Whatever a decoder of somebody's own throws at one object must not cost the others.
+            raise AudioError(f"the decoder failed on it: {e}") from e
 
-    def _recognised(
-        self, clips: Iterator[tuple[tuple[_Open, ObjectInfo, Audio], np.ndarray] | None]
-    ) -> Iterator[None]:
-        """Transcribe the clips; yields now and then so that finished partitions get reported."""
-        for first in clips:
-            if first is not None:
-                break
-            yield
-        else:
-            return
+    # --- from audio to rows ---------------------------------------------------------------------------
+
+    def _needs_recogniser(self, job: Job) -> bool:
+        return self._transcribing is not None and job.partition.lacks(self._transcribing, job.info)
+
+    def _recognise(self, jobs: Iterator[Job]) -> Iterator[Finished]:
+        """Transcribe what needs it; yields the partitions that were written meanwhile."""
         assert self._transcribing is not None
-        started = time.perf_counter()
-        self.transcriber = self._transcribing.load()
-        self.seconds -= time.perf_counter() - started
-        rest = (clip for clip in clips if clip is not None)
-        for (partition, info, audio), result in self.transcriber.transcribe(itertools.chain([first], rest)):
-            self._add_transcript(partition, info, audio, result)
-            self._close_if_complete(partition)
-            yield
+        if self.recogniser is None:
+            started = time.perf_counter()
+            self.recogniser = self._transcribing.load()
+            self.seconds -= time.perf_counter() - started
+        for job, result in self.recogniser.transcribe(self._clips(jobs)):
+            self._add_transcript(job, result)
+            self._write_if_complete(job.partition)
+            yield from self._writes.finished()
 
-    def _add_transcript(
-        self, partition: _Open, info: ObjectInfo, audio: Audio | None, result: "Transcript | Exception"
-    ) -> None:
+    def _clips(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, np.ndarray]]:
+        for job in jobs:
+            if self._needs_recogniser(job):
+                yield job, job.take_samples()
+
+    def _add_transcript(self, job: Job, result: "Transcript | Exception") -> None:
         assert self._transcribing is not None
-        values: dict[str, Any] = dict(whisper_model=self._transcribing.identity)
-        if audio is not None:
-            values |= dict(
-                duration_s=audio.duration_s, sample_rate_hz=audio.sample_rate_hz, channels=audio.channels
-            )
+        assert job.audio is not None
         if isinstance(result, Exception):
-            error = str(result) if audio is None else f"Whisper failed on it: {result}"
-            partition.add(self._transcribing.table.name, info, FAILED, error, **values)
-            return
-        values["language"] = result.language
-        for name in ("avg_logprob", "no_speech_prob", "compression_ratio", "temperature"):
-            figure = getattr(result, name)
-            # A file of less than one frame has no figures.
-            values[name] = None if math.isnan(figure) else figure
-        values["segments"] = [dataclasses.asdict(segment) for segment in result.segments]
-        partition.add(self._transcribing.table.name, info, OK, transcribed_text=result.text.strip(), **values)
-
-    def _add_tokens(
-        self, partition: _Open, info: ObjectInfo, tokens: "np.ndarray | Exception | str | None"
-    ) -> None:
-        assert self._tokenising is not None
-        name, identity = self._tokenising.table.name, self._tokenising.identity
-        if isinstance(tokens, np.ndarray):
-            partition.add(name, info, OK, tokenized_info=tokens, tokeniser=identity)
+            self._add_failed_transcript(job, f"Whisper failed on it: {result}")
         else:
-            error = tokens if isinstance(tokens, str) else f"the tokeniser failed on it: {tokens}"
-            partition.add(name, info, FAILED, error, tokeniser=identity)
+            values = audio_values(job.audio) | transcript_values(result)
+            job.partition.add_ok(self._transcribing, job.info, **values)
+
+    def _add_failed_transcript(self, job: Job, error: str) -> None:
+        if self._transcribing and job.partition.lacks(self._transcribing, job.info):
+            values = audio_values(job.audio) if job.audio else {}
+            job.partition.add_failed(self._transcribing, job.info, error, **values)
+
+    def _add_tokens(self, job: Job) -> None:
+        if self._tokenising is None or not job.partition.lacks(self._tokenising, job.info):
+            return
+        if job.error:
+            job.partition.add_failed(self._tokenising, job.info, str(job.error))
+        elif isinstance(job.tokens, np.ndarray):
+            job.partition.add_ok(self._tokenising, job.info, tokenized_info=job.tokens)
+        else:
+            error = f"the tokeniser failed on it: {job.tokens}"
+            job.partition.add_failed(self._tokenising, job.info, error)
 
     # --- from rows to files ---------------------------------------------------------------------------
 
-    def _close_if_complete(self, partition: _Open) -> None:
-        if partition.complete:
+    def _write_if_complete(self, partition: PartitionRows) -> None:
+        if not partition.complete:
+            return
+        if partition.refused:
+            # The fault may be the account's: only an object that is read shows that it is the object's.
+            self._held.append(partition)
+        else:
+            self._writes.start(partition)
+        if self._readable:
+            self._write_held()
+
+    def _write_held(self) -> None:
+        """Write the partitions that waited for an object that can be read."""
+        for partition in self._held:
             if partition.refused and not self._readable:
-                # The fault may be the account's: only an object that is read shows that it is the object's.
-                self._held.append(partition)
+                raise partition.refused
+            self._writes.start(partition)
+        self._held.clear()
+
+
+class _Writes:
+    """Partitions that are being written, in the order in which they were complete.
+
+    Args:
+        conflicts: gets the partitions whose file another run replaced meanwhile.
+    """
+
+    def __init__(self, threads: concurrent.futures.Executor, conflicts: list[FolderMinute]) -> None:
+        self._threads = threads
+        self._conflicts = conflicts
+        self._running: collections.deque[tuple[FolderMinute, concurrent.futures.Future[Finished]]]
+        self._running = collections.deque()
+
+    def start(self, partition: PartitionRows) -> None:
+        """Write a partition; waits while `PARTITIONS_AHEAD` others are being written."""
+        self._running.append((partition.partition, self._threads.submit(partition.write)))
+        if len(self._running) > PARTITIONS_AHEAD:
+            _, earlier = self._running[-1 - PARTITIONS_AHEAD]
+            # Its error, if it has one, is raised by `finished`.
+            concurrent.futures.wait([earlier])
+
+    def finished(self, *, wait: bool = False) -> Iterator[Finished]:
+        """The partitions that are written and were not given before.
+
+        Args:
+            wait: for those also that are being written.
+
+        Raises:
+            StorageError: one cannot be written.
+        """
+        while self._running and (wait or self._running[0][1].done()):
+            partition, write = self._running.popleft()
+            try:
+                written = write.result()
+            except ConflictError:
+                self._conflicts.append(partition)
             else:
-                self._submit(partition)
-
-    def _submit(self, partition: _Open) -> None:
-        assert self._writing is not None
-        self._writes.append((partition, self._writing.submit(self._write, partition)))
-
-    def _write(self, opened: _Open) -> None:
-        for output in self._outputs:
-            rows = opened.rows[output.table.name]
-            ordered = [rows[o.key] for o in opened.objects]
-            made = pa.Table.from_pylist(ordered, schema=output.table.schema)
-            output.table.replace(opened.partition, made, opened.versions[output.table.name])
+                yield written

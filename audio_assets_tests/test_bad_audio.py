@@ -85,7 +85,9 @@ def test_a_reason_says_what_the_object_is(kind: str, reason: str):
 @st.composite
 def streams(draw: st.DrawFn) -> bytes:
     """FLAC whose every checksum is right, whatever its fields say."""
-    rate, channels, bits = draw(st.integers(0, 2**20 - 1)), draw(st.integers(1, 8)), draw(st.integers(1, 32))
+    rate = draw(st.integers(0, 2**20 - 1))
+    channels = draw(st.integers(1, 8))
+    bits = draw(st.integers(1, 32))
     frame_channels = draw(st.just(channels) | st.integers(1, 8))
     frames = [
         constant_frame(number, frame_channels, bits, samples)
@@ -166,7 +168,8 @@ def test_every_object_ends_in_a_row_with_its_status_and_reason(project: Project)
     rows = {row["Key"]: row for row in project.table().to_dict("records")}
     assert rows.keys() == objects.keys()
     for key, found in objects.items():
-        became, row = outcome(found.body), rows[key]
+        became = outcome(found.body)
+        row = rows[key]
         if isinstance(became, str):
             assert (row["status"], row["error"]) == ("failed", became)
             assert isinstance(row["transcribed_text"], float)

@@ -4,19 +4,22 @@ import concurrent.futures
 import functools
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audio_assets.parallel import Room, map_ahead
+from audio_assets.parallel import MemoryBudget, map_ahead
 
 
 class Window:
     """Counts what was handed to the pool and not yet taken by the consumer."""
 
     def __init__(self) -> None:
-        self.held, self.most, self.lock = [], [], threading.Lock()
+        self.held: list[int] = []
+        self.most: list[list[int]] = []
+        self.lock = threading.Lock()
 
     def start(self, item: int) -> int:
         with self.lock:
@@ -34,7 +37,8 @@ class Window:
 def test_results_come_in_order_and_never_run_further_ahead_than_allowed(
     weights: list[int], ahead: int, max_weight: int
 ):
-    window, got = Window(), []
+    window = Window()
+    got: list[int] = []
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         for item in map_ahead(
             pool,
@@ -53,16 +57,22 @@ def test_results_come_in_order_and_never_run_further_ahead_than_allowed(
 
 
 def test_items_are_pulled_as_needed():
-    pulled = []
-    items = (pulled.append(i) or i for i in range(1_000))
+    pulled: list[int] = []
+
+    def items() -> Iterator[int]:
+        for i in range(1_000):
+            pulled.append(i)
+            yield i
+
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        results = map_ahead(pool, str, items, ahead=3)
+        results = map_ahead(pool, str, items(), ahead=3)
         assert next(results) == "0"
         assert len(pulled) <= 5
 
 
 def test_a_failure_comes_in_its_place_and_cancels_what_waits():
-    gate, started = threading.Event(), []
+    gate = threading.Event()
+    started: list[int] = []
 
     def work(item: int) -> int:
         started.append(item)
@@ -81,19 +91,22 @@ def test_a_failure_comes_in_its_place_and_cancels_what_waits():
     assert max(started) <= 3
 
 
-# --- room -----------------------------------------------------------------------------------------------
+# --- memory budget --------------------------------------------------------------------------------------
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(st.integers(1, 30), max_size=5), max_size=30), st.integers(1, 100))
-def test_workers_together_fill_no_more_than_the_room_and_what_is_next_in_turn(
+def test_workers_together_hold_no_more_than_the_budget_and_what_is_next_in_turn(
     pieces: list[list[int]], size: int
 ):
-    room, held, most, lock = Room(size), dict[int, int](), [], threading.Lock()
+    budget = MemoryBudget(size)
+    held = dict[int, int]()
+    most: list[dict[int, int]] = []
+    lock = threading.Lock()
 
     def fill(turn: int) -> int:
         for piece in pieces[turn]:
-            room.take(turn, piece)
+            budget.reserve(turn, piece)
             with lock:
                 held[turn] = held.get(turn, 0) + piece
                 most.append(dict(held))
@@ -103,17 +116,17 @@ def test_workers_together_fill_no_more_than_the_room_and_what_is_next_in_turn(
         for turn in map_ahead(pool, fill, range(len(pieces)), ahead=8):
             with lock:
                 held.pop(turn, None)
-            room.free(turn)
+            budget.release(turn)
     for snapshot in most:
         first = min(snapshot)
         assert sum(amount for turn, amount in snapshot.items() if turn != first) <= size
 
 
-def test_who_waits_for_room_is_let_go_when_it_closes():
-    room = Room(10)
+def test_who_waits_for_memory_is_let_go_when_the_budget_closes():
+    budget = MemoryBudget(10)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(functools.partial(room.take, turn, 11)) for turn in (1, 2)]
+        waiting = [pool.submit(functools.partial(budget.reserve, turn, 11)) for turn in (1, 2)]
         time.sleep(0.05)
         assert not any(w.done() for w in waiting)
-        room.close()
+        budget.close()
     assert [type(w.exception()) for w in waiting] == [concurrent.futures.CancelledError] * 2

@@ -2,29 +2,39 @@
 
 import collections
 import dataclasses
+import datetime as dt
 import hashlib
+import io
+import itertools
+import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import soundfile
+import soxr
 
 from audio_assets import audio, schema, speech
 from audio_assets.digest import group
 from audio_assets.errors import ConflictError, MissingInputError, ObjectRefusedError, StorageError
-from audio_assets.parallel import Room
+from audio_assets.parallel import MemoryBudget
 from audio_assets.partitions import FolderMinute
-from audio_assets.speech import Finished, SpeechPass, Tokenising, Transcribing
+from audio_assets.speech import Job, SpeechPass, Tokenising, Transcribing
+from audio_assets.speech_rows import Finished
 from audio_assets.storage import ObjectInfo, ObjectStore
 from audio_assets.table import CONFLICT_ROUNDS, Table
-from audio_assets.transcription import Segment, Transcript
+from audio_assets.transcription import Segment, Stats, Transcript
+from audio_assets.transcription.recogniser import Recogniser
 from audio_assets_tests.support.audio import UPLOADED, flac
 from audio_assets_tests.support.bad_audio import constant_flac
 from audio_assets_tests.support.places import LocalPlace
 
-SILENCE, NOISE = flac(0.1, seed=1), flac(0.2, seed=2)
+SILENCE = flac(0.1, seed=1)
+NOISE = flac(0.2, seed=2)
 
 
 class CountingStore(ObjectStore):
@@ -45,22 +55,29 @@ class CountingStore(ObjectStore):
         return super().read(info, retried)
 
 
-class Recogniser:
+K = TypeVar("K")
+
+
+class CountingRecogniser:
     """Takes `batch` clips at a time, as the real one does, and hears how many samples each has."""
 
+    identity = "counts samples"
     device = "cpu"
+    stats = Stats()
 
-    def __init__(self, batch: int = 4) -> None:
-        self.batch, self.loads, self.batches = batch, 0, []
+    def __init__(self) -> None:
+        self.batch = 4
+        self.loads = 0
+        self.batches: list[list[int]] = []
         self.fails_on: set[int] = set()
 
-    def load(self) -> Any:
+    def load(self) -> Recogniser:
         self.loads += 1
         return self
 
-    def transcribe(self, clips: Iterable[tuple[Any, np.ndarray]]) -> Iterator[tuple[Any, Any]]:
-        clips = iter(clips)
-        while batch := [clip for _, clip in zip(range(self.batch), clips, strict=False)]:
+    def transcribe(self, audio: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, Transcript | Exception]]:
+        clips = iter(audio)
+        while batch := list(itertools.islice(clips, self.batch)):
             self.batches.append([len(samples) for _, samples in batch])
             for job, samples in reversed(batch):
                 if len(samples) in self.fails_on:
@@ -68,6 +85,23 @@ class Recogniser:
                 else:
                     segments = (Segment(0.0, 0.5, " many"), Segment(0.5, 1.0, " samples"))
                     yield job, Transcript(f" {len(samples)} samples ", "en", -0.25, 0.1, 1.0, 0.0, segments)
+
+
+class CountingTokeniser:
+    """Notes what it is given; its tokens are made of the ETag."""
+
+    identity = "tokeniser 1"
+    thread_safe = True
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, str]] = []
+        self.errors: dict[int, Exception] = {}
+
+    def __call__(self, audio: np.ndarray, etag: str) -> np.ndarray:
+        self.calls.append((len(audio), etag))
+        if len(audio) in self.errors:
+            raise self.errors[len(audio)]
+        return np.frombuffer(hashlib.sha256(etag.encode()).digest(), np.int16)
 
 
 class Bench:
@@ -80,19 +114,15 @@ class Bench:
         self.inventory = Table(tables, "s3_inventory", schema.INVENTORY)
         self.transcripts = Table(tables, "transcripts", schema.TRANSCRIPTS)
         self.tokens = Table(tables, "tokens", schema.TOKENS)
-        self.recogniser = Recogniser()
-        self.tokenised: list[tuple[int, str]] = []
+        self.recogniser = CountingRecogniser()
+        self.tokeniser = CountingTokeniser()
         self.identity = "model 1"
-
-    def tokenise(self, samples: np.ndarray, etag: str) -> np.ndarray:
-        self.tokenised.append((len(samples), etag))
-        return np.frombuffer(hashlib.sha256(etag.encode()).digest(), np.int16)
 
     def take_inventory(self) -> list[FolderMinute]:
         """What `s3_inventory` does; gives the partitions."""
         found = [o for _, page in self.source.scan() for o in page]
         grouped = group(found)
-        known = {p: [] for p in self.inventory.partitions()}
+        known: dict[FolderMinute, list[ObjectInfo]] = {p: [] for p in self.inventory.partitions()}
         for partition, objects in {**known, **grouped}.items():
             rows = [dict(Key=o.key, ETag=o.etag, Size=o.size, LastModified=o.last_modified) for o in objects]
             rows.sort(key=lambda row: row["Key"])
@@ -103,17 +133,24 @@ class Bench:
     def start(self, *, transcripts: bool = True, tokens: bool = True) -> SpeechPass:
         self.source.fetched.clear()
         self.recogniser.batches.clear()
-        self.tokenised.clear()
+        self.tokeniser.calls.clear()
         return SpeechPass(
             self.source,
             self.inventory,
             Transcribing(self.transcripts, self.identity, self.recogniser.load) if transcripts else None,
-            Tokenising(self.tokens, "tokeniser 1", lambda: self.tokenise) if tokens else None,
+            Tokenising(self.tokens, self.tokeniser) if tokens else None,
         )
 
-    def run(self, partitions: list[FolderMinute] | None = None, **asked: bool) -> list[Finished]:
+    def run(
+        self,
+        partitions: list[FolderMinute] | None = None,
+        /,
+        *,
+        transcripts: bool = True,
+        tokens: bool = True,
+    ) -> list[Finished]:
         partitions = self.take_inventory() if partitions is None else partitions
-        return list(self.start(**asked).run(partitions))
+        return list(self.start(transcripts=transcripts, tokens=tokens).run(partitions))
 
     def rows(self, table: Table) -> dict[str, dict[str, Any]]:
         return {row["Key"]: row for p in table.partitions() for row in table.read(p).rows.to_pylist()}  # type: ignore[union-attr]
@@ -124,7 +161,7 @@ def bench(local_place: LocalPlace) -> Bench:
     return Bench(local_place)
 
 
-def minutes_later(minutes: int):
+def minutes_later(minutes: int) -> dt.datetime:
     return UPLOADED.replace(minute=UPLOADED.minute + minutes)
 
 
@@ -196,16 +233,10 @@ def test_a_clip_that_whisper_fails_on_keeps_its_tokens(bench: Bench):
     assert bench.rows(bench.tokens)["p225/a.flac"]["status"] == "ok"
 
 
-def test_a_clip_that_the_tokeniser_fails_on_keeps_its_text(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+def test_a_clip_that_the_tokeniser_fails_on_keeps_its_text(bench: Bench):
     bench.place.put("p225/a.flac", SILENCE)
     bench.place.put("p225/b.flac", NOISE)
-
-    def tokenise(samples: np.ndarray, etag: str) -> np.ndarray:
-        if len(samples) == 1_600:
-            raise KeyError("codebook")
-        return np.zeros(20, np.int16)
-
-    monkeypatch.setattr(bench, "tokenise", tokenise)
+    bench.tokeniser.errors = {1_600: KeyError("codebook")}
     bench.run()
     rows = bench.rows(bench.tokens)
     assert (rows["p225/a.flac"]["status"], rows["p225/b.flac"]["status"]) == ("failed", "ok")
@@ -233,7 +264,7 @@ def test_each_object_is_fetched_once_for_both_tables(bench: Bench):
         bench.place.put(f"p225/{name}.flac", flac(0.1, seed=ord(name)))
     bench.run()
     assert bench.source.fetched == {"p225/a.flac": 1, "p225/b.flac": 1, "p225/c.flac": 1}
-    assert len(bench.tokenised) == 3
+    assert len(bench.tokeniser.calls) == 3
 
 
 @pytest.mark.parametrize("asked", ["transcripts", "tokens"])
@@ -244,7 +275,7 @@ def test_each_table_can_be_asked_for_alone(bench: Bench, asked: str):
     assert set(bench.rows(bench.transcripts)) == ({"p225/a.flac"} if asked == "transcripts" else set())
     assert set(bench.rows(bench.tokens)) == ({"p225/a.flac"} if asked == "tokens" else set())
     assert bench.recogniser.loads == (asked == "transcripts")
-    assert len(bench.tokenised) == (asked == "tokens")
+    assert len(bench.tokeniser.calls) == (asked == "tokens")
 
 
 def test_a_second_pass_computes_nothing_and_loads_no_model(bench: Bench):
@@ -305,7 +336,7 @@ def test_another_model_makes_its_own_rows_anew_and_leaves_the_tokens(bench: Benc
     bench.identity = "model 2"
     bench.run()
     assert bench.recogniser.batches == [[1_600]]
-    assert bench.tokenised == []
+    assert bench.tokeniser.calls == []
     assert bench.rows(bench.transcripts)["p225/a.flac"]["whisper_model"] == "model 2"
 
 
@@ -318,6 +349,97 @@ def test_failed_rows_are_tried_again(bench: Bench):
     [finished] = bench.run()
     assert bench.recogniser.batches == [[1_600]]
     assert finished.statuses["transcripts"] == collections.Counter(ok=2)
+
+
+def test_a_tokeniser_is_called_by_one_thread_at_a_time_unless_it_says_more(bench: Bench):
+    class Alone(CountingTokeniser):
+        thread_safe = False
+        inside = False
+
+        def __call__(self, audio: np.ndarray, etag: str) -> np.ndarray:
+            assert not self.inside, "called while another call was under way"
+            self.inside = True
+            time.sleep(0.005)
+            self.inside = False
+            return super().__call__(audio, etag)
+
+    bench.tokeniser = Alone()
+    for i in range(24):
+        bench.place.put(f"p225/{i}.flac", flac(0.1, seed=i))
+    [finished] = bench.run(transcripts=False)
+    assert finished.statuses["tokens"] == {"ok": 24}
+
+
+def test_a_tokeniser_that_allows_it_is_called_by_several_threads_at_once(bench: Bench):
+    class Together(CountingTokeniser):
+        # Each call ends only when another one is under way.
+        meeting = threading.Barrier(2, timeout=60)
+
+        def __call__(self, audio: np.ndarray, etag: str) -> np.ndarray:
+            self.meeting.wait()
+            return super().__call__(audio, etag)
+
+    bench.tokeniser = Together()
+    for i in range(4):
+        bench.place.put(f"p225/{i}.flac", flac(0.1, seed=i))
+    [finished] = bench.run(transcripts=False)
+    assert finished.statuses["tokens"] == {"ok": 4}
+
+
+# --- formats of one's own -------------------------------------------------------------------------------
+
+
+def wav(samples: np.ndarray, rate: int) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="WAV")
+    return file.getvalue()
+
+
+def decode_wav(body: bytes, admit: Callable[[int], None] | None) -> audio.Audio:
+    samples, rate = soundfile.read(io.BytesIO(body), dtype="float32")
+    mono = soxr.resample(samples, rate, audio.SAMPLE_RATE_HZ)
+    if admit:
+        admit(mono.nbytes)
+    return audio.Audio(mono, len(samples) / rate, rate, 1)
+
+
+def test_a_decoder_of_ones_own_makes_its_suffix_audio(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    bench.place.put("p225/a.WAV", wav(np.zeros(4_000), 8_000))
+    bench.place.put("p225/b.flac", SILENCE)
+    bench.run()
+    assert bench.rows(bench.transcripts)["p225/a.WAV"]["status"] == "not_flac"
+    monkeypatch.setitem(audio.DECODERS, ".wav", decode_wav)
+    bench.run()
+    assert bench.source.fetched == {"p225/a.WAV": 1}
+    row = bench.rows(bench.transcripts)["p225/a.WAV"]
+    assert (row["status"], row["transcribed_text"]) == ("ok", "8000 samples")
+    assert (row["duration_s"], row["sample_rate_hz"], row["channels"]) == (0.5, 8_000, 1)
+    assert bench.rows(bench.tokens)["p225/a.WAV"]["status"] == "ok"
+
+
+def test_an_object_that_a_decoder_of_ones_own_fails_on_fails_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(audio.DECODERS, ".wav", decode_wav)
+    bench.place.put("p225/a.wav", b"junk")
+    bench.place.put("p225/b.wav", wav(np.zeros(4_000), 8_000))
+    bench.run()
+    for table in (bench.transcripts, bench.tokens):
+        rows = bench.rows(table)
+        assert (rows["p225/a.wav"]["status"], rows["p225/b.wav"]["status"]) == ("failed", "ok")
+        assert re.match("the decoder failed on it: .*not recognised", rows["p225/a.wav"]["error"])
+
+
+def test_a_decoder_of_ones_own_waits_for_memory_and_lets_go_when_the_pass_ends(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(audio.DECODERS, ".wav", decode_wav)
+    monkeypatch.setattr(speech, "DECODED_BYTES_AHEAD", 1)
+    for i in range(40):
+        bench.place.put(f"p{i:02}/a.wav", wav(np.zeros(4_000), 8_000))
+    bench.source.broken = {"p01/a.wav"}
+    with pytest.raises(StorageError, match=r"p01/a\.wav: connection reset"):
+        bench.run(tokens=False)
 
 
 # --- many partitions ------------------------------------------------------------------------------------
@@ -358,9 +480,51 @@ def test_a_partition_is_written_while_later_ones_are_still_to_come(
     passing = bench.start(**asked).run(partitions)
     first = next(passing)
     assert first.partition == partitions[0]
-    assert len(bench.tokenised) < 10
+    assert len(bench.tokeniser.calls) < 10
     assert bench.tokens.read(first.partition).rows is not None
     list(passing)
+
+
+def test_partitions_that_need_no_recogniser_are_reported_before_one_is_loaded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(speech, "OBJECTS_AHEAD", 1)
+    monkeypatch.setattr(speech, "PARTITIONS_AHEAD", 1)
+    for i in range(8):
+        bench.place.put(f"p{i}/a.flac", b"junk")
+    bench.place.put("p8/a.flac", SILENCE)
+    partitions = bench.take_inventory()
+    passing = bench.start().run(partitions)
+    assert next(passing).partition == partitions[0]
+    assert bench.recogniser.loads == 0
+    assert [finished.partition for finished in passing] == partitions[1:]
+    assert bench.recogniser.loads == 1
+
+
+def test_partitions_that_need_no_recogniser_are_written_while_it_takes_its_input(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(speech, "OBJECTS_AHEAD", 1)
+    monkeypatch.setattr(speech, "PARTITIONS_AHEAD", 1)
+    bench.recogniser.batch = 2
+    bench.place.put("p0/a.flac", SILENCE)
+    for i in range(1, 8):
+        bench.place.put(f"p{i}/a.flac", b"junk")
+    bench.place.put("p8/a.flac", NOISE)
+    partitions = bench.take_inventory()
+    passing = bench.start().run(partitions)
+    written: list[list[FolderMinute]] = []
+    clips = SpeechPass._clips
+
+    def watched(self: SpeechPass, jobs: Iterator[Job]) -> Iterator[tuple[Job, np.ndarray]]:
+        for clip in clips(self, jobs):
+            written.append(bench.transcripts.partitions())
+            yield clip
+
+    monkeypatch.setattr(SpeechPass, "_clips", watched)
+    assert sorted(finished.partition for finished in passing) == partitions
+    # By when the second clip is taken, at most one partition before it is still being written.
+    assert set(partitions[1:7]) <= set(written[1])
 
 
 @pytest.mark.parametrize("asked", [dict(transcripts=True), dict(transcripts=False)], ids=["both", "tokens"])
@@ -440,8 +604,8 @@ def test_objects_are_fetched_a_bounded_number_ahead(bench: Bench, monkeypatch: p
     for i in range(20):
         bench.place.put(f"p225/{i:02}.flac", flac(0.1, seed=i))
     partitions = bench.take_inventory()
-    most = []
-    original = Recogniser.transcribe
+    most: list[int] = []
+    original = CountingRecogniser.transcribe
 
     def transcribe(clips: Iterable[tuple[Any, np.ndarray]]) -> Iterator[tuple[Any, Any]]:
         for heard, result in enumerate(original(bench.recogniser, clips)):
@@ -462,10 +626,10 @@ def test_bytes_are_fetched_a_bounded_number_ahead(bench: Bench, monkeypatch: pyt
     partitions = bench.take_inventory()
     passing = bench.start()
     clips = passing._clips
-    most = []
+    most: list[int] = []
 
-    def counted(*args: Any) -> Iterator[Any]:
-        for taken, clip in enumerate(clips(*args)):
+    def counted(jobs: Iterator[Job]) -> Iterator[tuple[Job, np.ndarray]]:
+        for taken, clip in enumerate(clips(jobs)):
             most.append(bench.source.fetched.total() - taken)
             yield clip
 
@@ -483,32 +647,35 @@ def test_audio_is_decoded_a_bounded_number_of_bytes_ahead(bench: Bench, monkeypa
     for i in range(40):
         bench.place.put(f"p{i // 4}/{i}.flac", silence)
     passing = bench.start(tokens=False)
-    held, most, lock = 0, [], threading.Lock()
+    held = 0
+    most: list[int] = []
+    lock = threading.Lock()
 
-    def admit_and_count(turn: int, size: int) -> None:
+    def reserve_and_count(turn: int, size: int) -> None:
         nonlocal held
-        take(turn, size)
+        reserve(turn, size)
         with lock:
             held += size
             most.append(held)
 
-    def free_and_count(turn: int) -> None:
+    def release_and_count(turn: int) -> None:
         nonlocal held
         with lock:
             held -= size
-        free(turn)
+        release(turn)
 
-    room = Room(speech.DECODED_BYTES_AHEAD)
-    take, free = room.take, room.free
-    monkeypatch.setattr(room, "take", admit_and_count)
-    monkeypatch.setattr(room, "free", free_and_count)
-    monkeypatch.setattr(speech, "Room", lambda size: room)
+    budget = MemoryBudget(speech.DECODED_BYTES_AHEAD)
+    reserve = budget.reserve
+    release = budget.release
+    monkeypatch.setattr(budget, "reserve", reserve_and_count)
+    monkeypatch.setattr(budget, "release", release_and_count)
+    monkeypatch.setattr(speech, "MemoryBudget", lambda size: budget)
     finished = list(passing.run(bench.take_inventory()))
     assert sum(f.audio_s for f in finished) == 40 * 60
     assert max(most) <= 4 * size
 
 
-def test_a_fault_ends_the_pass_though_threads_wait_for_room(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+def test_a_fault_ends_the_pass_though_threads_wait_for_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(speech, "DECODED_BYTES_AHEAD", 1)
     for i in range(40):
         bench.place.put(f"p{i:02}/a.flac", constant_flac(60))
@@ -573,7 +740,7 @@ def test_an_inventory_that_changes_during_the_pass_cannot_be_overwritten_by_olde
     bench.place.put("p225/a.flac", SILENCE)
     [partition] = bench.take_inventory()
     read = bench.inventory.read
-    other_ran = []
+    other_ran: list[bool] = []
 
     class Watched(Table):
         def read(self, partition: FolderMinute) -> Any:
@@ -587,9 +754,7 @@ def test_an_inventory_that_changes_during_the_pass_cannot_be_overwritten_by_olde
             return found
 
     watched = Watched(bench.inventory.store, bench.inventory.name, bench.inventory.schema)
-    slow = SpeechPass(
-        bench.source, watched, None, Tokenising(bench.tokens, "tokeniser 1", lambda: bench.tokenise)
-    )
+    slow = SpeechPass(bench.source, watched, None, Tokenising(bench.tokens, bench.tokeniser))
     bench.inventory = Table(watched.store, watched.name, watched.schema)
     list(slow.run([partition]))
     assert set(bench.rows(bench.tokens)) == {"p225/a.flac", "p225/b.flac"}

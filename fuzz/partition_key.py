@@ -9,7 +9,8 @@ import posixpath
 import re
 import sys
 
-import atheris
+# Installed in an environment of its own; its types are in typings/.
+import atheris  # pyright: ignore[reportMissingModuleSource]
 
 with atheris.instrument_imports(include=["audio_assets"]):
     from audio_assets.partitions import FolderMinute, folder_of, folder_prefix

@@ -22,7 +22,7 @@ from audio_assets.source import AudioSource
 from audio_assets.speech import Tokenising, Transcribing
 from audio_assets.storage import ObjectStore, RetryPolicy
 from audio_assets.table import Table
-from audio_assets.tokenisation import Tokeniser, load_tokeniser
+from audio_assets.tokenisation import load_tokeniser
 
 if TYPE_CHECKING:
     from audio_assets.sensor.inventory_report import Report
@@ -228,21 +228,13 @@ class AudioTokeniser(dg.ConfigurableResource):
     name: str = "simulated"
 
     def tokenising(self, table: Table) -> Tokenising:
-        """What makes tokens.
+        """What makes tokens; imports the module of a tokeniser of one's own.
 
         Raises:
             ValueError: there is no such tokeniser.
         """
-        return Tokenising(table, self.name, self.load)
-
-    def load(self) -> Tokeniser:
-        """The tokeniser.
-
-        Raises:
-            ValueError: there is none of that name.
-        """
         with _naming(name=settings.TOKENISER):
-            return load_tokeniser(self.name)
+            return Tokenising(table, load_tokeniser(self.name))
 
 
 @dg.definitions

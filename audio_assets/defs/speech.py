@@ -1,6 +1,7 @@
 """`transcripts` and `tokens`: one pass over the audio on the GPU, each of the two on its own if so asked."""
 
 import dataclasses
+import logging
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -13,11 +14,13 @@ from audio_assets.defs.internals.pool import GPU, place_in_pool
 from audio_assets.defs.metadata import TAGS, markdown_table, partition_metadata, table_metadata
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
-from audio_assets.speech import Finished, SpeechPass
+from audio_assets.speech import SpeechPass, Transcribing
+from audio_assets.speech_rows import Finished
 from audio_assets.table import Table
 
 if TYPE_CHECKING:
-    from audio_assets.transcription import Stats, Transcriber
+    from audio_assets.transcription import Stats
+    from audio_assets.transcription.recogniser import Recogniser
 
 SECONDS_BETWEEN_PROGRESS = 5
 
@@ -59,51 +62,70 @@ def speech(
     """Fetch and decode each object once, batch across partitions, write each partition as it completes."""
     bucket.check(context.log)
     asked = {key.to_user_string() for key in context.selected_asset_keys}
-    tables = {t.name: t for t in (bucket.transcripts, bucket.tokens) if t.name in asked}
+    tables = {table.name: table for table in (bucket.transcripts, bucket.tokens) if table.name in asked}
     transcribing = whisper.transcribing(tables["transcripts"]) if "transcripts" in tables else None
-    before: dict[str, float] = {}
-    if transcribing:
-        transcribing = dataclasses.replace(transcribing, load=lambda: _load(context, whisper, before))
     tokenising = tokeniser.tokenising(tables["tokens"]) if "tokens" in tables else None
+    done_before: dict[str, float] = {}
+    if transcribing:
+        transcribing = _logged(transcribing, context.log, done_before)
     speech_pass = SpeechPass(bucket.source.store, bucket.inventory, transcribing, tokenising)
 
     partitions = partitions_of(context)
-    done = computed = 0
-    audio_s, reported = 0.0, time.monotonic()
+    progress = _Progress(context.log, len(partitions))
     metadata: dict[str, dict[str, dict[str, dg.MetadataValue]]] = {name: {} for name in tables}
     with place_in_pool(context.instance, context.log):
         for finished in speech_pass.run(partitions):
-            done, computed = done + 1, computed + finished.computed
-            audio_s += finished.audio_s
+            progress.add(finished)
             for name, table in tables.items():
                 metadata[name][finished.partition.key] = _partition(finished, table)
-            if time.monotonic() - reported > SECONDS_BETWEEN_PROGRESS or done == len(partitions):
-                reported = time.monotonic()
-                context.log.info(
-                    f"{done} of {len(partitions)} partitions, {computed} clips, {audio_s:.0f} s of audio"
-                )
 
-    # What a run as a whole achieved; each of its partitions says it, since Dagster has no other place for it.
-    achieved: dict[str, dg.MetadataValue] = {}
-    if computed:
-        achieved["audio_s_per_s"] = dg.MetadataValue.float(audio_s / speech_pass.seconds)
-    if speech_pass.transcriber:
-        achieved["device"] = dg.MetadataValue.text(speech_pass.transcriber.device)
-        achieved |= _stages(speech_pass.transcriber.stats, before)
+    achieved = _achieved(speech_pass, progress, done_before)
     for name in tables:
         add_partition_metadata(context, name, metadata[name])
         yield dg.MaterializeResult(asset_key=name, metadata=achieved)
 
 
-def _load(context: dg.AssetExecutionContext, whisper: Whisper, before: dict[str, float]) -> "Transcriber":
-    """Load the model and note in `before` what it has done so far: it outlives the run."""
-    # A first download of a large model takes minutes, in which a run would seem to hang.
-    context.log.info(f"Loading Whisper {whisper.model}")
-    started = time.monotonic()
-    transcriber = whisper.load()
-    context.log.info(f"Whisper is on {transcriber.device} after {time.monotonic() - started:.1f} s")
-    before |= dataclasses.asdict(transcriber.stats)
-    return transcriber
+def _logged(transcribing: Transcribing, log: logging.Logger, done_before: dict[str, float]) -> Transcribing:
+    """The same, with what loading takes in the log.
+
+    Args:
+        done_before: gets what the recogniser has done before this run: it may outlive one.
+    """
+
+    def load() -> "Recogniser":
+        name = transcribing.identity
+        # A first download of a large model takes minutes, in which a run would seem to hang.
+        log.info(f"Loading {name[:1].upper()}{name[1:]}")
+        started = time.monotonic()
+        recogniser = transcribing.load()
+        log.info(f"The model is on {recogniser.device} after {time.monotonic() - started:.1f} s")
+        done_before.update(dataclasses.asdict(recogniser.stats))
+        return recogniser
+
+    return dataclasses.replace(transcribing, load=load)
+
+
+@dataclasses.dataclass
+class _Progress:
+    """Counts what a run has done, and logs it every few seconds and at the end."""
+
+    log: logging.Logger
+    partitions: int
+    done: int = 0
+    computed: int = 0
+    audio_s: float = 0.0
+    reported: float = dataclasses.field(default_factory=time.monotonic)
+
+    def add(self, finished: Finished) -> None:
+        self.done += 1
+        self.computed += finished.computed
+        self.audio_s += finished.audio_s
+        if time.monotonic() - self.reported > SECONDS_BETWEEN_PROGRESS or self.done == self.partitions:
+            self.reported = time.monotonic()
+            self.log.info(
+                f"{self.done} of {self.partitions} partitions, {self.computed} clips,"
+                f" {self.audio_s:.0f} s of audio"
+            )
 
 
 def _partition(finished: Finished, table: Table) -> dict[str, dg.MetadataValue]:
@@ -125,8 +147,21 @@ def _partition(finished: Finished, table: Table) -> dict[str, dg.MetadataValue]:
     return metadata
 
 
-def _stages(stats: "Stats", before: dict[str, float]) -> dict[str, dg.MetadataValue]:
+def _achieved(
+    speech_pass: SpeechPass, progress: _Progress, done_before: dict[str, float]
+) -> dict[str, dg.MetadataValue]:
+    """What a run as a whole achieved; each partition says it, since Dagster has no other place for it."""
+    achieved: dict[str, dg.MetadataValue] = {}
+    if progress.computed:
+        achieved["audio_s_per_s"] = dg.MetadataValue.float(progress.audio_s / speech_pass.seconds)
+    if recogniser := speech_pass.recogniser:
+        achieved["device"] = dg.MetadataValue.text(recogniser.device)
+        achieved |= _stages(recogniser.stats, done_before)
+    return achieved
+
+
+def _stages(stats: "Stats", done_before: dict[str, float]) -> dict[str, dg.MetadataValue]:
     """What the engine did in this run: windows of 30 s, seconds of each stage, fallbacks, halved batches."""
-    done = {name: value - before[name] for name, value in dataclasses.asdict(stats).items()}
+    done = {name: value - done_before[name] for name, value in dataclasses.asdict(stats).items()}
     wanted = ("windows", "mel_s", "encode_s", "language_s", "decode_s", "fallbacks", "halvings")
     return {name: dg.MetadataValue.float(float(done[name])) for name in wanted}

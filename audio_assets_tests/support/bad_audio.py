@@ -90,7 +90,8 @@ def _truncated(chance: random.Random) -> Object:
 
 def _hole(chance: random.Random) -> Object:
     body = encoded(chance)
-    start, length = chance.randrange(len(body)), chance.randrange(1, 2_000)
+    start = chance.randrange(len(body))
+    length = chance.randrange(1, 2_000)
     return Object("bytes missing", body[:start] + body[start + length :], body)
 
 

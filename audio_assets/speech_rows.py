@@ -1,0 +1,209 @@
+"""The rows of one partition in `transcripts` and `tokens`, from those that are reused to the last one made.
+
+Here is decided which rows still hold, which are missing, and what a row says. How objects are fetched,
+decoded and heard is the business of `speech.py`.
+"""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import pyarrow as pa
+
+from audio_assets.audio import Audio, decoder_of
+from audio_assets.errors import MissingInputError, ObjectRefusedError
+from audio_assets.partitions import FolderMinute
+from audio_assets.rows import inventory_objects
+from audio_assets.schema import FAILED, NOT_FLAC, OK
+from audio_assets.storage import ObjectInfo
+from audio_assets.table import Snapshot, Table
+
+if TYPE_CHECKING:
+    from audio_assets.transcription import Transcript
+
+
+class Output(Protocol):
+    """A table that a pass makes.
+
+    Attributes:
+        table: where its rows lie.
+        producer: the column that says what made a row.
+        identity: the value of that column; a row of another identity is made anew.
+    """
+
+    producer: ClassVar[str]
+
+    @property
+    def table(self) -> Table: ...
+
+    @property
+    def identity(self) -> str: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """What became of one partition.
+
+    Attributes:
+        statuses: number of rows by `status`, for each table that was made, by its name.
+        computed: objects that were fetched and decoded.
+        audio_s: seconds of audio that were decoded.
+        retries: for each object whose reading had to be repeated, the reasons, one a repetition.
+    """
+
+    partition: FolderMinute
+    statuses: dict[str, collections.Counter[str]]
+    computed: int
+    audio_s: float
+    retries: dict[str, list[str]]
+
+
+class PartitionRows:
+    """A partition under way: its objects, and the rows that each table has so far.
+
+    Args:
+        objects: those of the inventory, in its order.
+        outputs: the tables to make.
+        snapshots: each of these tables as it was read, by its name.
+
+    Attributes:
+        refused: the error of an object that the store did not give and did not fail to give before; None
+            where there is no such object.
+    """
+
+    def __init__(
+        self,
+        partition: FolderMinute,
+        objects: list[ObjectInfo],
+        outputs: Sequence[Output],
+        snapshots: dict[str, Snapshot],
+    ) -> None:
+        self.partition = partition
+        self.refused: ObjectRefusedError | None = None
+        self._objects = objects
+        self._outputs = outputs
+        self._snapshots = snapshots
+        self._rows: dict[str, dict[str, dict[str, Any]]] = {output.table.name: {} for output in outputs}
+        self._failed_before: set[tuple[str, str]] = set()
+        self._computed = 0
+        self._audio_s = 0.0
+        self._retries: dict[str, list[str]] = {}
+        for output in outputs:
+            self._reuse(output)
+            for info in objects:
+                if self.lacks(output, info) and decoder_of(info.key) is None:
+                    self._add(output, info, NOT_FLAC)
+
+    @classmethod
+    def read(cls, partition: FolderMinute, inventory: Table, outputs: Sequence[Output]) -> "PartitionRows":
+        """Read a partition's inventory and the rows that it has.
+
+        Raises:
+            MissingInputError: it has no inventory.
+            StorageError: a table cannot be read.
+        """
+        # Before the inventory, so that of two runs the one with the newer inventory writes last.
+        snapshots = {output.table.name: output.table.read(partition) for output in outputs}
+        listed = inventory.read(partition).rows
+        if listed is None:
+            raise MissingInputError(f"{partition.key} has no {inventory.name}; materialise that first")
+        return cls(partition, inventory_objects(listed), outputs, snapshots)
+
+    def _reuse(self, output: Output) -> None:
+        """Keep the rows of the objects as they are, made by the same producer."""
+        found = self._snapshots[output.table.name].rows
+        listed = {(info.key, info.etag) for info in self._objects}
+        for row in found.to_pylist() if found is not None else []:
+            content = (row["Key"], row["ETag"])
+            if row["status"] == FAILED:
+                self._failed_before.add(content)
+            elif row["status"] == OK and row[output.producer] == output.identity and content in listed:
+                self._rows[output.table.name][row["Key"]] = row
+
+    # --- what is missing ------------------------------------------------------------------------------
+
+    def lacks(self, output: Output, info: ObjectInfo) -> bool:
+        """Whether a table has no row of an object yet."""
+        return info.key not in self._rows[output.table.name]
+
+    def missing(self) -> list[ObjectInfo]:
+        """The objects that some table has no row of yet."""
+        return [info for info in self._objects if any(self.lacks(output, info) for output in self._outputs)]
+
+    @property
+    def complete(self) -> bool:
+        return all(len(rows) == len(self._objects) for rows in self._rows.values())
+
+    # --- what is made ---------------------------------------------------------------------------------
+
+    def retried(self, info: ObjectInfo, why: str) -> None:
+        """Note that the reading of an object is repeated."""
+        self._retries.setdefault(info.key, []).append(why)
+
+    def decoded(self, audio: Audio) -> None:
+        """Note that an object was fetched and decoded."""
+        self._computed += 1
+        self._audio_s += audio.duration_s
+
+    def not_loaded(self, info: ObjectInfo, error: Exception) -> None:
+        """Note that an object could not be fetched or decoded."""
+        if isinstance(error, ObjectRefusedError) and (info.key, info.etag) not in self._failed_before:
+            self.refused = error
+
+    def add_ok(self, output: Output, info: ObjectInfo, **values: Any) -> None:
+        """Add an object's row, with values by column."""
+        self._add(output, info, OK, **{output.producer: output.identity}, **values)
+
+    def add_failed(self, output: Output, info: ObjectInfo, error: str, **values: Any) -> None:
+        """Add the row of an object that could not be made, and why."""
+        self._add(output, info, FAILED, error=error, **{output.producer: output.identity}, **values)
+
+    def _add(self, output: Output, info: ObjectInfo, status: str, **values: Any) -> None:
+        row = {"Key": info.key, "ETag": info.etag, "status": status, **values}
+        self._rows[output.table.name][info.key] = row
+
+    # --- what is written ------------------------------------------------------------------------------
+
+    def write(self) -> Finished:
+        """Replace the partition's file in each table, if its rows are others.
+
+        Raises:
+            ConflictError: another run replaced a file since it was read.
+            StorageError: one cannot be written.
+        """
+        statuses: dict[str, collections.Counter[str]] = {}
+        for output in self._outputs:
+            name = output.table.name
+            rows = [self._rows[name][info.key] for info in self._objects]
+            statuses[name] = collections.Counter(row["status"] for row in rows)
+            made = pa.Table.from_pylist(rows, schema=output.table.schema)
+            output.table.replace(self.partition, made, self._snapshots[name])
+        return Finished(self.partition, statuses, self._computed, self._audio_s, self._retries)
+
+
+def audio_values(audio: Audio) -> dict[str, Any]:
+    """What a row of `transcripts` says of the audio itself, by column."""
+    return {
+        "duration_s": audio.duration_s,
+        "sample_rate_hz": audio.sample_rate_hz,
+        "channels": audio.channels,
+    }
+
+
+def transcript_values(transcript: "Transcript") -> dict[str, Any]:
+    """What a row of `transcripts` says of what was heard, by column."""
+    figures = {
+        "avg_logprob": transcript.avg_logprob,
+        "no_speech_prob": transcript.no_speech_prob,
+        "compression_ratio": transcript.compression_ratio,
+        "temperature": transcript.temperature,
+    }
+    return {
+        "transcribed_text": transcript.text.strip(),
+        "language": transcript.language,
+        "segments": [dataclasses.asdict(segment) for segment in transcript.segments],
+        # A file of less than one frame has no figures.
+        **{name: None if math.isnan(figure) else figure for name, figure in figures.items()},
+    }
