@@ -58,7 +58,7 @@ def _table_uri() -> str:
 
 def audio_table() -> Table:
     """The table that `audio_assets.read_table` reads, as the environment names it."""
-    store = ObjectStore(_table_uri(), setting="AUDIO_TABLE_URI", retries=_retries())
+    store = ObjectStore(_table_uri(), name="AUDIO_TABLE_URI", retries=_retries())
     return Table(store, AUDIO_TABLE, schema.AUDIO_TABLE)
 
 
@@ -151,7 +151,7 @@ class Bucket(dg.ConfigurableResource):
 
     @property
     def source(self) -> AudioSource:
-        return AudioSource(self._store(self.source_uri), self._tables)
+        return AudioSource(self._store(self.source_uri, "AUDIO_SOURCE_URI"), self._tables)
 
     @property
     def inventory_report(self) -> "Report":
@@ -195,7 +195,7 @@ def _open_store(
 ) -> ObjectStore:
     """A store, kept for as long as the process lives: a client of boto3 takes a tenth of a second to make."""
     open_session = functools.partial(boto3.Session, *account)
-    return ObjectStore(uri, open_session, setting=setting, endpoint_url=endpoint, retries=retries)
+    return ObjectStore(uri, open_session, name=setting, endpoint_url=endpoint, retries=retries)
 
 
 @functools.lru_cache(maxsize=8)
