@@ -30,7 +30,7 @@ class ObjectInfo(NamedTuple):
 
     Attributes:
         key: relative to the store's root.
-        etag: the version, without quotes.
+        etag: the version, without quotes; another one whenever the bytes are others.
         size: bytes.
         last_modified: UTC.
     """
@@ -242,8 +242,11 @@ class Backend(Protocol):
         ...
 
     def reason(self, error: Exception) -> str:
-        """Why it failed and what a person should mend, as part of a sentence; never a secret."""
-        return str(error).partition("\n")[0] or type(error).__name__
+        """Why it failed and what a person should mend, as part of a sentence; never a secret.
+
+        As it stands, the first line of the exception: to be written where a client's errors hold secrets.
+        """
+        return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
     def renew_credentials(self, since: float) -> bool:
         """Fetch credentials again, unless another thread has done so.
