@@ -45,7 +45,7 @@ def read_table(
     from audio_assets.table import Table, read_slice
 
     retries = RetryPolicy(settings.S3_ATTEMPTS.get(), settings.S3_STALL_SECONDS.get())
-    tables = ObjectStore(settings.AUDIO_TABLE_URI.get(), setting="AUDIO_TABLE_URI", retries=retries)
+    tables = ObjectStore(settings.AUDIO_TABLE_URI.get(), name="AUDIO_TABLE_URI", retries=retries)
     return read_slice(Table(tables, "audio_table", schema.AUDIO_TABLE), folder, start, end, columns)
 
 

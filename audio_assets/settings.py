@@ -14,18 +14,17 @@ import os
 import pathlib
 import re
 import textwrap
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from audio_assets.errors import ArgumentError
+from audio_assets.storage import BACKENDS
 
 T = TypeVar("T")
 
 PROJECT = pathlib.Path(__file__).parents[1]
 DEMO_BUCKET = PROJECT / "demo_bucket"
 DEMO_CHECKPOINT = pathlib.Path(__file__).with_name("demo") / "checkpoint.pt"
-
-FALLBACK_SCHEMES = frozenset({"s3", "file"})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,15 +96,10 @@ def _location(text: str) -> str:
     uri = text.rstrip("/")
     scheme = uri.partition("://")[0]
     # Credentials may be in front of the host, and a signature in a query.
-    host = "(localhost)?/" if scheme == "file" else r"[^/@?#]+(/|\Z)"
-    if scheme not in _schemes() or not re.match(f"{re.escape(scheme)}://{host}", uri):
+    host = {"s3": r"[^/@?#]+(/|\Z)", "file": "(localhost)?/"}.get(scheme, r"[^/@?#]*(/|\Z)")
+    if scheme not in BACKENDS or not re.match(f"{re.escape(scheme)}://{host}", uri):
         raise ValueError
     return uri
-
-
-def _schemes() -> Collection[str]:
-    """How the URIs of the stores begin that there are."""
-    return FALLBACK_SCHEMES
 
 
 def _attempts(text: str) -> int:

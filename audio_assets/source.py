@@ -1,4 +1,7 @@
-"""The audio source: what lies in it, listed side by side, in bounded memory, and resumable at any key."""
+"""The audio source: what lies in it, listed side by side, in bounded memory, from any key on.
+
+How one place is listed is `storage`'s business, and what a digest is for is `digest`'s.
+"""
 
 import bisect
 import concurrent.futures
@@ -8,19 +11,20 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from audio_assets.digest import EMPTY, Digest, digest_partitions
-from audio_assets.errors import StorageError
 from audio_assets.partitions import FolderMinute, folder_prefix
 from audio_assets.storage import ObjectInfo, ObjectStore
 from audio_assets.storage.types import LAST
 
 SIDE_BY_SIDE = 16
-# After so many pages of one span it is looked whether others have nothing to do and could take part of it.
+"""How many spans are listed at a time."""
+
 PAGES_PER_TURN = 10
+"""After so many pages of a span, it is cut if others have nothing to do and could take part of it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """The keys behind `after`, up to and with `until`; to the end where that is None."""
+    """The keys after `after`, up to and including `until`; to the end of the store where that is None."""
 
     after: str = ""
     until: str | None = None
@@ -28,7 +32,7 @@ class Span:
 
 @dataclasses.dataclass(frozen=True)
 class AudioSource:
-    """What AUDIO_SOURCE_URI names, without the tables that may lie inside.
+    """The place where audio lies, without the tables that may lie inside.
 
     Attributes:
         store: the source.
@@ -43,12 +47,13 @@ class AudioSource:
 
     def __post_init__(self) -> None:
         if self._excluded == "":
-            raise ValueError(
-                f"AUDIO_TABLE_URI is AUDIO_SOURCE_URI ({self.store.uri}); give the tables their own folder"
-            )
+            tables = self.tables.name or "the tables' store"
+            source = self.store.name or "the audio's store"
+            raise ValueError(f"{tables} is {source} ({self.store.uri}); give the tables their own folder")
 
     @functools.cached_property
     def _excluded(self) -> str | None:
+        """The prefix of the tables in the source, None where they lie elsewhere."""
         return self.store.relative(self.tables)
 
     def spans(self) -> list[Span]:
@@ -83,7 +88,7 @@ class AudioSource:
         listed, where the folders in it allow, so that a bucket needs as little time as its longest folder.
 
         Args:
-            stop: whether to leave the rest to a later call; each call gets on by a page at least.
+            stop: whether to leave the rest to a later call; each call lists a page at least.
 
         Returns:
             The digest of each partition's objects in the spans, as far as they were listed, and what is left
@@ -92,54 +97,71 @@ class AudioSource:
         Raises:
             StorageError: the store cannot be listed.
         """
-        found: dict[FolderMinute, Digest] = {}
-        waiting = list(spans)
-        running: set[concurrent.futures.Future[tuple[dict[FolderMinute, Digest], Span | None]]] = set()
-        started = False
-        # By their ends: spans that were found to be the rest of one folder.
-        whole: set[str | None] = set()
+        return _Listing(self.store, list(spans), stop).run()
+
+
+_Turn = concurrent.futures.Future[tuple[dict[FolderMinute, Digest], Span | None]]
+
+
+class _Listing:
+    """One call of `AudioSource.digests`.
+
+    Each span is listed in turns of some pages. Between two turns, what is left of it may be cut in parts that
+    are listed side by side.
+    """
+
+    def __init__(self, store: ObjectStore, spans: list[Span], stop: Callable[[], bool]) -> None:
+        self._store = store
+        self._stop = stop
+        self._waiting = spans
+        self._running: set[_Turn] = set()
+        self._started = False
+        self._found: dict[FolderMinute, Digest] = {}
+        # The ends of spans that turned out to be the rest of one folder, which cannot be cut.
+        self._uncut: set[str | None] = set()
+
+    def run(self) -> tuple[dict[FolderMinute, Digest], list[Span]]:
         with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-            while True:
-                while waiting and len(running) < SIDE_BY_SIDE and not (started and stop()):
-                    running.add(pool.submit(self._turn, waiting.pop(0), stop))
-                    started = True
-                if not running:
-                    return found, waiting
-                done, running = concurrent.futures.wait(
-                    running, return_when=concurrent.futures.FIRST_COMPLETED
+            self._start_turns(pool)
+            while self._running:
+                done, self._running = concurrent.futures.wait(
+                    self._running, return_when=concurrent.futures.FIRST_COMPLETED
                 )
                 for turn in done:
-                    summed, left = turn.result()
-                    _add(found, summed)
-                    if left is None:
-                        continue
-                    parts = [left]
-                    idle = SIDE_BY_SIDE - len(running) - len(waiting) - 1
-                    if idle > 0 and left.until not in whole and not stop():
-                        parts = self._cut(left, idle)
-                        if len(parts) == 1:
-                            whole.add(left.until)
-                    # In order, so that few folders are listed in part at a time.
-                    waiting = sorted([*waiting, *parts], key=lambda span: span.after)
+                    found, rest = turn.result()
+                    _add(self._found, found)
+                    if rest is not None:
+                        # In order, so that few folders are listed in part at a time.
+                        self._waiting = sorted([*self._waiting, *self._cut(rest)], key=lambda s: s.after)
+                self._start_turns(pool)
+        return self._found, self._waiting
 
-    def _turn(self, span: Span, stop: Callable[[], bool]) -> tuple[dict[FolderMinute, Digest], Span | None]:
-        """List some pages of a span; gives what is left of it."""
+    def _start_turns(self, pool: concurrent.futures.Executor) -> None:
+        """Give a span to whoever has nothing to do. The first one is listed even if it is time to stop."""
+        while self._waiting and len(self._running) < SIDE_BY_SIDE and not (self._started and self._stop()):
+            self._running.add(pool.submit(self._list_some, self._waiting.pop(0)))
+            self._started = True
+
+    def _list_some(self, span: Span) -> tuple[dict[FolderMinute, Digest], Span | None]:
+        """One turn, in a thread of the pool: some pages of a span, digested, and what is left of the span."""
         found: dict[FolderMinute, Digest] = {}
-        try:
-            for pages, (reached, objects) in enumerate(self.store.scan(span.after, span.until), 1):
-                _add(found, digest_partitions(objects))
-                if stop() or pages == PAGES_PER_TURN:
-                    return found, Span(reached, span.until)
-        except StorageError as e:
-            raise StorageError(f"{e} (AUDIO_SOURCE_URI)") from e
+        for pages, (reached, objects) in enumerate(self._store.scan(span.after, span.until), 1):
+            _add(found, digest_partitions(objects))
+            if self._stop() or pages == PAGES_PER_TURN:
+                return found, Span(reached, span.until)
         return found, None
 
-    def _cut(self, span: Span, times: int) -> list[Span]:
-        """A span in up to `times` + 1 parts, between folders."""
-        folders = self.store.cuts(span.after, span.until)
-        step = max(1, len(folders) // times)
-        # Behind the prefix: obstore drops a slash at the end.
-        ends = [span.after, *(f"{prefix} " for prefix in folders[::step][:times]), span.until]
+    def _cut(self, span: Span) -> list[Span]:
+        """The span itself, or parts of it for all who would have nothing to do otherwise."""
+        idle = SIDE_BY_SIDE - len(self._running) - len(self._waiting) - 1
+        if idle <= 0 or span.until in self._uncut or self._stop():
+            return [span]
+        folders = self._store.cuts(span.after, span.until)
+        if not folders:
+            self._uncut.add(span.until)
+        step = max(1, len(folders) // idle)
+        # After the prefix, by a space: obstore drops a slash at the end.
+        ends = [span.after, *(f"{prefix} " for prefix in folders[::step][:idle]), span.until]
         return [Span(after or "", until) for after, until in itertools.pairwise(ends)]
 
 

@@ -35,7 +35,7 @@ from audio_assets.settings import (
     markdown_table,
 )
 from audio_assets.storage import ObjectInfo, ObjectStore
-from audio_assets.storage.store import PROBE
+from audio_assets.storage.s3 import PROBE
 from audio_assets.table import Table
 from audio_assets.transcription.checkpoint import load_model
 from audio_assets_tests.support.audio import flac
@@ -385,7 +385,7 @@ def test_a_folder_of_somebody_else_cannot_be_written():
         (folder / "tables").mkdir()
         for path in (folder / "tables", folder):
             path.chmod(0o555)
-        tables = ObjectStore((folder / "tables").as_uri(), setting="AUDIO_TABLE_URI")
+        tables = ObjectStore((folder / "tables").as_uri(), name="AUDIO_TABLE_URI")
         with unprivileged():
             with pytest.raises(StorageError, match=r"Permission denied.*\(AUDIO_TABLE_URI\)"):
                 _ = tables.conditional_writes

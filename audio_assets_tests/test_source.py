@@ -1,5 +1,6 @@
 """Listing the source: complete, side by side, resumable at any key, without the tables."""
 
+import pathlib
 import threading
 from collections.abc import Iterator
 
@@ -61,14 +62,17 @@ def test_a_long_listing_is_cut_between_folders_and_nothing_is_listed_twice(monke
 
 def test_spans_are_listed_side_by_side_but_never_too_many():
     wanted = source_module.SIDE_BY_SIDE
-    running, most, lock = 0, 0, threading.Lock()
+    running = 0
+    most = 0
+    lock = threading.Lock()
     together = threading.Barrier(wanted)
 
     class Meeting(ListedKeys):
         def scan(self, after: str, until: str | None) -> Iterator[tuple[str, list[ObjectInfo]]]:
             nonlocal running, most
             with lock:
-                running, most = running + 1, max(most, running + 1)
+                running += 1
+                most = max(most, running)
             together.wait(timeout=60)
             yield from super().scan(after, until)
             with lock:
@@ -125,18 +129,20 @@ def test_tables_inside_the_source_are_no_audio(place: Place):
     assert list(source.objects("output/parquet/audio_table")) == []
 
 
-def test_tables_elsewhere_hide_nothing(local_place: LocalPlace, tmp_path):
+def test_tables_elsewhere_hide_nothing(local_place: LocalPlace, tmp_path: pathlib.Path):
     local_place.put("output_parquet/a.flac")
     source = AudioSource(local_place.store, ObjectStore((tmp_path / "tables").as_uri()))
     assert [p.folder for p in source.digests(source.spans())[0]] == ["output_parquet"]
 
 
 def test_tables_right_in_the_source_are_refused_by_the_settings_name(place: Place):
+    store = ObjectStore(place.uri, name="AUDIO_SOURCE_URI")
     with pytest.raises(ValueError, match="AUDIO_TABLE_URI is AUDIO_SOURCE_URI"):
-        AudioSource(place.store, ObjectStore(place.uri + "/"))
+        AudioSource(store, ObjectStore(place.uri + "/", name="AUDIO_TABLE_URI"))
 
 
 def test_a_source_that_is_not_there_is_named_with_its_setting():
-    source = AudioSource(ObjectStore("file:///no/such/bucket"), ObjectStore("file:///no/such/tables"))
+    store = ObjectStore("file:///no/such/bucket", name="AUDIO_SOURCE_URI")
+    source = AudioSource(store, ObjectStore("file:///no/such/tables"))
     with pytest.raises(StorageError, match=r"file:///no/such/bucket does not exist.*AUDIO_SOURCE_URI"):
         source.digests(source.spans())

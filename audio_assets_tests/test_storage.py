@@ -35,7 +35,7 @@ def in_folder(store: ObjectStore, prefix: str = "") -> list[str]:
     return [o.key for page in store.scan_folder(prefix) for o in page]
 
 
-# --- s3_listing --------------------------------------------------------------------------------------------
+# --- listing ------------------------------------------------------------------------------------------
 
 
 def test_a_listing_says_key_etag_size_and_time(place: Place):

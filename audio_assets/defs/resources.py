@@ -147,7 +147,7 @@ def _open_store(
 ) -> ObjectStore:
     """A store, kept for as long as the process lives: a client of boto3 takes a tenth of a second to make."""
     open_session = functools.partial(boto3.Session, *account)
-    return ObjectStore(uri, open_session, setting=setting, endpoint_url=endpoint, retries=retries)
+    return ObjectStore(uri, open_session, name=setting, endpoint_url=endpoint, retries=retries)
 
 
 @functools.lru_cache(maxsize=8)

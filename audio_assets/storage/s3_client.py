@@ -4,7 +4,6 @@ import datetime as dt
 import logging
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import boto3
@@ -15,6 +14,7 @@ from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store
 
 from audio_assets.storage.s3_errors import reason
+from audio_assets.storage.types import BackendOptions
 
 # boto3 renews what is valid for less than 10 minutes; a copy may be kept for no longer.
 _CREDENTIALS_TTL = dt.timedelta(minutes=5)
@@ -23,30 +23,38 @@ _log = logging.getLogger(__name__)
 
 
 class S3Connection:
-    """The clients of a bucket, neither of which asks S3 twice: what is asked again, `ObjectStore` counts.
+    """The clients of a bucket, neither of which asks S3 twice: `ObjectStore` counts the attempts.
 
     Args:
-        prefix: of all keys that `store` is asked for; boto3's `client` takes whole keys.
-        open_session: where credentials and region come from; called again when the credentials have expired.
-        endpoint_url: of a store other than AWS, by default AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL.
-        stall_s: seconds without a byte after which a request is given up.
+        prefix: of all keys, without a slash at the end; may be empty.
+        options: session, endpoint and patience. Without an endpoint, boto3 finds AWS_ENDPOINT_URL_S3 and
+            AWS_ENDPOINT_URL.
+
+    Attributes:
+        store: obstore's client; another one once the credentials have been renewed.
 
     Raises:
         BotoCoreError, ValueError: the settings of AWS name no account or server.
     """
 
-    def __init__(
-        self,
-        bucket: str,
-        prefix: str,
-        open_session: Callable[[], boto3.Session],
-        endpoint_url: str | None,
-        stall_s: float,
-    ) -> None:
-        self.bucket, self.prefix = bucket, prefix
-        self._open_session, self._endpoint_url, self._stall_s = open_session, endpoint_url, stall_s
+    def __init__(self, bucket: str, prefix: str, options: BackendOptions) -> None:
+        self._bucket = bucket
+        self._prefix = prefix
+        self.root = f"{prefix}/" if prefix else ""
+        """What every key in the bucket begins with."""
+        self._open_session = options.open_session or boto3.Session
+        self._endpoint_url = options.endpoint_url
+        self._stall_s = options.stall_s
         self._connecting = threading.Lock()
         self._connect()
+
+    def get_object(self, key: str, **options: Any) -> bytes:
+        """An object by boto3, which takes any key."""
+        return self._client.get_object(Bucket=self._bucket, Key=self.root + key, **options)["Body"].read()
+
+    def list_objects(self, folder: str, **options: Any) -> dict[str, Any]:
+        """The answer of boto3's `list_objects_v2`, which gives any key as it is."""
+        return self._client.list_objects_v2(Bucket=self._bucket, Prefix=self.root + folder, **options)
 
     def _connect(self) -> None:
         session = self._open_session()
@@ -54,7 +62,7 @@ class S3Connection:
         client = session.client("s3", endpoint_url=self._endpoint_url, config=once)
         credentials = session.get_credentials()
         self._credentials = credentials.get_frozen_credentials() if credentials else None
-        self.client: BaseClient = client
+        self._client: Any = client
         self.store = self._open_store(session, client)
         self._connected = time.monotonic()
 
@@ -63,8 +71,8 @@ class S3Connection:
         elsewhere: dict[str, Any] = {} if "amazonaws.com" in endpoint else {"endpoint": endpoint}
         region = client.meta.region_name
         return S3Store(
-            self.bucket,
-            prefix=self.prefix or None,
+            self._bucket,
+            prefix=self._prefix or None,
             **elsewhere,
             # What S3 answers for where nothing is set.
             region="us-east-1" if region in (None, "aws-global") else region,
@@ -95,6 +103,6 @@ class S3Connection:
             try:
                 self._connect()
             except (BotoCoreError, ValueError) as e:
-                _log.warning("cannot renew credentials of s3://%s: %s", self.bucket, reason(e))
+                _log.warning("cannot renew credentials of s3://%s: %s", self._bucket, reason(e))
                 return True
             return self._credentials != expired

@@ -1,26 +1,82 @@
-"""Doing a request to S3 again: which failures pass, how long to wait, when to give up.
+"""What each error of S3 means.
 
-Not the store client's own retries: those cannot be counted, do not renew credentials, and do not know what an
-object should look like.
+    code, status or what happened                   what happens then
+    ----------------------------------------------  --------------------------------------------------------
+    PreconditionFailed (412), NoSuchKey (404)       an answer: the object is gone or has another version
+    ExpiredToken and its like                       renew the credentials, then ask again
+    any status >= 500, 408 or 429, SlowDown,        ask again: S3 cannot now
+      BadDigest, RequestTimeout and their like
+    no answer, a broken one, damaged bytes          ask again
+    AccessDenied, InvalidObjectState, any other     this object is refused; S3 may give others
+      status 4xx
+    InvalidAccessKeyId, SignatureDoesNotMatch       fails: the settings or the account have to be mended
+      and their like, NoSuchBucket
+
+The codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html. `retry` decides how long to
+wait and when to give up.
 """
 
 import re
 
 from botocore.exceptions import ClientError
+from obstore.exceptions import InvalidPathError
 
-EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
+from audio_assets.storage.types import Failure
+
+RENEW_CREDENTIALS = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 # What is mended in the settings, or in the account that they name.
-_CREDENTIALS = EXPIRED | {
+_CREDENTIALS = RENEW_CREDENTIALS | {
     *("AuthorizationHeaderMalformed", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken"),
     *("RequestTimeTooSkewed", "SignatureDoesNotMatch", "Unauthorized"),
 }
+_FAILS = _CREDENTIALS | {"NoSuchBucket"}
 _ARCHIVED = "InvalidObjectState"
 # What S3 refuses by these is mended by asking again, unlike all else that it answers with 4xx.
-PASSING = {
+_ASK_AGAIN = {
     *("BadDigest", "ConditionalRequestConflict", "IncompleteBody", "OperationAborted", "RequestTimeout"),
     "XAmzContentSHA256Mismatch",
 }
-_PASSING_STATUS = {408, 429}
+_ASK_AGAIN_STATUS = {408, 429}
+
+
+def failure(e: Exception) -> Failure:
+    """What to do about an exception of boto3 or obstore; the table above."""
+    code = error_code(e)
+    if code in RENEW_CREDENTIALS:
+        return Failure.EXPIRED
+    if _can_be_asked_again(e):
+        return Failure.PASSING
+    return Failure.LASTING if code in _FAILS else Failure.ONE_OBJECT
+
+
+def _can_be_asked_again(e: Exception) -> bool:
+    if isinstance(e, InvalidPathError):
+        return False
+    status = _status(e)
+    refused = status is not None and 400 <= status < 500 and status not in _ASK_AGAIN_STATUS
+    return not refused or error_code(e) in _ASK_AGAIN
+
+
+def says_gone_or_changed(e: Exception) -> bool:
+    """Whether S3's answer to a read under If-Match is that the object is gone or has another version.
+
+    Args:
+        e: what obstore raises for 404, 412 and 304, or any ClientError of boto3.
+    """
+    if isinstance(e, ClientError):
+        return _status(e) in (404, 412)
+    return error_code(e) not in _ASK_AGAIN
+
+
+def says_conflict(e: Exception) -> bool:
+    """Whether S3's answer to a conditional PUT is that the object is there, gone, or another version.
+
+    Args:
+        e: what obstore raises for 404, 409 and 412.
+    """
+    if isinstance(e, FileNotFoundError):
+        return error_code(e) == "NoSuchKey"
+    return error_code(e) not in _ASK_AGAIN
 
 
 def error_code(e: Exception) -> str | None:
@@ -29,20 +85,6 @@ def error_code(e: Exception) -> str | None:
         return e.response.get("Error", {}).get("Code")
     found = re.search(r"<Code>(.*?)</Code>", str(e))
     return found[1] if found else None
-
-
-def may_pass(e: Exception) -> bool:
-    """Whether asking again can help, the credentials being valid: S3 answered that it cannot now, the
-    connection broke, or what came is damaged."""
-    status = _status(e)
-    refused = status is not None and 400 <= status < 500 and status not in _PASSING_STATUS
-    return not refused or error_code(e) in PASSING
-
-
-def may_be_one_object(e: Exception) -> bool:
-    """Whether S3's refusal can be of one object and not of others: an archived one, or one that a policy or a
-    key of KMS keeps from the account."""
-    return not may_pass(e) and error_code(e) not in _CREDENTIALS
 
 
 def reason(e: Exception) -> str:

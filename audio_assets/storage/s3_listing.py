@@ -1,16 +1,19 @@
-"""How a store is listed: in the order of the keys, from any key on, holding a page at a time.
+"""How a bucket is listed: in the order of the keys, from any key on, holding a page at a time.
 
-S3 goes through obstore, thirty times as fast as boto3, wherever obstore gives the keys as they are.
+obstore lists thirty times as fast as boto3, so it is used wherever it gives the keys as they are. Where it
+does not, boto3 gives one page, and obstore takes over again after it.
 """
 
 import datetime as dt
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import obstore
 
-from audio_assets.storage.types import LAST, PAGE, ObjectInfo, is_plain, object_info
+from audio_assets.storage.obstore_keys import is_plain, object_info
+from audio_assets.storage.s3_client import S3Connection
+from audio_assets.storage.types import LAST, PAGE, ObjectInfo
 
 DEEPEST_CUT = 8
 """How many levels of folders may be asked for places at which to cut a scan."""
@@ -21,48 +24,56 @@ class _NotByObstoreError(Exception):
 
 
 class S3Listing:
-    """Lists the objects below a prefix of a bucket; `ObjectStore` says what the methods do.
+    """Lists what lies below a bucket's prefix; `types.Backend` says what the methods do."""
 
-    Args:
-        open_store: gives the obstore of the prefix.
-        list_objects: boto3's `list_objects_v2` of the bucket, tried until it is answered.
-    """
-
-    def __init__(self, prefix: str, open_store: Callable[[], Any], list_objects: Callable[..., Any]) -> None:
-        self._open, self._list_objects = open_store, list_objects
-        self._root = f"{prefix}/" if prefix else ""
+    def __init__(self, connection: S3Connection) -> None:
+        self._connection = connection
 
     def scan(self, after: str, until: str | None, folder: str = "") -> Iterator[tuple[str, list[ObjectInfo]]]:
-        """Likewise below one folder, an empty prefix or one that ends with `/`."""
+        """The objects between two keys, of those below one folder.
+
+        Args:
+            folder: "" for all, or a prefix that ends with `/`.
+        """
         position: str | None = after
         while position is not None:
             if self._takes(position, folder):
                 try:
-                    for page in self._plain_pages(position, until, folder):
+                    for page in self._pages_by_obstore(position, until, folder):
                         position = page[-1].key
                         yield position, page
                     return
                 except _NotByObstoreError:
                     pass
-            page, following = self._exact_page(position, until, folder)
+            page, following = self._page_by_boto3(position, until, folder)
             yield following or until or LAST, page
             position = following
 
-    def scan_folder(self, prefix: str) -> Iterator[list[ObjectInfo]]:
-        position: str | None = prefix
+    def scan_folder(self, folder: str, after: str) -> Iterator[tuple[str, list[ObjectInfo]]]:
+        position: str | None = after or folder
         while position is not None:
-            for reached, page in self.scan(position, prefix + LAST, prefix):
-                here = [o for o in page if "/" not in o.key[len(prefix) :]]
-                yield here
+            for reached, page in self.scan(position, folder + LAST, folder):
+                here = [o for o in page if "/" not in o.key[len(folder) :]]
                 if len(here) < len(page):
                     break
+                yield reached, here
                 position = reached
             else:
                 return
-            # There are folders in it: their names are passed over a thousand at a time.
+            # There are folders in it: S3 passes over what they hold, a thousand folders an answer.
             last = here[-1].key if here else position
-            page, position = self._exact_page(last, prefix + LAST, prefix, Delimiter="/")
-            yield page
+            yield last, here
+            page, position = self._page_by_boto3(last, folder + LAST, folder, Delimiter="/")
+            yield position or folder + LAST, page
+
+    def keys(self, folder: str, after: str) -> Iterator[list[str]]:
+        # Not `scan`: names of tables need no second look, and no time and size.
+        pages: Any = obstore.list(
+            self._connection.store, prefix=folder.removesuffix("/") or None, offset=after or None
+        )
+        for page in pages:
+            if page:
+                yield [found["path"] for found in page]
 
     def cuts(self, after: str, until: str | None) -> list[str]:
         levels = after.split("/")[:-1][:DEEPEST_CUT]
@@ -78,20 +89,21 @@ class S3Listing:
         return found[0] if found and found[0].key == key else None
 
     def _takes(self, after: str, folder: str) -> bool:
-        """Whether obstore can go on behind a key: it refuses some and drops slashes at the ends of others."""
+        """Whether obstore can list from a key on: it refuses some and drops slashes at the ends of others."""
         starts = after == folder or is_plain(after)
-        return starts and is_plain(folder.removesuffix("/") or "-") and (bool(self._root) or after >= "0")
+        has_prefix = bool(self._connection.root)
+        return starts and is_plain(folder.removesuffix("/") or "-") and (has_prefix or after >= "0")
 
-    def _plain_pages(self, after: str, until: str | None, folder: str) -> Iterator[list[ObjectInfo]]:
+    def _pages_by_obstore(self, after: str, until: str | None, folder: str) -> Iterator[list[ObjectInfo]]:
         """Pages by obstore.
 
         Raises:
-            _NotByObstoreError: it gives the next page not or not as it is.
+            _NotByObstoreError: it cannot give the next page, or not as it is.
         """
         offset = None if after == folder else after
         try:
             pages = obstore.list(
-                self._open(), folder.removesuffix("/") or None, offset=offset, chunk_size=PAGE
+                self._connection.store, folder.removesuffix("/") or None, offset=offset, chunk_size=PAGE
             )
             for found in pages:
                 page = [object_info(o) for o in found if until is None or o["path"] <= until]
@@ -105,16 +117,16 @@ class S3Listing:
                 if len(page) < len(found):
                     return
         except Exception as e:
-            # Where it is not the names, boto3 says what it is.
+            # Where it is not the names that obstore fails on, boto3 fails too, and says on what.
             raise _NotByObstoreError from e
 
-    def _exact_page(
+    def _page_by_boto3(
         self, after: str, until: str | None, folder: str, **options: Any
     ) -> tuple[list[ObjectInfo], str | None]:
         """A page by boto3, which takes any name and thirty times as long.
 
         Returns:
-            The objects, and the key to go on behind; None at the end.
+            The objects, and the key after which the next page begins; None at the end.
         """
         found, folders, truncated = self._request_page(after, folder, **options)
         reached = max([o.key for o in found] + [p + LAST for p in folders], default=after)
@@ -126,17 +138,18 @@ class S3Listing:
         self, after: str, folder: str, **options: Any
     ) -> tuple[list[ObjectInfo], list[str], bool]:
         """One answer of S3: objects, the prefixes of folders, and whether there is more."""
+        root = self._connection.root
         if after != folder:
-            options["StartAfter"] = self._root + after
-        page = self._list_objects(Prefix=self._root + folder, **{"MaxKeys": PAGE} | options)
+            options["StartAfter"] = root + after
+        page = self._connection.list_objects(folder, **{"MaxKeys": PAGE} | options)
         objects = [
             ObjectInfo(
-                found["Key"].removeprefix(self._root),
+                found["Key"].removeprefix(root),
                 found["ETag"].strip('"'),
                 found["Size"],
                 found["LastModified"].astimezone(dt.UTC),
             )
             for found in page.get("Contents", [])
         ]
-        folders = [found["Prefix"].removeprefix(self._root) for found in page.get("CommonPrefixes", [])]
+        folders = [found["Prefix"].removeprefix(root) for found in page.get("CommonPrefixes", [])]
         return objects, folders, page["IsTruncated"]

@@ -145,40 +145,35 @@ class FaultyServer:
         complete.replace(self._credentials)
 
     def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        method, target = environ["REQUEST_METHOD"], f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}"
+        method = environ["REQUEST_METHOD"]
+        target = f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}"
         if method == "GET" and "list-type=2" in target:
             method = "LIST"
+        fault = self._fault(method, target, environ)
+        if fault == "reset before":
+            return _reset(environ)
+        if fault == "stall before":
+            time.sleep(STALL_S)
+            return _reset(environ)
+        # What was asked for comes damaged; only an upload that is damaged is refused.
+        if fault in ANSWERS and (fault != "damaged" or method == "PUT"):
+            return _refuse(start, fault)
+        answer = self._ask_moto(environ)
+        if fault == "stall after":
+            time.sleep(STALL_S)
+        if fault in ("reset after", "stall after"):
+            return _reset(environ)
+        return _send(start, method, fault, *answer)
+
+    def _fault(self, method: str, target: str, environ: dict[str, Any]) -> str | None:
+        """What a request meets: a fault by plan, or the end of the token that it comes with."""
         with self._lock:
             fault = self.plan.fault(method, target)
             if fault == "expired":
                 self.issue_token()
             token = environ.get("HTTP_X_AMZ_SECURITY_TOKEN", self.token)
             self.tokens.add(token)
-            if token not in self._valid:
-                fault = "expired"
-        if fault == "reset before":
-            return _reset(environ)
-        if fault in ANSWERS and not (fault == "damaged" and method != "PUT"):
-            return _refuse(start, fault)
-        if fault == "stall before":
-            time.sleep(STALL_S)
-            return _reset(environ)
-        status, headers, body = self._ask_moto(environ)
-        if fault == "stall after":
-            time.sleep(STALL_S)
-        if fault in ("reset after", "stall after"):
-            return _reset(environ)
-        if fault == "damaged" and body:
-            body = _damaged(body) if method == "GET" else body[: len(body) // 2]
-        if not (fault == "truncated" and body):
-            headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
-            headers.append(("Content-Length", str(len(body))))
-        start(status, headers)
-        if fault == "truncated":
-            return [body[: len(body) // 2]]
-        if fault == "stall amid":
-            return _stalling(body)
-        return [body]
+            return fault if token in self._valid else "expired"
 
     def _ask_moto(self, environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:
         answered: list[Any] = []
@@ -195,6 +190,29 @@ def _refuse(start: Callable[..., Any], fault: str) -> list[bytes]:
     status, code, message = ANSWERS[fault]
     body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
     start(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def _send(
+    start: Callable[..., Any],
+    method: str,
+    fault: str | None,
+    status: str,
+    headers: list[tuple[str, str]],
+    body: bytes,
+) -> Iterable[bytes]:
+    """Send moto's answer, whole or with a fault in its body."""
+    if fault == "damaged" and body:
+        body = _damaged(body) if method == "GET" else body[: len(body) // 2]
+    # A truncated answer keeps the length that it should have had.
+    if fault != "truncated" or not body:
+        headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
+        headers.append(("Content-Length", str(len(body))))
+    start(status, headers)
+    if fault == "truncated":
+        return [body[: len(body) // 2]]
+    if fault == "stall amid":
+        return _stalling(body)
     return [body]
 
 

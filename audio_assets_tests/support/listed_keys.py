@@ -19,7 +19,8 @@ class ListedKeys:
     """A store that is nothing but its keys, a page of two at a time."""
 
     def __init__(self, keys: set[str]) -> None:
-        self.keys, self.scanned = sorted(keys), []
+        self.keys = sorted(keys)
+        self.scanned: list[tuple[str, str | None]] = []
         self._lock = threading.Lock()
 
     def relative(self, _: object) -> None:

@@ -1,0 +1,127 @@
+"""S3 as a store: how a bucket is listed, read and written.
+
+Bytes go through obstore; boto3 takes over for names that obstore refuses. Also for what speaks S3's protocol:
+R2, MinIO, Ceph.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import obstore
+from botocore.exceptions import BotoCoreError, ClientError
+from obstore.exceptions import AlreadyExistsError, NotModifiedError, PreconditionError
+
+from audio_assets.errors import ConflictError, ObjectChangedError
+from audio_assets.storage import s3_errors
+from audio_assets.storage.obstore_keys import is_plain
+from audio_assets.storage.s3_client import S3Connection
+from audio_assets.storage.s3_listing import S3Listing
+from audio_assets.storage.types import LOCATIONS, Backend, BackendOptions, Failure, ObjectInfo, Streamed
+
+PROBE = ".write-probe"
+_STREAMED_BYTES = 2**20
+
+
+class S3Backend(Backend):
+    """A bucket, or a prefix of one: `s3://bucket/prefix`. `Backend` says what the methods do."""
+
+    etags_are_md5 = True
+
+    def __init__(self, uri: str, options: BackendOptions) -> None:
+        self.uri = uri
+        bucket, _, prefix = uri.partition("://")[2].partition("/")
+        if not bucket:
+            raise ValueError(f"{uri!r} is no location; it should read like {LOCATIONS}")
+        try:
+            self._connection = S3Connection(bucket, prefix, options)
+        except (BotoCoreError, ValueError) as e:
+            raise ValueError(f"the settings AWS_… do not reach {uri}: {s3_errors.reason(e)}") from None
+        self._listing = S3Listing(self._connection)
+
+    @property
+    def root(self) -> str:
+        return self.uri
+
+    # --- listing: see s3_listing ------------------------------------------------------------------------
+
+    def scan(self, after: str, until: str | None) -> Iterator[tuple[str, list[ObjectInfo]]]:
+        return self._listing.scan(after, until)
+
+    def scan_folder(self, folder: str, after: str) -> Iterator[tuple[str, list[ObjectInfo]]]:
+        return self._listing.scan_folder(folder, after)
+
+    def keys(self, folder: str, after: str) -> Iterator[list[str]]:
+        return self._listing.keys(folder, after)
+
+    def cuts(self, after: str, until: str | None) -> list[str]:
+        return self._listing.cuts(after, until)
+
+    def find(self, key: str) -> ObjectInfo | None:
+        return self._listing.find(key)
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    def read(self, key: str, etag: str) -> bytes:
+        if_match = etag if etag.startswith("W/") else f'"{etag}"'
+        try:
+            if is_plain(key):
+                return bytes(obstore.get(self._connection.store, key, options={"if_match": if_match}).bytes())
+            return self._connection.get_object(key, IfMatch=if_match)
+        except (FileNotFoundError, PreconditionError, NotModifiedError, ClientError) as e:
+            if s3_errors.says_gone_or_changed(e):
+                raise ObjectChangedError from None
+            raise
+
+    def read_latest(self, key: str) -> tuple[bytes, str] | None:
+        try:
+            found = obstore.get(self._connection.store, key)
+            return bytes(found.bytes()), found.meta["e_tag"] or ""
+        except FileNotFoundError:
+            return None
+
+    def stream(self, key: str, offset: int, version: str | None) -> Streamed:
+        options: Any = {"range": {"offset": offset}} if offset else {}
+        if version is not None:
+            options["if_match"] = version
+        found = obstore.get(self._connection.store, key, options=options)
+        pieces = map(bytes, found.stream(_STREAMED_BYTES))
+        return Streamed(found.meta["e_tag"] or "", found.meta["size"], pieces)
+
+    # --- writing ------------------------------------------------------------------------------------------
+
+    def put(self, key: str, body: bytes, version: str | None) -> None:
+        # A conditional PUT: If-None-Match where there must be no object, else If-Match.
+        mode: Any = "create" if version is None else {"e_tag": version}
+        try:
+            obstore.put(self._connection.store, key, body, mode=mode)
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError) as e:
+            if s3_errors.says_conflict(e):
+                raise ConflictError from None
+            raise
+
+    def has_conditional_writes(self) -> bool:
+        """Whether S3's answers show that it looks at If-None-Match and at If-Match.
+
+        An empty object `.write-probe` must be neither created twice nor replaced as a version that it never
+        had. It stays, since deleting may not be allowed.
+        """
+
+        def refused(version: str | None) -> bool:
+            try:
+                self.put(PROBE, b"", version)
+            except ConflictError:
+                return True
+            return False
+
+        return (refused(None) or refused(None)) and refused('"none"')
+
+    # --- failures: see s3_errors ------------------------------------------------------------------------
+
+    def failure(self, error: Exception) -> Failure:
+        return s3_errors.failure(error)
+
+    def reason(self, error: Exception) -> str:
+        return s3_errors.reason(error)
+
+    def renew_credentials(self, since: float) -> bool:
+        return self._connection.renew(since)
