@@ -20,6 +20,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster_graphql.cli import execute_query
 
+from audio_assets.partitions import SEPARATOR
 from benchmarks.partition_designs import DAYS, DESIGNS, FOLDERS, MINUTES, PAIRS
 
 FIGURES = pathlib.Path(__file__).parents[1] / "docs" / "figures" / "partitions.md"
@@ -48,11 +49,11 @@ def prepare(instance: dg.DagsterInstance, pairs: list[tuple[str, str]], material
     """Register the partitions and report the first of them as materialised under each design."""
     instance.add_dynamic_partitions(FOLDERS, sorted({folder for folder, _ in pairs}))
     instance.add_dynamic_partitions(MINUTES, sorted({minute for _, minute in pairs}))
-    instance.add_dynamic_partitions(PAIRS, ["|".join(pair) for pair in pairs])
+    instance.add_dynamic_partitions(PAIRS, [SEPARATOR.join(pair) for pair in pairs])
     for design in DESIGNS:
         for folder, minute in pairs[:: max(1, len(pairs) // materialised)]:
             grid = dg.MultiPartitionKey({"folder": folder, "minute": minute})
-            key = f"{folder}|{minute}" if design == "C" else grid
+            key = SEPARATOR.join((folder, minute)) if design == "C" else grid
             instance.report_runless_asset_event(dg.AssetMaterialization(f"design_{design}", partition=key))
 
 

@@ -7,7 +7,6 @@ defaults, and the console shows less.
 import csv
 import dataclasses
 import datetime as dt
-import json
 import logging
 import os
 import pathlib
@@ -21,6 +20,7 @@ import pandas as pd
 from audio_assets.demo.make_sample import SAMPLE, TRUTH
 from audio_assets.partitions import FolderMinute
 from audio_assets.schema import OK
+from audio_assets.sensor.state import Cursor
 
 # Synthetic speech of voices that training never hears; docs/demo.md has the model's figures.
 MAX_WORD_ERROR_RATE = 0.05
@@ -126,8 +126,7 @@ def process(instance: dg.DagsterInstance, definitions: dg.Definitions) -> int:
             else:
                 for key in keys:
                     instance.delete_dynamic_partition(request.partitions_def_name, key)
-        walked_all = "walk" not in json.loads(cursor or "{}")
-        if not tick.run_requests and walked_all:
+        if not tick.run_requests and not Cursor.from_json(cursor).scanning:
             print(f"  sensor new_s3_keys: {tick.skip_message}")
             return runs
         for request in tick.run_requests or []:
