@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from dagster._core.execution.backfill import PartitionBackfill
 
+from audio_assets.definitions import defs
 from audio_assets_tests.support.audio import flac
 from audio_assets_tests.support.project import Project
 
@@ -28,6 +29,12 @@ def retry(project: Project) -> PartitionBackfill | None:
     assert job.execute_in_process(instance=project.instance).success
     asked = [b for b in project.instance.get_backfills() if b.backfill_id not in before]
     return asked[0] if asked else None
+
+
+def test_jobs_say_who_owns_them():
+    repository = defs().get_repository_def()
+    for name in ("process_audio", "retry_failed_objects"):
+        assert repository.get_job(name).owners == ["team:speech"]
 
 
 @on_disk

@@ -5,6 +5,7 @@ Most objects here are no FLAC: what the sensor does is the same for them, and th
 
 import datetime as dt
 import json
+import logging
 
 import dagster as dg
 import pytest
@@ -194,6 +195,18 @@ def test_every_folder_name_comes_back_from_the_table(project: Project):
     for folder in set(objects.values()):
         assert {found[key] for key in read_slice(tables, folder, columns=["Key"])["Key"]} == {folder}
     assert {FolderMinute.parse(key).folder for key in project.partition_keys} == set(objects.values())
+
+
+@on_disk
+def test_every_tick_logs_what_it_looked_at(project: Project, caplog: pytest.LogCaptureFixture):
+    project.place.put("p225/a.txt")
+    caplog.set_level(logging.INFO)
+    [request] = project.tick()
+    assert "1 partitions in 1 folders looked at; 1 partitions registered; 1 runs asked for" in caplog.text
+    assert project.execute(request).success
+    caplog.clear()
+    assert project.tick() == []
+    assert "1 partitions in 1 folders looked at; nothing to ask for now" in caplog.text
 
 
 # --- minutes --------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audio_assets.defs.partitions import backfill_policy
 from audio_assets.digest import EMPTY, Digest, group
 from audio_assets.partitions import FolderMinute
 from audio_assets.sensor.plan import (
@@ -182,6 +183,10 @@ def test_what_somebody_registered_by_hand_and_is_no_key_is_deleted():
     decided = plan(FolderContents(set(), {at(0): some()}), {}, ["nonsense"], set(), NOW, SETTLE)
     assert (decided.add, decided.delete) == ([at(0).key], ["nonsense"])
     assert ranges(decided) == [(at(0).key, at(0).key)]
+
+
+def test_backfills_of_the_ui_cover_as_many_partitions_at_a_time():
+    assert backfill_policy.max_partitions_per_run == PARTITIONS_PER_RUN
 
 
 def test_runs_are_bounded_by_partitions_and_by_objects():

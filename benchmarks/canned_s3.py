@@ -152,7 +152,7 @@ class CannedBucket:
             self._keys.remove(key)
 
     def page(self, prefix: str, delimiter: bool, after: str, limit: int) -> tuple[bytes, str | None]:
-        """One page of a listing: its XML, and the key to go on behind, None at the end."""
+        """One page of a listing: its XML, and the key after which the next page begins, None at the end."""
         shape = self.shape or Shape(0, 1)
         behind = max(prefix, after)
         last = prefix + "\U0010ffff"

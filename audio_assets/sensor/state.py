@@ -65,8 +65,8 @@ class Cursor:
     def to_json(self) -> str:
         """What `from_json` reads.
 
-        Nothing is said of what is as at the beginning, and never is the text empty: for Dagster, an empty
-        cursor leaves the last one as it is.
+        What is as it is at the beginning is left out. The text is never empty: Dagster would keep the last
+        cursor.
         """
         stored: dict[str, Any] = {}
         if self.scanning:
