@@ -97,7 +97,9 @@ class Bucket:
         for record in found:
             folder = FolderMinute.parse(record.partition_key or "").folder
             made = record.asset_materialization
-            clips[folder] += int(made.metadata["clips_computed"].value) if made else 0
+            computed = made.metadata["clips_computed"].value if made else 0
+            assert isinstance(computed, int)
+            clips[folder] += computed
         return clips
 
     def follow(self) -> dict[str, int]:

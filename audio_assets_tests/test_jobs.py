@@ -34,7 +34,7 @@ def retry(project: Project) -> PartitionBackfill | None:
 def test_jobs_say_who_owns_them():
     repository = defs().get_repository_def()
     for name in ("process_audio", "retry_failed_objects"):
-        assert repository.get_job(name).owners == ["team:speech"]
+        assert repository.get_job(name).metadata["owner"].value == "team:speech"
 
 
 @on_disk
@@ -55,7 +55,7 @@ def test_only_failed_objects_are_tried_again(
         "p225/short.flac": "ok",
         "p226/short.flac": "ok",
     }
-    assert table["error"]["p225/long.flac"] == "the tokeniser failed on it: out of order"
+    assert table["error"].to_dict()["p225/long.flac"] == "the tokeniser failed on it: out of order"
 
     broken.unlink()
     asked = retry(project)

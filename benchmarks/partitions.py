@@ -114,7 +114,7 @@ def measure(rounds: int) -> dict[tuple[str, str], float]:
                 for name, query in (("status", STATUS), ("keys", KEYS)):
                     started = time.perf_counter()
                     result = execute_query(context, query % design)
-                    assert not result.get("errors"), result["errors"]
+                    assert not result.get("errors"), result.get("errors")
                     if turn:
                         taken.setdefault((design, name), []).append(time.perf_counter() - started)
     return {key: statistics.median(values) for key, values in taken.items()}

@@ -8,7 +8,7 @@ so that a tick can be tested with dictionaries.
 import dataclasses
 import datetime as dt
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from audio_assets.partitions import FolderMinute, folder_of_partition
@@ -148,7 +148,7 @@ def tick(inputs: TickInputs) -> TickOutcome:
     compares_all = scans or inputs.read_report is not None
     recorded = records.digests() if compares_all else {}
 
-    contents, cursor = _look(inputs, cursor, (*registered, *recorded) if scans else None)
+    contents, cursor = _look(inputs, cursor, _folders((*registered, *recorded)) if scans else None)
     if not compares_all:
         here = [key for key in registered if folder_of_partition(key) in contents.folders]
         recorded = records.digests({*here, *(p.key for p in contents.partitions)})
@@ -181,20 +181,24 @@ def _look(inputs: TickInputs, cursor: Cursor, known: Collection[str] | None) -> 
     """Look at the marked folders, and at everything if so asked.
 
     Args:
-        known: all partition keys, for a full scan to go on; None for none.
+        known: the folders that the table has, for a full scan to go on; None for none.
     """
     contents, cursor = marked_folders.look(inputs.source, cursor, _changes(inputs), inputs.stop)
     folders = set(contents.folders)
     partitions = dict(contents.partitions)
     if known is not None:
         began = cursor.full_scan_began if cursor.scanning else inputs.now.timestamp()
-        known_folders = {folder for key in known if (folder := folder_of_partition(key)) is not None}
-        scanned, full_scan = cursor.full_scan.advance(inputs.source, known_folders, inputs.stop)
+        scanned, full_scan = cursor.full_scan.advance(inputs.source, known, inputs.stop)
         cursor = dataclasses.replace(cursor, full_scan=full_scan, full_scan_began=began)
         folders |= set(scanned.folders)
         partitions |= scanned.partitions
     partitions |= marked_folders.contents_of_large(cursor.created.values(), folders, inputs.inventory)
     return FolderContents(folders, partitions), cursor
+
+
+def _folders(keys: Iterable[str]) -> set[str]:
+    """The folders of partition keys."""
+    return {folder for key in keys if (folder := folder_of_partition(key)) is not None}
 
 
 def _changes(inputs: TickInputs) -> Changes:
