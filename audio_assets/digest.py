@@ -1,4 +1,8 @@
-"""A partition's fingerprint: which objects it is made of, in a few bytes."""
+"""A partition's fingerprint: which objects it is made of, in a few bytes.
+
+The sensor compares the digests of what is in the bucket with those that `audio_table` was made from. How they
+are compared is a matter of `sensor/plan.py`.
+"""
 
 import dataclasses
 import datetime as dt
@@ -22,10 +26,13 @@ class Digest:
 
     @classmethod
     def of(cls, objects: Iterable[ObjectInfo]) -> "Digest":
-        count = total = 0
+        """The digest of some objects, in any order."""
+        count = 0
+        total = 0
         for o in objects:
             hashed = hashlib.blake2b(f"{o.key}\0{o.etag}".encode(), digest_size=8)
-            count, total = count + 1, total + int.from_bytes(hashed.digest(), "big")
+            count += 1
+            total += int.from_bytes(hashed.digest(), "big")
         return cls(count, total % 2**64)
 
     @classmethod

@@ -14,9 +14,8 @@ import urllib.parse
 ROOT_FOLDER = "."
 """The `FolderName` of objects that lie right under the source's prefix."""
 
-# Dagster refuses control characters and "..." in a partition key, and its UI reads , [ ] * " \ as syntax
-# when partitions are typed; | separates folder and minute; % escapes. Blanks at the ends would be trimmed.
-_KEY_ESCAPES = re.compile(r'[\x00-\x1f\x7f%|,\[\]*"\\]|\.{3,}|^\s+|\s+$')
+SEPARATOR = "|"
+"""Stands between folder and minute in a partition key. No other module knows it."""
 
 # Letters of all alphabets stay as they are: Spark and Hive decode %XX, but one byte at a time. The rest is
 # what readers, shells or file systems stumble over: all other signs, blanks at the ends, lone dots.
@@ -67,27 +66,28 @@ class FolderMinute:
     @property
     def key(self) -> str:
         """The partition key, e.g. `p225|2023-08-24-00:21`; `parse` reads it back."""
-        folder = _KEY_ESCAPES.sub(_percent, self.folder)
+        folder = _key_escapes(SEPARATOR).sub(_percent, self.folder)
         # Not strftime, which takes ten times as long: a tick of the sensor does this for every partition.
-        return f"{folder}|{self.minute.isoformat('-', 'minutes')[:16]}"
+        return f"{folder}{SEPARATOR}{self.minute.isoformat('-', 'minutes')[:16]}"
 
     @classmethod
     def parse(cls, key: str) -> "FolderMinute":
         """Read a partition key.
 
         Raises:
-            ValueError: `key` is not `<FolderName>|<YYYY-MM-DD-HH:MM>`.
+            ValueError: `key` is not a folder, `SEPARATOR` and a minute as `YYYY-MM-DD-HH:MM`.
         """
-        folder, separator, minute = key.rpartition("|")
+        folder, separator, minute = key.rpartition(SEPARATOR)
         try:
-            if not separator or "|" in folder:
+            if not separator or SEPARATOR in folder:
                 raise ValueError(key)
             parsed = dt.datetime.fromisoformat(f"{minute[:10]}T{minute[11:]}Z")
             partition = cls(urllib.parse.unquote(folder), parsed)
             if partition.key != key:
                 raise ValueError(key)
         except ValueError:
-            message = f"{key!r} is not a partition key; it should read like p225|2023-08-24-00:21 (UTC)"
+            example = f"p225{SEPARATOR}2023-08-24-00:21"
+            message = f"{key!r} is not a partition key; it should read like {example} (UTC)"
             raise ValueError(message) from None
         return partition
 
@@ -152,9 +152,28 @@ def folder_of_partition(key: str) -> str | None:
         return None
 
 
+def minute_of_partition(key: str) -> str:
+    """The minute of a partition key as it reads there, e.g. `2023-08-24-00:21`; sorts by time.
+
+    Costs a tenth of `FolderMinute.parse`, and checks nothing.
+    """
+    return key.rpartition(SEPARATOR)[2]
+
+
+@functools.cache
+def _key_escapes(separator: str) -> re.Pattern[str]:
+    r"""What a folder's name is not allowed to have in a partition key.
+
+    Dagster refuses control characters and "..." in a key. Its UI reads , [ ] * " \ as syntax where partitions
+    are typed, and trims blanks at the ends. % escapes.
+    """
+    return re.compile(rf'[\x00-\x1f\x7f%{re.escape(separator)},\[\]*"\\]|\.{{3,}}|^\s+|\s+$')
+
+
 def _cut(folder: str) -> str:
     """The folder itself where its directory's name fits, else its beginning and a digest of all of it."""
-    kept, end = folder, ""
+    kept = folder
+    end = ""
     while (size := len(f"FolderName={_PATH_ESCAPES.sub(_percent, kept + end)}".encode())) > LONGEST_SEGMENT:
         end = f"~{hashlib.sha256(folder.encode()).hexdigest()[:32]}"
         # One sign takes at most 12 bytes: four, each as %XX.

@@ -12,13 +12,12 @@ import dataclasses
 import datetime as dt
 
 import dagster as dg
-from dagster._core.storage.event_log.schema import DynamicPartitionsTable
-from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
+from audio_assets.defs.internals.dynamic_partitions import delete_partition_keys
 from audio_assets.defs.internals.partition_statuses import keep_partition_statuses
-from audio_assets.defs.partitions import FOLDER_MINUTE, KEYS_AT_A_TIME, parts
-from audio_assets.defs.sensor import UNFINISHED, covered, recorded_digests
-from audio_assets.partitions import FolderMinute
+from audio_assets.defs.partitions import FOLDER_MINUTE
+from audio_assets.defs.records import InstanceRecords
+from audio_assets.partitions import FolderMinute, minute_of_partition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,31 +35,18 @@ class Choice:
 
 def choose(instance: dg.DagsterInstance, before: dt.datetime) -> Choice:
     """Look at what can be retired; changes nothing."""
-    registered = list(instance.get_dynamic_partitions(FOLDER_MINUTE))
-    busy = covered(instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)), registered)
+    records = InstanceRecords(instance)
+    registered = records.registered()
     # The sensor registers anew what it has no record of.
-    done = recorded_digests(instance).keys() - busy
+    done = records.digests().keys() - records.unfinished(registered).covered
     old = [key for key in registered if (minute := _minute(key)) is not None and minute < before]
     return Choice([key for key in old if key in done], [key for key in old if key not in done])
 
 
 def retire(instance: dg.DagsterInstance, keys: list[str]) -> None:
-    """Delete partition keys: all of them or none, where the instance's database is SQL."""
+    """Delete partition keys, and keep what the UI counts of the others."""
     keep_partition_statuses(instance, instance.get_dynamic_partitions(FOLDER_MINUTE), delete=keys)
-    storage = instance.event_log_storage
-    if isinstance(storage, SqlEventLogStorage):
-        # Dagster itself deletes one key at a time, which takes minutes for 100,000.
-        with storage.index_transaction() as connection:
-            for some in parts(keys, KEYS_AT_A_TIME):
-                connection.execute(
-                    DynamicPartitionsTable.delete().where(
-                        DynamicPartitionsTable.c.partitions_def_name == FOLDER_MINUTE,
-                        DynamicPartitionsTable.c.partition.in_(some),
-                    )
-                )
-    else:
-        for key in keys:
-            instance.delete_dynamic_partition(FOLDER_MINUTE, key)
+    delete_partition_keys(instance, FOLDER_MINUTE, keys)
 
 
 def _minute(key: str) -> dt.datetime | None:
@@ -70,18 +56,21 @@ def _minute(key: str) -> dt.datetime | None:
         return None
 
 
+def _month(key: str) -> str:
+    """Such as `2023-08`."""
+    return minute_of_partition(key)[:7]
+
+
 def parse_moment(text: str) -> dt.datetime:
     """Read an ISO date or moment, in UTC where it names no zone."""
     moment = dt.datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
 
 
-def _table(choice: Choice) -> str:
+def month_table(choice: Choice) -> str:
     """How many partitions of each month are retired, and how many stay."""
-    retired, kept = (
-        collections.Counter(key.rpartition("|")[2][:7] for key in keys)
-        for keys in (choice.retire, choice.keep)
-    )
+    retired = collections.Counter(map(_month, choice.retire))
+    kept = collections.Counter(map(_month, choice.keep))
     lines = [f"{'month':10}{'retire':>10}{'keep':>10}"]
     lines += [f"{month:10}{retired[month]:10,}{kept[month]:10,}" for month in sorted(retired | kept)]
     return "\n".join([*lines, f"{'all':10}{len(choice.retire):10,}{len(choice.keep):10,}"])
@@ -98,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     with dg.DagsterInstance.get() as instance:
         choice = choose(instance, args.before)
-        print(_table(choice))
+        print(month_table(choice))
         if choice.keep:
             print("Kept are partitions that are not in the table yet, or that a run is working on.")
         if not args.yes:

@@ -16,7 +16,6 @@ import dagster as dg
 import pytest
 from dagster._core.storage.tags import RUN_KEY_TAG
 
-from audio_assets.defs import sensor
 from audio_assets.partitions import FolderMinute
 from audio_assets.source import AudioSource
 from audio_assets_tests.support.audio import UPLOADED, flac
@@ -76,7 +75,7 @@ class Bucket:
 
     @property
     def rows(self) -> dict[str, tuple[str, str]]:
-        """Likewise, as the table has it."""
+        """ETag and partition of each row, by key."""
         table = self.project.table()
         assert table["Key"].is_unique
         minutes = [
@@ -98,7 +97,9 @@ class Bucket:
         for record in found:
             folder = FolderMinute.parse(record.partition_key or "").folder
             made = record.asset_materialization
-            clips[folder] += int(made.metadata["clips_computed"].value) if made else 0
+            computed = made.metadata["clips_computed"].value if made else 0
+            assert isinstance(computed, int)
+            clips[folder] += computed
         return clips
 
     def follow(self) -> dict[str, int]:
@@ -129,7 +130,6 @@ def bucket(
     monkeypatch.setenv("AUDIO_EVENTS_QUEUE_URL", queue.url)
     project.reload()
     yield Bucket(project, lambda: monkeypatch.setattr(AudioSource, "digests", fail), queue)
-    sensor._unacknowledged.clear()
 
 
 # Where it makes no difference how the sensor learns of a change.
@@ -150,7 +150,8 @@ class Change:
     clips: list[int]
 
 
-A, B = (0, 0), (1, 0)
+A = (0, 0)
+B = (1, 0)
 CHANGES = {
     "an object in a second that was looked at": Change(
         [{"a": A, "b": B}, {"a": A, "aa": (2, 0), "b": B}], [2, 1]
@@ -185,7 +186,8 @@ def test_the_table_follows_every_change_and_computes_no_clip_twice(bucket: Bucke
             for key, (content, seconds) in state.items():
                 if now[name].get(key) != (content, seconds):
                     bucket.put(f"{name}/{key}.flac", content, UPLOADED + dt.timedelta(seconds=seconds))
-            now[name], expected[name] = state, change.clips[step]
+            now[name] = state
+            expected[name] = change.clips[step]
         clips = collections.Counter(bucket.follow())
         clips["a deleted folder"] += clips.pop("a deleted folder/c", 0)
         assert {name: clips[name] for name in expected} == expected
@@ -251,7 +253,8 @@ def test_two_daemons_that_tick_at_once(bucket: Bucket):
     bucket.put("p225/a.flac", 0)
     bucket.put("p225/b.flac", 1, LATER)
     bucket.put("p226/c.flac", 2)
-    project, cursor = bucket.project, bucket.project.cursor
+    project = bucket.project
+    cursor = project.cursor
     first = project.tick()
     project.cursor = cursor
     second = project.tick()
@@ -269,7 +272,8 @@ def test_two_daemons_that_tick_at_once(bucket: Bucket):
 @listed
 def test_two_daemons_that_see_different_buckets(bucket: Bucket):
     bucket.put("p225/a.flac", 0)
-    project, cursor = bucket.project, bucket.project.cursor
+    project = bucket.project
+    cursor = project.cursor
     first = project.tick()
     bucket.put("p225/b.flac", 1)
     bucket.put("p226/c.flac", 2)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from dagster._core.execution.backfill import PartitionBackfill
 
+from audio_assets.definitions import defs
 from audio_assets_tests.support.audio import flac
 from audio_assets_tests.support.project import Project
 
@@ -30,6 +31,12 @@ def retry(project: Project) -> PartitionBackfill | None:
     return asked[0] if asked else None
 
 
+def test_jobs_say_who_owns_them():
+    repository = defs().get_repository_def()
+    for name in ("process_audio", "retry_failed_objects"):
+        assert repository.get_job(name).metadata["owner"].value == "team:speech"
+
+
 @on_disk
 def test_only_failed_objects_are_tried_again(
     project: Project, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
@@ -48,7 +55,7 @@ def test_only_failed_objects_are_tried_again(
         "p225/short.flac": "ok",
         "p226/short.flac": "ok",
     }
-    assert table["error"]["p225/long.flac"] == "the tokeniser failed on it: out of order"
+    assert table["error"].to_dict()["p225/long.flac"] == "the tokeniser failed on it: out of order"
 
     broken.unlink()
     asked = retry(project)

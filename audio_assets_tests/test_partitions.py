@@ -2,13 +2,25 @@
 
 import datetime as dt
 import re
+from collections.abc import Iterator
 
 import pytest
 from dagster._core.definitions.partitions.utils import raise_error_on_invalid_partition_key_substring
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from audio_assets.partitions import FolderMinute, folder_of, folder_prefix
+from audio_assets import partitions as partitions_module
+from audio_assets.digest import Digest
+from audio_assets.partitions import (
+    SEPARATOR,
+    FolderMinute,
+    folder_of,
+    folder_of_partition,
+    folder_prefix,
+    minute_of_partition,
+)
+from audio_assets.retire import Choice, month_table
+from audio_assets.sensor.plan import FolderContents, plan
 
 MINUTE = dt.datetime(2023, 8, 24, 0, 21, tzinfo=dt.UTC)
 
@@ -95,7 +107,7 @@ def test_dagster_takes_every_key(partition: FolderMinute):
 @given(partitions)
 def test_no_key_holds_what_the_ui_takes_for_syntax(partition: FolderMinute):
     assert not re.search(r'[,\[\]*"\\]|\.\.\.', partition.key)
-    assert partition.key.count("|") == 1
+    assert partition.key.count(SEPARATOR) == 1
     assert partition.key == partition.key.strip()
 
 
@@ -130,9 +142,52 @@ def test_a_text_is_the_key_of_one_partition_or_of_none(text: str):
 
 
 def test_partitions_sort_by_folder_then_time():
-    earlier, later = FolderMinute("p225", MINUTE), FolderMinute("p225", MINUTE + dt.timedelta(days=400))
+    earlier = FolderMinute("p225", MINUTE)
+    later = FolderMinute("p225", MINUTE + dt.timedelta(days=400))
     other = FolderMinute("p226", MINUTE - dt.timedelta(days=400))
     assert sorted([other, later, earlier]) == [earlier, later, other]
+
+
+@pytest.fixture
+def other_separator(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The separator is changed in the one place that says it."""
+    monkeypatch.setattr(partitions_module, "SEPARATOR", "@")
+    folder_of_partition.cache_clear()
+    yield "@"
+    folder_of_partition.cache_clear()
+
+
+@pytest.mark.usefixtures("other_separator")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(partitions)
+@example(FolderMinute("a@b|c", MINUTE))
+def test_another_separator_leaves_keys_that_read_back(partition: FolderMinute):
+    assert partition.key.count("@") == 1
+    assert FolderMinute.parse(partition.key) == partition
+    assert folder_of_partition(partition.key) == partition.folder
+    assert minute_of_partition(partition.key) == partition.minute.isoformat("-", "minutes")[:16]
+    raise_error_on_invalid_partition_key_substring([partition.key])
+
+
+@pytest.mark.usefixtures("other_separator")
+def test_another_separator_is_known_wherever_keys_are_sorted_grouped_and_named():
+    keys = [FolderMinute(f, MINUTE + dt.timedelta(days=d)).key for f, d in (("a", 0), ("b|c", 40), ("d", 9))]
+    assert keys == ["a@2023-08-24-00:21", "b|c@2023-10-03-00:21", "d@2023-09-02-00:21"]
+    found = {FolderMinute.parse(key): Digest(1, 1) for key in keys}
+    contents = FolderContents({"a", "b|c", "d"}, found)
+    now = MINUTE + dt.timedelta(days=365)
+    decided = plan(contents, {}, [], set(), now, dt.timedelta(0), newest_first=True)
+    assert decided.add == [keys[1], keys[2], keys[0]]
+    table = month_table(Choice(retire=keys[:2], keep=keys[2:]))
+    assert [line.split()[0] for line in table.splitlines()] == [
+        "month",
+        "2023-08",
+        "2023-09",
+        "2023-10",
+        "all",
+    ]
+    with pytest.raises(ValueError, match="should read like p225@2023-08-24-00:21"):
+        FolderMinute.parse("a|2023-08-24-00:21")
 
 
 # --- Hive paths -----------------------------------------------------------------------------------------
@@ -160,7 +215,8 @@ def test_a_path_reads_back_as_its_partition(partition: FolderMinute):
 @example(" " * 1_000)
 @example("日" * 340)
 def test_a_folder_too_long_for_a_directory_is_cut_and_told_apart_by_a_digest(name: str):
-    one, other = FolderMinute(name, MINUTE), FolderMinute(name + "x", MINUTE)
+    one = FolderMinute(name, MINUTE)
+    other = FolderMinute(name + "x", MINUTE)
     assert one.path != other.path
     directory = one.path.partition("/")[0].removeprefix("FolderName=")
     assert re.fullmatch(r".{50,}~[0-9a-f]{32}", directory)

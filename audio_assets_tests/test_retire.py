@@ -14,7 +14,8 @@ from audio_assets_tests.support.project import Project
 
 pytestmark = pytest.mark.parametrize("place", ["local"], indirect=True)
 
-OLD, NEW = "p225|2023-08-24-00:21", "p225|2026-01-01-00:00"
+OLD = "p225|2023-08-24-00:21"
+NEW = "p225|2026-01-01-00:00"
 BEFORE = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 
 

@@ -4,22 +4,21 @@ import datetime as dt
 import json
 import logging
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audio_assets.defs import sensor
 from audio_assets.digest import Digest
 from audio_assets.errors import EventQueueError
 from audio_assets.partitions import FolderMinute
-from audio_assets.sensor import event_queue, state
+from audio_assets.sensor import event_queue, marked_folders, state, tick
 from audio_assets.sensor.event_queue import Event, EventQueue, parse_message
-from audio_assets.sensor.full_scan import Walk
-from audio_assets.sensor.plan import Listing, Plan
-from audio_assets.sensor.state import Watch
+from audio_assets.sensor.full_scan import FullScan
+from audio_assets.sensor.marked_folders import mark_differing
+from audio_assets.sensor.plan import FolderContents, Plan
+from audio_assets.sensor.state import Cursor, ReportProgress
 from audio_assets.source import AudioSource, Span
 from audio_assets.storage import ObjectInfo
 from audio_assets_tests.support.audio import MINUTE, UPLOADED
@@ -91,48 +90,52 @@ def test_what_is_no_notification_is_an_error(body: str):
 # --- the cursor -----------------------------------------------------------------------------------------
 
 infos = st.builds(ObjectInfo, st.text(min_size=1), st.text(), st.integers(0), st.just(UPLOADED))
-watches = st.builds(
-    Watch,
-    st.just(Walk((Span("a", None),))) | st.just(Walk()),
+cursors = st.builds(
+    Cursor,
+    st.just(FullScan((Span("a", None),))) | st.just(FullScan()),
     st.none() | st.floats(0, 1e10),
     st.lists(st.text(), unique=True).map(tuple),
     st.lists(infos, unique_by=lambda o: o.key).map(lambda found: {o.key: o for o in found}),
+    st.builds(ReportProgress, st.text(), st.integers(0)),
 )
 
 
-@given(watches)
-def test_what_is_known_between_two_ticks_is_read_back(known: Watch):
-    assert sensor.read_cursor(json.dumps(known.to_json())) == known
+@given(cursors)
+def test_what_is_known_between_two_ticks_is_read_back(cursor: Cursor):
+    assert Cursor.from_json(cursor.to_json()) == cursor
 
 
-def test_more_than_a_cursor_should_hold_is_found_by_a_walk_instead(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(state, "MOST_MARKED", 2)
-    nothing = Listing(set(), {}), {}, Plan([], [], [], 0)
-    assert Watch(swept=1.0, marked=("a", "b")).settle(*nothing, starved=False).marked == ("a", "b")
-    assert Watch(swept=1.0, marked=("a", "b", "c")).settle(*nothing, starved=False) == Watch()
+def test_more_than_a_cursor_should_hold_is_found_by_a_full_scan_instead(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(marked_folders, "MOST_MARKED", 2)
+    nothing = (FolderContents(set(), {}), {}, Plan([], [], [], 0))
+    few = Cursor(full_scan_began=1.0, marked=("a", "b"))
+    assert mark_differing(few, *nothing, starved=False).marked == ("a", "b")
+    many = Cursor(full_scan_began=1.0, marked=("a", "b", "c"))
+    assert mark_differing(many, *nothing, starved=False) == Cursor()
 
 
 @pytest.mark.parametrize(
     ("objects", "starved", "created", "following"),
     [
-        (1_000, True, {}, Watch(swept=1.0, marked=("p225",))),
-        (1_001, True, {}, Watch()),
-        # Its run is on its way, or an event keeps it in sight: a bucket that is busy is not walked for ever.
-        (1_001, False, {}, Watch(swept=1.0)),
-        (1_001, True, {"p225/a": NEW}, Watch(swept=1.0, created={"p225/a": NEW})),
+        (1_000, True, {}, Cursor(full_scan_began=1.0, marked=("p225",))),
+        (1_001, True, {}, Cursor()),
+        # Its run is on its way, or an event keeps it in sight: a bucket that is busy is not scanned for ever.
+        (1_001, False, {}, Cursor(full_scan_began=1.0)),
+        (1_001, True, {"p225/a": NEW}, Cursor(full_scan_began=1.0, created={"p225/a": NEW})),
     ],
 )
-def test_what_waits_in_a_folder_too_large_to_list_is_walked_to_again_at_once(
-    monkeypatch: pytest.MonkeyPatch, objects: int, starved: bool, created: dict, following: Watch
+def test_what_waits_in_a_folder_too_large_to_list_is_scanned_again_at_once(
+    monkeypatch: pytest.MonkeyPatch, objects: int, starved: bool, created: dict, following: Cursor
 ):
-    monkeypatch.setattr(state, "LARGE_PAGES", 1)
+    monkeypatch.setattr(marked_folders, "LARGE_PAGES", 1)
     partition = FolderMinute("p225", MINUTE)
-    listing = Listing({"p225"}, {partition: Digest(objects, 7)})
+    contents = FolderContents({"p225"}, {partition: Digest(objects, 7)})
     decided = Plan([], [], [], 0, {"p225"}, {partition.key})
-    known = Watch(swept=1.0, created=created)
-    assert known.settle(listing, {}, decided, starved=starved) == following
+    known = Cursor(full_scan_began=1.0, created=created)
+    assert mark_differing(known, contents, {}, decided, starved=starved) == following
     done = {partition.key: str(Digest(objects, 7))}
-    assert known.settle(listing, done, Plan([], [], [], 0), starved=starved) == Watch(swept=1.0)
+    after = mark_differing(known, contents, done, Plan([], [], [], 0), starved=starved)
+    assert after == Cursor(full_scan_began=1.0)
 
 
 # --- ticks ----------------------------------------------------------------------------------------------
@@ -144,16 +147,13 @@ def place(s3_place: S3Place) -> S3Place:
 
 
 @pytest.fixture
-def queue(
-    s3_server: str, place: S3Place, project: Project, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Queue]:
+def queue(s3_server: str, place: S3Place, project: Project, monkeypatch: pytest.MonkeyPatch) -> Queue:
     """The project in event mode."""
     queue = Queue(place, s3_server)
     monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", s3_server)
     monkeypatch.setenv("AUDIO_EVENTS_QUEUE_URL", queue.url)
     project.reload()
-    yield queue
-    sensor._unacknowledged.clear()
+    return queue
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def settled(queue: Queue, place: S3Place, project: Project) -> None:
 
 
 @pytest.fixture
-def no_walk(settled: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_full_scan(settled: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on nothing but folders is listed."""
 
     def fail(*_: object) -> None:
@@ -181,7 +181,7 @@ def rows(project: Project) -> dict[str, int]:
     return dict(zip(table["Key"], table["Size"], strict=True))
 
 
-@pytest.mark.usefixtures("no_walk")
+@pytest.mark.usefixtures("no_full_scan")
 def test_what_is_created_overwritten_and_removed_is_followed_without_listing_the_bucket(
     queue: Queue, place: S3Place, project: Project
 ):
@@ -197,10 +197,10 @@ def test_what_is_created_overwritten_and_removed_is_followed_without_listing_the
     assert project.tick() == []
     assert f"p226|{MINUTE_KEY}" not in project.partition_keys
     assert queue.messages == 0
-    assert json.loads(project.cursor or "").keys() == {"swept"}
+    assert json.loads(project.cursor or "").keys() == {"full_scan_began"}
 
 
-@pytest.mark.usefixtures("no_walk")
+@pytest.mark.usefixtures("no_full_scan")
 def test_events_that_come_again_late_or_in_another_order_ask_for_nothing(
     queue: Queue, place: S3Place, project: Project
 ):
@@ -220,7 +220,7 @@ def test_events_that_come_again_late_or_in_another_order_ask_for_nothing(
     assert rows(project) == {"p225/a.txt": 1, "p225/new.txt": 3, "p226/b.txt": 1}
 
 
-@pytest.mark.usefixtures("no_walk")
+@pytest.mark.usefixtures("no_full_scan")
 def test_messages_that_say_nothing_are_logged_and_removed_and_stop_no_other(
     queue: Queue, place: S3Place, project: Project, caplog: pytest.LogCaptureFixture
 ):
@@ -245,15 +245,15 @@ def test_objects_of_other_places_and_tables_are_not_looked_at(queue: Queue, plac
     assert "0 partitions in 0 folders" in (project.evaluated.skip_message or "")
 
 
-@pytest.mark.usefixtures("no_walk")
+@pytest.mark.usefixtures("no_full_scan")
 def test_messages_stay_until_the_instance_holds_what_they_led_to(
     queue: Queue, place: S3Place, project: Project, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(event_queue, "HIDDEN_SECONDS", 1)
+    monkeypatch.setattr(event_queue, "VISIBILITY_TIMEOUT_S", 1)
     before = project.cursor
     place.put("p225/new.txt", b"new")
     with monkeypatch.context() as broken:
-        broken.setattr(sensor, "plan", lambda *_, **__: 1 / 0)
+        broken.setattr(tick, "plan", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             project.tick()
     assert queue.messages == 1
@@ -274,19 +274,19 @@ def test_messages_stay_until_the_instance_holds_what_they_led_to(
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_message_that_was_lost_is_made_good_by_the_next_sweep(
+def test_a_message_that_was_lost_is_made_good_by_the_next_full_scan(
     queue: Queue, place: S3Place, project: Project, monkeypatch: pytest.MonkeyPatch
 ):
     place.put("p225/new.txt", b"new")
     place.delete("p226/b.txt")
     queue.purge()
     assert project.catch_up() == 0
-    monkeypatch.setattr(state, "SWEEP_INTERVAL", dt.timedelta(0))
+    monkeypatch.setattr(state, "FULL_SCAN_INTERVAL", dt.timedelta(0))
     assert project.catch_up() == 1
     assert rows(project) == {"p225/a.txt": 1, "p225/new.txt": 3}
 
 
-@pytest.mark.usefixtures("no_walk")
+@pytest.mark.usefixtures("no_full_scan")
 def test_a_folder_stays_in_sight_until_its_minute_closes_and_its_run_is_done(
     queue: Queue, place: S3Place, project: Project, monkeypatch: pytest.MonkeyPatch
 ):
@@ -295,21 +295,21 @@ def test_a_folder_stays_in_sight_until_its_minute_closes_and_its_run_is_done(
     assert project.tick() == []
     assert queue.messages == 0
     monkeypatch.setenv("SETTLE_SECONDS", "-120")
-    monkeypatch.setattr(sensor, "MAX_RUNS_IN_FLIGHT", 0)
+    monkeypatch.setattr(tick, "MAX_RUNS_IN_FLIGHT", 0)
     assert project.tick() == []
-    monkeypatch.setattr(sensor, "MAX_RUNS_IN_FLIGHT", 25)
+    monkeypatch.setattr(tick, "MAX_RUNS_IN_FLIGHT", 25)
     # Its run is lost, then comes.
     assert len(project.tick()) == 1
     assert project.catch_up() == 1
     assert rows(project)["p225/now.txt"] == 3
-    assert json.loads(project.cursor or "").keys() == {"swept"}
+    assert json.loads(project.cursor or "").keys() == {"full_scan_began"}
 
 
-@pytest.mark.usefixtures("no_walk")
+@pytest.mark.usefixtures("no_full_scan")
 def test_a_folder_too_large_to_list_is_looked_at_object_by_object(
     queue: Queue, place: S3Place, project: Project, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(state, "LARGE_PAGES", 0)
+    monkeypatch.setattr(marked_folders, "LARGE_PAGES", 0)
     place.put("p225/new.txt", b"new")
     place.put("p225/later.txt", b"later", UPLOADED + dt.timedelta(minutes=1))
     place.put("p225/gone.txt", b"gone", UPLOADED + dt.timedelta(minutes=2))
@@ -319,7 +319,7 @@ def test_a_folder_too_large_to_list_is_looked_at_object_by_object(
     assert all(project.execute(request).success for request in requests)
     assert project.tick() == []
     assert rows(project) == {"p225/a.txt": 1, "p225/later.txt": 5, "p225/new.txt": 3, "p226/b.txt": 1}
-    assert json.loads(project.cursor or "").keys() == {"swept"}
+    assert json.loads(project.cursor or "").keys() == {"full_scan_began"}
     assert project.partition_keys == [
         f"p225|{MINUTE_KEY}",
         f"p226|{MINUTE_KEY}",

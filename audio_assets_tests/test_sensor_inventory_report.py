@@ -15,6 +15,7 @@ from audio_assets.defs import sensor
 from audio_assets.errors import ReportError, StorageError
 from audio_assets.partitions import FolderMinute
 from audio_assets.retire import retire
+from audio_assets.sensor import tick
 from audio_assets.sensor.inventory_report import Report
 from audio_assets.source import AudioSource
 from audio_assets.storage import ObjectStore
@@ -143,7 +144,9 @@ def deliver_report(place: S3Place, reports: S3Place, files: list[list[str]]) -> 
 
 
 MANIFEST = "reports/{}/daily/2026-11-22T01-00Z/manifest.json"
-FIRST, SECOND, THIRD = "p 225|2023-08-24-00:21", "p 225|2023-08-24-00:22", "p226|2023-08-24-00:23"
+FIRST = "p 225|2023-08-24-00:21"
+SECOND = "p 225|2023-08-24-00:22"
+THIRD = "p226|2023-08-24-00:23"
 
 
 @on_s3
@@ -179,7 +182,7 @@ def test_a_report_is_read_file_by_file_over_ticks(seeded: Project, monkeypatch: 
 def test_what_a_report_seeds_is_asked_for_in_bounded_runs(
     seeded: Project, monkeypatch: pytest.MonkeyPatch, reports: S3Place
 ):
-    monkeypatch.setattr(sensor, "MAX_RUNS_IN_FLIGHT", 1)
+    monkeypatch.setattr(tick, "MAX_RUNS_IN_FLIGHT", 1)
     monkeypatch.setattr("audio_assets.sensor.plan.PARTITIONS_PER_RUN", 1)
     [first] = seeded.tick()
     assert seeded.execute(first).success

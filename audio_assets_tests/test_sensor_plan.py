@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audio_assets.defs.partitions import backfill_policy
 from audio_assets.digest import EMPTY, Digest, group
 from audio_assets.partitions import FolderMinute
 from audio_assets.sensor.plan import (
     LARGEST_GAP,
     OBJECTS_PER_RUN,
     PARTITIONS_PER_RUN,
-    Listing,
+    FolderContents,
     Plan,
     plan,
     retry_delay,
@@ -23,7 +24,7 @@ from audio_assets_tests.support.audio import MINUTE
 
 NOW = MINUTE + dt.timedelta(days=1)
 SETTLE = dt.timedelta(seconds=60)
-NOTHING = Plan(add=[], delete=[], requests=[], open=0)
+NOTHING = Plan(add=[], delete=[], ranges=[], open=0)
 
 
 def at(minute: int, folder: str = "p225") -> FolderMinute:
@@ -50,7 +51,7 @@ def decide(
     registered = list(recorded) if registered is None else registered
     listed = folders if folders is not None else {p.folder for p in (*found, *registered)}
     return plan(
-        Listing(listed, found),
+        FolderContents(listed, found),
         {p.key: str(digest) for p, digest in recorded.items()},
         [p.key for p in registered],
         {p.key for p in busy or ()},
@@ -60,7 +61,7 @@ def decide(
 
 
 def ranges(decided: Plan) -> list[tuple[str, str]]:
-    return [(request.start, request.end) for request in decided.requests]
+    return [(request.start, request.end) for request in decided.ranges]
 
 
 # --- digests --------------------------------------------------------------------------------------------
@@ -115,7 +116,7 @@ def test_new_partitions_are_registered_folder_by_folder_and_asked_for_in_one_ran
     decided = decide(dict.fromkeys(found, some()))
     assert decided.add == [at(0).key, at(1).key, at(0, "p226").key]
     assert ranges(decided) == [(at(0).key, at(0, "p226").key)]
-    assert decided.requests[0].partitions == 3
+    assert decided.ranges[0].partitions == 3
     assert decided.delete == []
 
 
@@ -166,7 +167,7 @@ def test_open_minutes_are_left_until_they_have_settled():
     for seconds, asked in ((30, False), (119, False), (120, True), (121, True)):
         now = MINUTE + dt.timedelta(seconds=seconds)
         decided = decide(found, now=now)
-        assert (len(decided.requests), decided.open) == ((1, 0) if asked else (0, 1))
+        assert (len(decided.ranges), decided.open) == ((1, 0) if asked else (0, 1))
         # Neither is a partition deleted whose new objects have not settled.
         assert decide(found, {}, registered=[at(0)], now=now).delete == []
 
@@ -179,17 +180,21 @@ def test_busy_partitions_are_left_until_their_run_ends():
 
 
 def test_what_somebody_registered_by_hand_and_is_no_key_is_deleted():
-    decided = plan(Listing(set(), {at(0): some()}), {}, ["nonsense"], set(), NOW, SETTLE)
+    decided = plan(FolderContents(set(), {at(0): some()}), {}, ["nonsense"], set(), NOW, SETTLE)
     assert (decided.add, decided.delete) == ([at(0).key], ["nonsense"])
     assert ranges(decided) == [(at(0).key, at(0).key)]
 
 
+def test_backfills_of_the_ui_cover_as_many_partitions_at_a_time():
+    assert backfill_policy.max_partitions_per_run == PARTITIONS_PER_RUN
+
+
 def test_runs_are_bounded_by_partitions_and_by_objects():
     decided = decide({at(i): some() for i in range(PARTITIONS_PER_RUN * 2 + 1)})
-    assert [request.partitions for request in decided.requests] == [PARTITIONS_PER_RUN, PARTITIONS_PER_RUN, 1]
+    assert [request.partitions for request in decided.ranges] == [PARTITIONS_PER_RUN, PARTITIONS_PER_RUN, 1]
     decided = decide({at(i): some(OBJECTS_PER_RUN // 2) for i in range(5)})
-    assert [request.partitions for request in decided.requests] == [2, 2, 1]
-    assert len(decide({at(0): some(OBJECTS_PER_RUN * 3)}).requests) == 1
+    assert [request.partitions for request in decided.ranges] == [2, 2, 1]
+    assert len(decide({at(0): some(OBJECTS_PER_RUN * 3)}).ranges) == 1
 
 
 def test_a_run_passes_over_a_few_partitions_that_are_done_but_not_over_many():
@@ -197,7 +202,7 @@ def test_a_run_passes_over_a_few_partitions_that_are_done_but_not_over_many():
     made = dict.fromkeys(registered, some())
 
     def asked(first: int, last: int) -> int:
-        return len(decide(made | {at(first): some(2), at(last): some(2)}, made).requests)
+        return len(decide(made | {at(first): some(2), at(last): some(2)}, made).ranges)
 
     assert asked(0, LARGEST_GAP + 1) == 1
     assert asked(0, LARGEST_GAP + 2) == 2
@@ -207,8 +212,8 @@ def test_the_newest_minutes_come_first_if_so_set(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("audio_assets.sensor.plan.PARTITIONS_PER_RUN", 2)
     known = at(1, "c")
     found = dict.fromkeys([at(0, "a"), at(2, "a"), at(0, "b"), at(2, "b"), known], some())
-    listing = Listing({"a", "b", "c"}, found)
-    decided = plan(listing, {}, [known.key], set(), NOW, SETTLE, newest_first=True)
+    contents = FolderContents({"a", "b", "c"}, found)
+    decided = plan(contents, {}, [known.key], set(), NOW, SETTLE, newest_first=True)
     assert decided.add == [at(2, "a").key, at(2, "b").key, at(0, "a").key, at(0, "b").key]
     assert ranges(decided) == [
         (known.key, at(2, "a").key),
@@ -219,7 +224,7 @@ def test_the_newest_minutes_come_first_if_so_set(monkeypatch: pytest.MonkeyPatch
 
 def test_the_same_wanted_state_has_the_same_fingerprint_and_another_one_another():
     def fingerprint(found: dict[FolderMinute, Digest]) -> str:
-        [request] = decide(found).requests
+        [request] = decide(found).ranges
         return request.fingerprint
 
     assert fingerprint({at(0): some(), at(1): some()}) == fingerprint({at(1): some(), at(0): some()})
@@ -239,16 +244,16 @@ def test_every_pending_partition_is_in_one_range_and_no_busy_one_is(
 ):
     decided = decide(found, recorded, busy=busy)
     order = [p.key for p in recorded] + decided.add
-    covered = [order[order.index(r.start) : order.index(r.end) + 1] for r in decided.requests]
+    covered = [order[order.index(r.start) : order.index(r.end) + 1] for r in decided.ranges]
     flat = [key for keys in covered for key in keys]
     assert len(flat) == len(set(flat))
     wanted = {p: found.get(p, EMPTY) for p in (*found, *recorded)}
     pending = {p.key for p, digest in wanted.items() if recorded.get(p, EMPTY) != digest}
     assert pending - {p.key for p in busy} <= set(flat)
     assert not {p.key for p in busy} & set(flat)
-    assert all(r.start in pending and r.end in pending for r in decided.requests)
+    assert all(r.start in pending and r.end in pending for r in decided.ranges)
     assert all(len(keys) <= PARTITIONS_PER_RUN for keys in covered)
-    assert sum(r.partitions for r in decided.requests) == len(pending - {p.key for p in busy})
+    assert sum(r.partitions for r in decided.ranges) == len(pending - {p.key for p in busy})
 
 
 @given(st.dictionaries(moments, digests), st.dictionaries(moments, digests | st.just(EMPTY)))
@@ -258,12 +263,12 @@ def test_once_the_runs_have_done_what_was_asked_there_is_nothing_left_to_ask(
     decided = decide(found, recorded)
     order = [*(p.key for p in recorded), *decided.add]
     done = dict(recorded)
-    for request in decided.requests:
+    for request in decided.ranges:
         for key in order[order.index(request.start) : order.index(request.end) + 1]:
             done[FolderMinute.parse(key)] = found.get(FolderMinute.parse(key), EMPTY)
     registered = [FolderMinute.parse(key) for key in order if key not in decided.delete]
     after = decide(found, done, registered)
-    assert (after.add, after.requests) == ([], [])
+    assert (after.add, after.ranges) == ([], [])
     left = [p for p in registered if p.key not in after.delete]
     assert set(left) == set(found)
 
@@ -272,12 +277,12 @@ def test_once_the_runs_have_done_what_was_asked_there_is_nothing_left_to_ask(
 
 
 def test_retries_wait_longer_each_time_and_never_more_than_an_hour():
-    delays = [retry_delay(attempts) for attempts in range(1, 50)]
+    delays = [retry_delay(tries) for tries in range(1, 50)]
     assert delays[0] == dt.timedelta(minutes=1)
     assert delays == sorted(delays)
     assert delays[-1] == dt.timedelta(hours=1)
 
 
-@pytest.mark.parametrize("attempts", [1, 5, 10_000])
-def test_a_retry_is_never_refused(attempts: int):
-    assert dt.timedelta(0) < retry_delay(attempts) <= dt.timedelta(hours=1)
+@pytest.mark.parametrize("tries", [1, 5, 10_000])
+def test_a_retry_is_never_refused(tries: int):
+    assert dt.timedelta(0) < retry_delay(tries) <= dt.timedelta(hours=1)

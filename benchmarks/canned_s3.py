@@ -152,18 +152,21 @@ class CannedBucket:
             self._keys.remove(key)
 
     def page(self, prefix: str, delimiter: bool, after: str, limit: int) -> tuple[bytes, str | None]:
-        """One page of a listing: its XML, and the key to go on behind, None at the end."""
+        """One page of a listing: its XML, and the key after which the next page begins, None at the end."""
         shape = self.shape or Shape(0, 1)
-        behind, last = max(prefix, after), prefix + "\U0010ffff"
+        behind = max(prefix, after)
+        last = prefix + "\U0010ffff"
         root = delimiter and not prefix
         if root:
             # "/" < "0": what comes behind a folder's name is the next folder.
             first = -(-shape.number_after(after.removesuffix("/") + "0" if after else "") // shape.per_folder)
             end = shape.folders
         else:
-            first, end = shape.number_after(behind), shape.number_after(last)
+            first = shape.number_after(behind)
+            end = shape.number_after(last)
         said: list[bytes] = []
-        count, reached = 0, after
+        count = 0
+        reached = after
         for key in self._put(prefix, delimiter, after):
             # Of the formula's, all that come before what was PUT.
             number = shape.number_after(key)
@@ -171,12 +174,14 @@ class CannedBucket:
             until = min(end, until, first + limit - count)
             if until > first:
                 said.append(shape.prefixes(first, until) if root else shape.entries(first, until))
-                count, first = count + until - first, until
+                count += until - first
+                first = until
                 reached = shape.folder(until - 1) if root else shape.key(until - 1)
             if count == limit:
                 return b"".join(said), reached
             said.append(self._entry(key))
-            count, reached = count + 1, key
+            count += 1
+            reached = key
             if count == limit:
                 return b"".join(said), reached
         until = min(end, first + limit - count)
@@ -259,11 +264,16 @@ class CannedQueue:
         raise NotImplementedError(action)
 
 
+Answer = tuple[str, dict[str, Any], bytes]
+"""Status, headers and body."""
+
+
 class Server(asyncio.Protocol):
     """One connection: HTTP/1.1 with keep-alive, requests one after another."""
 
     def __init__(self, buckets: dict[str, CannedBucket], queue: CannedQueue) -> None:
-        self.buckets, self.queue = buckets, queue
+        self.buckets = buckets
+        self.queue = queue
         self.received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -278,16 +288,15 @@ class Server(asyncio.Protocol):
             body_end = end + 4 + int(headers.get("content-length", 0))
             if len(self.received) < body_end:
                 return
-            body, self.received = self.received[end + 4 : body_end], self.received[body_end:]
+            body = self.received[end + 4 : body_end]
+            self.received = self.received[body_end:]
             method, target, _ = request.split(" ")
             status, extra, answer = self.answer(method, target, headers, body)
             length = {} if "Content-Length" in extra else {"Content-Length": len(answer)}
             head = "".join(f"{name}: {value}\r\n" for name, value in (extra | length).items())
             self.transport.write(f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + answer)
 
-    def answer(
-        self, method: str, target: str, headers: dict[str, str], body: bytes
-    ) -> tuple[str, dict[str, object], bytes]:
+    def answer(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Answer:
         if action := headers.get("x-amz-target"):
             said = self.queue.answer(action.removeprefix("AmazonSQS."), json.loads(body))
             return "200 OK", {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(said).encode()
@@ -298,29 +307,51 @@ class Server(asyncio.Protocol):
             return "404 Not Found", {}, b"<Error><Code>NoSuchBucket</Code></Error>"
         if not key:
             return "200 OK", {"Content-Type": "application/xml"}, _list(bucket, query)
-        stored = bucket.stored.get(key)
         if method == "PUT":
-            wanted = headers.get("if-match", "").strip('"')
-            if (headers.get("if-none-match") and stored) or (wanted and wanted != (stored and stored.etag)):
-                return "412 Precondition Failed", {}, b"<Error><Code>PreconditionFailed</Code></Error>"
-            if bucket.shape is not None:
-                self.queue.tell(name, key, "ObjectCreated:Put")
-            return "200 OK", {"ETag": f'"{bucket.put(key, body).etag}"'}, b""
+            return self._put(name, key, headers, body)
         if method == "DELETE":
-            bucket.delete(key)
-            if bucket.shape is not None:
-                self.queue.tell(name, key, "ObjectRemoved:Delete")
-            return "204 No Content", {}, b""
-        number = bucket.number(key)
-        if stored is None and number is not None and bucket.shape is not None and method == "HEAD":
-            about = {"ETag": f'"{Shape.etag(number)}"', "Content-Length": SIZE}
-            return "200 OK", about | _modified(bucket.shape.modified(number)), b""
-        if stored is None:
-            return "404 Not Found", {}, b"" if method == "HEAD" else b"<Error><Code>NoSuchKey</Code></Error>"
-        if headers.get("if-match", stored.etag).strip('"') != stored.etag:
-            return "412 Precondition Failed", {}, b""
-        about = {"ETag": f'"{stored.etag}"', "Content-Length": len(stored.body)} | _modified(stored.modified)
-        return "200 OK", about, b"" if method == "HEAD" else stored.body
+            return self._delete(name, key)
+        if method == "HEAD":
+            status, extra, _ = _head(bucket, key) or _get(bucket, key, headers)
+            return status, extra, b""
+        return _get(bucket, key, headers)
+
+    def _put(self, name: str, key: str, headers: dict[str, str], body: bytes) -> Answer:
+        bucket = self.buckets[name]
+        stored = bucket.stored.get(key)
+        wanted = headers.get("if-match", "").strip('"')
+        if (headers.get("if-none-match") and stored) or (wanted and wanted != (stored and stored.etag)):
+            return "412 Precondition Failed", {}, b"<Error><Code>PreconditionFailed</Code></Error>"
+        if bucket.shape is not None:
+            self.queue.tell(name, key, "ObjectCreated:Put")
+        return "200 OK", {"ETag": f'"{bucket.put(key, body).etag}"'}, b""
+
+    def _delete(self, name: str, key: str) -> Answer:
+        bucket = self.buckets[name]
+        bucket.delete(key)
+        if bucket.shape is not None:
+            self.queue.tell(name, key, "ObjectRemoved:Delete")
+        return "204 No Content", {}, b""
+
+
+def _head(bucket: CannedBucket, key: str) -> Answer | None:
+    """What is said of an object of the formula, None where it is another."""
+    number = None if key in bucket.stored else bucket.number(key)
+    if number is None or bucket.shape is None:
+        return None
+    about = {"ETag": f'"{Shape.etag(number)}"', "Content-Length": SIZE}
+    return "200 OK", about | _modified(bucket.shape.modified(number)), b""
+
+
+def _get(bucket: CannedBucket, key: str, headers: dict[str, str]) -> Answer:
+    """An object that was PUT; those of the formula have no bytes."""
+    stored = bucket.stored.get(key)
+    if stored is None:
+        return "404 Not Found", {}, b"<Error><Code>NoSuchKey</Code></Error>"
+    if headers.get("if-match", stored.etag).strip('"') != stored.etag:
+        return "412 Precondition Failed", {}, b""
+    about = {"ETag": f'"{stored.etag}"', "Content-Length": len(stored.body)} | _modified(stored.modified)
+    return "200 OK", about, stored.body
 
 
 def _modified(moment: dt.datetime) -> dict[str, object]:

@@ -49,7 +49,8 @@ def measure(settle_seconds: int, events: bool, objects: int) -> list[dict[str, f
         store = canned_store(settings["AWS_ENDPOINT_URL"])
         table = Table(ObjectStore(settings["AUDIO_TABLE_URI"]), "audio_table", AUDIO_TABLE)
         with dagster_dev(pathlib.Path(folder), settings):
-            started, put = time.time(), 0
+            started = time.time()
+            put = 0
             while put < objects or waiting:
                 if put < objects and time.time() >= started + put * PAUSE_S:
                     key = f"p225/{put:03}.flac"

@@ -7,8 +7,11 @@ dynamic set of the folder/minute pairs that exist, which is what `audio_assets` 
 import dagster as dg
 
 DAYS = 90
-START, END = "2023-01-01-00:00", "2023-04-01-00:00"
-FOLDERS, MINUTES, PAIRS = "folders", "minutes", "pairs"
+START = "2023-01-01-00:00"
+END = "2023-04-01-00:00"
+FOLDERS = "folders"
+MINUTES = "minutes"
+PAIRS = "pairs"
 
 DESIGNS = {
     "A": dg.MultiPartitionsDefinition(

@@ -22,6 +22,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster_graphql.cli import execute_query
 
+from audio_assets.partitions import SEPARATOR
 from benchmarks.partition_designs import DAYS, DESIGNS, FOLDERS, MINUTES, PAIRS
 
 RESULTS = pathlib.Path(__file__).with_name("results") / "partitions.json"
@@ -50,11 +51,11 @@ def prepare(instance: dg.DagsterInstance, pairs: list[tuple[str, str]], material
     """Register the partitions and report the first of them as materialised under each design."""
     instance.add_dynamic_partitions(FOLDERS, sorted({folder for folder, _ in pairs}))
     instance.add_dynamic_partitions(MINUTES, sorted({minute for _, minute in pairs}))
-    instance.add_dynamic_partitions(PAIRS, ["|".join(pair) for pair in pairs])
+    instance.add_dynamic_partitions(PAIRS, [SEPARATOR.join(pair) for pair in pairs])
     for design in DESIGNS:
         for folder, minute in pairs[:: max(1, len(pairs) // materialised)]:
             grid = dg.MultiPartitionKey({"folder": folder, "minute": minute})
-            key = f"{folder}|{minute}" if design == "C" else grid
+            key = SEPARATOR.join((folder, minute)) if design == "C" else grid
             instance.report_runless_asset_event(dg.AssetMaterialization(f"design_{design}", partition=key))
 
 
@@ -108,7 +109,7 @@ def measure(rounds: int) -> dict[tuple[str, str], float]:
                 for name, query in (("status", STATUS), ("keys", KEYS)):
                     started = time.perf_counter()
                     result = execute_query(context, query % design)
-                    assert not result.get("errors"), result["errors"]
+                    assert not result.get("errors"), result.get("errors")
                     if turn:
                         taken.setdefault((design, name), []).append(time.perf_counter() - started)
     return {key: statistics.median(values) for key, values in taken.items()}

@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Iterator
 
 import dagster as dg
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 
 from audio_assets.digest import Digest
 from audio_assets.partitions import FolderMinute
@@ -78,9 +79,14 @@ def template(folder: pathlib.Path) -> Template:
     return Template(home, key, digest)
 
 
+def _index_path(instance: dg.DagsterInstance) -> str:
+    assert isinstance(instance.event_log_storage, SqliteEventLogStorage)
+    return instance.event_log_storage.path_for_shard("index")
+
+
 def _index(instance: dg.DagsterInstance) -> sqlite3.Connection:
     # The file, not the storage's connection: it may be many GB, and is written in one transaction.
-    return sqlite3.connect(instance.event_log_storage.path_for_shard("index"))
+    return sqlite3.connect(_index_path(instance))
 
 
 def seed(instance: dg.DagsterInstance, shape: Shape) -> int:
@@ -89,11 +95,14 @@ def seed(instance: dg.DagsterInstance, shape: Shape) -> int:
         made = template(pathlib.Path(folder))
         with dg.DagsterInstance.from_config(str(made.home)) as small:
             [run] = small.get_runs()
+            assert run.job_snapshot_id
+            assert run.execution_plan_snapshot_id
             instance.run_storage.add_job_snapshot(small.get_job_snapshot(run.job_snapshot_id))
             plan = small.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
             instance.run_storage.add_execution_plan_snapshot(plan)
-            source = small.event_log_storage.path_for_shard("index")
+            source = _index_path(small)
         rows: list[tuple[int, str, str, str]] = []
+        run_id = ""
         for number, (key, digest) in enumerate(partitions(shape)):
             if number % PARTITIONS_PER_RUN == 0:
                 run_id = str(uuid.uuid4())

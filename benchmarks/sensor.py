@@ -3,7 +3,7 @@
     python -m benchmarks.sensor
     python -m benchmarks.sensor --sizes 10000000 --layouts "folders of 100" --put 100    # half an hour
 
-A canned S3 server answers at S3's page size. First sight: a fresh instance, until the sensor has walked the
+A canned S3 server answers at S3's page size. First sight: a fresh instance, until the sensor has scanned the
 whole bucket once. Steady state: the instance holds the records of runs over all partitions, 100 objects are
 new. Each ticks in a process of its own, as the code server does, and its peak memory is that process's. Then
 the UI's partition queries, as its own JavaScript asks them, by a webserver on an instance of 100,000
@@ -12,6 +12,7 @@ partitions. Writes benchmarks/results/sensor.json.
 
 import argparse
 import contextlib
+import datetime as dt
 import json
 import os
 import pathlib
@@ -30,10 +31,12 @@ import dagster as dg
 import obstore
 
 from audio_assets.defs.internals.partition_statuses import (
-    ASSETS,
     keep_partition_statuses,
     refresh_partition_statuses,
 )
+from audio_assets.defs.partitions import ASSETS
+from audio_assets.partitions import FolderMinute
+from audio_assets.sensor.state import Cursor
 from benchmarks.canned_s3 import Shape, canned_s3, canned_store
 from benchmarks.seeded import FOLDER_MINUTE, new_home, seed
 
@@ -60,11 +63,11 @@ GRAPH = """query ($keys: [AssetKeyInput!]!) { assetNodes(assetKeys: $keys, loadM
 # --- ticks ----------------------------------------------------------------------------------------------
 
 
-def tick_in_this_process(shape: Shape, walks: int, put: int) -> None:
+def tick_in_this_process(shape: Shape, scans: int, put: int) -> None:
     """Tick, and print what each tick took, as JSON.
 
     Args:
-        walks: how often to let the sensor walk the whole bucket.
+        scans: how often to let the sensor scan the whole bucket.
         put: how many objects to PUT then; further ticks go on until no event waits in the queue.
     """
     from audio_assets.definitions import defs
@@ -73,10 +76,11 @@ def tick_in_this_process(shape: Shape, walks: int, put: int) -> None:
     sensor = repository.get_sensor_def("new_s3_keys")
     ticks: list[dict[str, float]] = []
     cursor: str | None = None
-    walked = 0
+    scanned = 0
     with dg.DagsterInstance.get() as instance:
-        while walked < walks or (put and waiting_events()):
-            started, cpu = time.perf_counter(), time.process_time()
+        while scanned < scans or (put and waiting_events()):
+            started = time.perf_counter()
+            cpu = time.process_time()
             with dg.build_sensor_context(
                 instance=instance,
                 instance_ref=instance.get_ref(),
@@ -96,17 +100,12 @@ def tick_in_this_process(shape: Shape, walks: int, put: int) -> None:
             runs = evaluated.run_requests or []
             ticks.append(
                 {"seconds": seconds, "registering": registering, "added": added, "runs": len(runs)}
-                | {"cpu_s": time.process_time() - cpu, "walk": walked, "peak_mb": peak_memory_mb()}
+                | {"cpu_s": time.process_time() - cpu, "scan": scanned, "peak_mb": peak_memory_mb()}
             )
-            walked += not walking(cursor)
-            if walked == walks and put and ticks[-1]["walk"] < walks:
+            scanned += not Cursor.from_json(cursor).scanning
+            if scanned == scans and put and ticks[-1]["scan"] < scans:
                 put_new_objects(shape, put)
     print(json.dumps({"ticks": ticks, "peak_mb": peak_memory_mb(), "cursor": len(cursor or "")}))
-
-
-def walking(cursor: str | None) -> bool:
-    """Whether the next tick goes on where this one ran out of time."""
-    return bool(json.loads(cursor or "{}").get("walk"))
 
 
 def peak_memory_mb() -> float:
@@ -122,9 +121,9 @@ def waiting_events() -> int:
     return int(said["Attributes"]["ApproximateNumberOfMessages"])
 
 
-def ticks(home: pathlib.Path, settings: dict[str, str], shape: Shape, walks: int, put: int = 0) -> dict:
+def ticks(home: pathlib.Path, settings: dict[str, str], shape: Shape, scans: int, put: int = 0) -> dict:
     """What the ticks of a fresh process take."""
-    numbers = (shape.objects, shape.per_folder, shape.per_minute, walks, put)
+    numbers = (shape.objects, shape.per_folder, shape.per_minute, scans, put)
     command = [sys.executable, "-m", "benchmarks.sensor", "--tick", *map(str, numbers)]
     environment = os.environ | settings | {"DAGSTER_HOME": str(home)}
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
@@ -162,7 +161,7 @@ def measure_listing(objects: int, per_folder: int, per_minute: int) -> dict:
 
 
 def measure_events(objects: int, per_folder: int, per_minute: int, put: int) -> dict:
-    """`put` new objects that events tell of, after a first walk over a bucket that is in the table."""
+    """`put` new objects that events tell of, after a first full scan of a bucket that is in the table."""
     shape = Shape(objects, per_folder, per_minute)
     with tempfile.TemporaryDirectory() as folder, canned_s3(shape) as settings:
         home = new_home(pathlib.Path(folder))
@@ -171,7 +170,7 @@ def measure_events(objects: int, per_folder: int, per_minute: int, put: int) -> 
         queue = f"{settings['AWS_ENDPOINT_URL']}/1/queue"
         settings |= {"SETTLE_SECONDS": "-120", "AUDIO_EVENTS_QUEUE_URL": queue}
         told = ticks(home, settings, shape, 1, put)
-        after = [tick for tick in told["ticks"] if tick["walk"] >= 1]
+        after = [tick for tick in told["ticks"] if tick["scan"] >= 1]
         assert after
         assert sum(tick["added"] for tick in after) >= 1
     figures = {"objects": objects, "partitions": partitions, "put": put}
@@ -229,6 +228,16 @@ def processor_time(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def pass_a_minute(instance: dg.DagsterInstance) -> None:
+    """Materialise the last partition, and register another."""
+    registered = instance.get_dynamic_partitions(FOLDER_MINUTE)
+    for asset in ASSETS:
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=registered[-1]))
+    new = [FolderMinute(f"new{len(registered)}", dt.datetime(2025, 1, 1, tzinfo=dt.UTC)).key]
+    keep_partition_statuses(instance, registered, add=new)
+    instance.add_dynamic_partitions(FOLDER_MINUTE, new)
+
+
 def measure_ui(partitions: int) -> dict:
     """Seconds of the UI's queries and of the webserver's processor for them.
 
@@ -237,7 +246,8 @@ def measure_ui(partitions: int) -> dict:
     partition has been materialised, the sensor registers another), then with nothing new.
     """
     shape = Shape(partitions, per_folder=100, per_minute=1)
-    key, keys = {"path": ["audio_table"]}, [{"path": [name.path[0]]} for name in ASSETS]
+    key = {"path": ["audio_table"]}
+    keys = [{"path": [name.path[0]]} for name in ASSETS]
     queries = {
         "partition keys": (KEYS, {"key": key}),
         "partition statuses": (STATUSES, {"key": key}),
@@ -251,20 +261,13 @@ def measure_ui(partitions: int) -> dict:
             seed(instance, shape)
             url, server = stack.enter_context(webserver(home))
 
-            def pass_a_minute() -> None:
-                registered = instance.get_dynamic_partitions(FOLDER_MINUTE)
-                for asset in ASSETS:
-                    event = dg.AssetMaterialization(asset, partition=registered[-1])
-                    instance.report_runless_asset_event(event)
-                new = [f"new{len(registered)}|2025-01-01-00:00"]
-                keep_partition_statuses(instance, registered, add=new)
-                instance.add_dynamic_partitions(FOLDER_MINUTE, new)
-
             def taken(query: str, variables: dict) -> tuple[float, float]:
-                started, cpu = time.perf_counter(), processor_time(server)
+                started = time.perf_counter()
+                cpu = processor_time(server)
                 answer = ask(url, query, **variables)
                 seconds = time.perf_counter() - started, processor_time(server) - cpu
-                said, count = json.dumps(answer), len(instance.get_dynamic_partitions(FOLDER_MINUTE))
+                said = json.dumps(answer)
+                count = len(instance.get_dynamic_partitions(FOLDER_MINUTE))
                 assert f'"numPartitions": {count}' in said or len(said) > 20 * partitions
                 return seconds
 
@@ -275,9 +278,10 @@ def measure_ui(partitions: int) -> dict:
                 for _ in ASSETS:
                     refresh_partition_statuses(instance)
                 first = taken(query, variables)
-                after, then = [], []
+                after: list[tuple[float, float]] = []
+                then: list[tuple[float, float]] = []
                 for _ in range(ROUNDS):
-                    pass_a_minute()
+                    pass_a_minute(instance)
                     after.append(taken(query, variables))
                     then.append(taken(query, variables))
                 medians = {

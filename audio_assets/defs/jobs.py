@@ -1,28 +1,28 @@
-"""`retry_failed_objects`: the one action that tries all failed objects again, and nothing else."""
+"""The jobs: the sensor asks for `process_audio`, a person launches `retry_failed_objects`."""
 
 import concurrent.futures
-import time
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
-from dagster._core.execution.backfill import PartitionBackfill
-from dagster._core.utils import make_new_backfill_id
 
 from audio_assets import schema
 from audio_assets.defs.audio_table import audio_table
-from audio_assets.defs.internals.partition_statuses import ASSETS
+from audio_assets.defs.internals.backfill import launch_backfill
 from audio_assets.defs.inventory import s3_inventory
 from audio_assets.defs.metadata import markdown_table
-from audio_assets.defs.partitions import FOLDER_MINUTE
+from audio_assets.defs.partitions import ASSETS, FOLDER_MINUTE
 from audio_assets.defs.resources import Bucket
 from audio_assets.defs.speech import speech
 from audio_assets.parallel import map_ahead
 from audio_assets.table import THREADS
 
+# `owners=` is in beta in Dagster 1.13 and would warn at every start.
+OWNER = {"owner": "team:speech"}
+
 process_audio = dg.define_asset_job(
     "process_audio",
     selection=ASSETS,
     description="From objects to rows, for a partition or a range of them.",
+    metadata=OWNER,
 )
 
 
@@ -49,26 +49,20 @@ def ask_for_failed_objects(context: dg.OpExecutionContext, bucket: Bucket) -> No
     if not failed:
         context.log.info("No object has failed")
         return
-    assets = AssetGraph.from_assets([s3_inventory, speech, audio_table])
-    backfill = PartitionBackfill.from_asset_partitions(
-        make_new_backfill_id(),
-        assets,
-        partition_names=list(failed),
-        asset_selection=sorted(assets.materializable_asset_keys),
-        backfill_timestamp=time.time(),
-        tags={},
-        dynamic_partitions_store=context.instance,
-        all_partitions=False,
+    description = f"{sum(failed.values())} failed objects in {len(failed)} partitions"
+    backfill = launch_backfill(
+        context.instance,
+        [s3_inventory, speech, audio_table],
+        list(failed),
         title="retry_failed_objects",
-        description=f"{sum(failed.values())} failed objects in {len(failed)} partitions",
-        run_config=None,
+        description=description,
     )
-    context.instance.add_backfill(backfill)
-    context.log.info(
-        f"Backfill {backfill.backfill_id} tries {backfill.description} again; see Runs, Backfills"
-    )
+    context.log.info(f"Backfill {backfill} tries {description} again; see Runs, Backfills")
 
 
-@dg.job(description="Tries every failed object again, by a backfill of the partitions that have one.")
+@dg.job(
+    description="Tries every failed object again, by a backfill of the partitions that have one.",
+    metadata=OWNER,
+)
 def retry_failed_objects() -> None:
     ask_for_failed_objects()

@@ -1,4 +1,7 @@
-"""The partitions that all assets share: one key for each folder and minute that has audio."""
+"""The partitions that all assets share: one key for each folder and minute that has audio.
+
+How a key reads is a matter of `audio_assets/partitions.py`.
+"""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -6,8 +9,11 @@ from typing import TypeVar
 import dagster as dg
 
 from audio_assets.partitions import FolderMinute
+from audio_assets.sensor.plan import PARTITIONS_PER_RUN
 
 FOLDER_MINUTE = "folder_minute"
+ASSETS = [dg.AssetKey(name) for name in ("s3_inventory", "transcripts", "tokens", "audio_table")]
+"""The assets that have these partitions, in the order in which data flows."""
 # SQLite takes no more than 32,766 values in one statement.
 KEYS_AT_A_TIME = 10_000
 
@@ -15,8 +21,8 @@ T = TypeVar("T")
 
 folder_minute = dg.DynamicPartitionsDefinition(name=FOLDER_MINUTE)
 
-# A run covers a range, so that the model is loaded once; its size bounds what a failure can cost.
-backfill_policy = dg.BackfillPolicy.multi_run(max_partitions_per_run=100)
+# As many as the sensor asks for at a time.
+backfill_policy = dg.BackfillPolicy.multi_run(max_partitions_per_run=PARTITIONS_PER_RUN)
 
 
 def partitions_of(context: dg.AssetExecutionContext) -> list[FolderMinute]:

@@ -152,7 +152,8 @@ def _open_store(
 
 @functools.lru_cache(maxsize=8)
 def _open_queue(url: str, account: tuple[str | None, ...]) -> EventQueue:
-    return EventQueue(url, functools.partial(boto3.Session, *account))
+    open_session = functools.partial(boto3.Session, *account)
+    return EventQueue(url, open_session, setting="AUDIO_EVENTS_QUEUE_URL")
 
 
 class Whisper(dg.ConfigurableResource):

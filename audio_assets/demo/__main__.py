@@ -7,7 +7,6 @@ whatever the shell says, and the console shows less.
 import csv
 import dataclasses
 import datetime as dt
-import json
 import logging
 import os
 import pathlib
@@ -25,6 +24,7 @@ from audio_assets.definitions import defs
 from audio_assets.demo.make_sample import SAMPLE, TRUTH
 from audio_assets.partitions import FolderMinute
 from audio_assets.schema import OK
+from audio_assets.sensor.state import Cursor
 from audio_assets.settings import AUDIO_SOURCE_URI, DEMO_BUCKET, SETTINGS
 
 # Synthetic speech of voices that training never hears; docs/demo.md has the model's figures.
@@ -128,7 +128,7 @@ def process(instance: dg.DagsterInstance, definitions: dg.Definitions) -> int:
         cursor = tick.cursor
         for request in tick.dynamic_partitions_requests or []:
             _register(instance, request)
-        if not tick.run_requests and _seen_all(cursor):
+        if not tick.run_requests and not Cursor.from_json(cursor).scanning:
             print(f"  sensor new_s3_keys: {tick.skip_message}")
             return runs
         for request in tick.run_requests or []:
@@ -136,11 +136,6 @@ def process(instance: dg.DagsterInstance, definitions: dg.Definitions) -> int:
             _execute(instance, repository, request)
             runs += 1
     raise RuntimeError(f"the sensor still asks for runs after {MAX_TICKS} ticks; `make dev` shows why")
-
-
-def _seen_all(cursor: str | None) -> bool:
-    """Whether the tick that gave the cursor has seen the bucket to its end."""
-    return "walk" not in json.loads(cursor or "{}")
 
 
 def _register(

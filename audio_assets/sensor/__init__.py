@@ -1,1 +1,12 @@
-"""What a tick of the sensor looks at and decides."""
+"""What the sensor `new_s3_keys` looks at and decides, without Dagster.
+
+    tick.py               one tick, from what is known to what it asks for; the order of all the steps
+    full_scan.py          looking: a pass over the whole source that may take several ticks
+    event_queue.py        looking: notifications of S3, read from an SQS queue
+    marked_folders.py     looking: the folders that notifications name, until bucket and table agree there
+    inventory_report.py   looking: an S3 Inventory report, which takes the place of full scans
+    plan.py               deciding: bucket and table compared; which runs, which partition keys; pure
+    state.py              the cursor: what is kept between two ticks
+
+What Dagster has on record is gathered in `defs/records.py`; the sensor itself is `defs/sensor.py`.
+"""

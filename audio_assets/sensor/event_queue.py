@@ -1,6 +1,7 @@
-"""What S3 tells of itself: notifications of created and removed objects, read from an SQS queue.
+"""Notifications of S3: which objects were created and removed, read from an SQS queue.
 
 An event says where to look, never what is there: it may come twice, late, in another order or not at all.
+What a tick does with events is in `marked_folders.py`.
 """
 
 import concurrent.futures
@@ -10,7 +11,7 @@ import logging
 import re
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import boto3
@@ -21,11 +22,12 @@ from audio_assets.errors import EventQueueError
 from audio_assets.storage.s3_errors import reason
 
 READERS = 8
+# What SQS gives and takes in one request.
 MESSAGES_AT_A_TIME = 10
 MESSAGES_PER_TICK = 5_000
 READING_SECONDS = 5
-# A message that was read comes again only if the tick that read it was lost: they are deleted by the next.
-HIDDEN_SECONDS = 300
+# A message that was read is deleted by the next tick; it becomes visible again only if that tick is lost.
+VISIBILITY_TIMEOUT_S = 300
 
 _EVENTBRIDGE = {"Object Created": False, "Object Deleted": True}
 
@@ -48,7 +50,7 @@ class Event:
 
 @dataclasses.dataclass(frozen=True)
 class Received:
-    """What one look at the queue gave.
+    """The messages that one tick has read.
 
     Attributes:
         events: in no order.
@@ -60,7 +62,7 @@ class Received:
 
 
 def parse_message(body: str) -> list[Event]:
-    """Read a message, as S3 sends it, as SNS passes it on or as EventBridge words it.
+    """Read a message, as S3 sends it, as SNS passes it on, or as EventBridge writes it.
 
     Returns:
         The objects that were created or removed; none of a test message.
@@ -101,10 +103,19 @@ class EventQueue:
         url: of the queue.
         open_session: where credentials and region come from; the region else from the URL. A queue elsewhere
             than on AWS is found as every AWS client does, by AWS_ENDPOINT_URL_SQS or AWS_ENDPOINT_URL.
+        setting: what errors name beside the URL, such as the variable that it comes from.
+
+    Raises:
+        EventQueueError: there is no such region, or no credentials.
     """
 
-    def __init__(self, url: str, open_session: Callable[[], boto3.Session] = boto3.Session) -> None:
+    def __init__(
+        self, url: str, open_session: Callable[[], boto3.Session] = boto3.Session, *, setting: str = ""
+    ) -> None:
         self.url = url
+        self._named = f"{url} ({setting})" if setting else url
+        # Receipts of messages that were read, and the cursor that marks what they told of.
+        self._unacknowledged: tuple[str, list[str]] | None = None
         session = open_session()
         region = re.search(r"sqs\.([a-z0-9-]+)\.amazonaws\.", url)
         try:
@@ -117,8 +128,8 @@ class EventQueue:
     def receive(self) -> Received:
         """Read what is there, for a bounded time and up to a bounded number; it stays in the queue.
 
-        What is no notification is logged and its message is among those to be deleted: it would else come
-        again for ever, and what it was to say is found by listing.
+        What is no notification is logged, and its message is among those to be deleted: it would come again
+        for ever, and what it was to say is found by the next full scan.
 
         Raises:
             EventQueueError: the queue cannot be read.
@@ -132,21 +143,35 @@ class EventQueue:
                 messages = self._ask(
                     self._client.receive_message,
                     MaxNumberOfMessages=MESSAGES_AT_A_TIME,
-                    VisibilityTimeout=HIDDEN_SECONDS,
+                    VisibilityTimeout=VISIBILITY_TIMEOUT_S,
                 ).get("Messages", [])
                 if not messages:
                     return
                 for message in messages:
-                    try:
-                        events.extend(parse_message(message["Body"]))
-                    except ValueError as e:
-                        _log.warning("message %s of %s: %s", message["MessageId"], self.url, e)
+                    events.extend(self._events(message))
                     receipts.append(message["ReceiptHandle"])
 
         with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
             for reader in [pool.submit(read) for _ in range(READERS)]:
                 reader.result()
         return Received(events, receipts)
+
+    def delete_once_held(self, receipts: list[str], cursor: str) -> None:
+        """Have messages deleted once the instance holds `cursor`, which marks what they told of."""
+        self._unacknowledged = cursor, receipts
+
+    def delete_held(self, cursor: str | None) -> None:
+        """Delete the messages of the last tick if the instance holds the cursor that it gave.
+
+        Those of a tick that was lost come again, after the visibility timeout.
+
+        Raises:
+            EventQueueError: the queue does not answer.
+        """
+        last = self._unacknowledged
+        self._unacknowledged = None
+        if last is not None and last[0] == cursor and last[1]:
+            self.delete(last[1])
 
     def delete(self, receipts: Sequence[str]) -> None:
         """Delete messages that were received. One that cannot be deleted comes again, which does no harm.
@@ -163,6 +188,13 @@ class EventQueue:
         with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
             list(pool.map(delete, parts))
 
+    def _events(self, message: Mapping[str, str]) -> list[Event]:
+        try:
+            return parse_message(message["Body"])
+        except ValueError as e:
+            _log.warning("message %s of %s: %s", message["MessageId"], self.url, e)
+            return []
+
     def _ask(self, method: Callable[..., Any], **options: Any) -> Any:
         try:
             return method(QueueUrl=self.url, **options)
@@ -170,4 +202,4 @@ class EventQueue:
             raise self._error(e) from None
 
     def _error(self, e: Exception) -> EventQueueError:
-        return EventQueueError(f"cannot read the queue {self.url} (AUDIO_EVENTS_QUEUE_URL): {reason(e)}")
+        return EventQueueError(f"cannot read the queue {self._named}: {reason(e)}")

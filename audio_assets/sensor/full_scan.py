@@ -1,4 +1,4 @@
-"""A pass over the audio source that may take several ticks: what it has settled, and where it goes on."""
+"""The full scan: a pass over the whole audio source that may take several ticks."""
 
 import base64
 import dataclasses
@@ -9,12 +9,12 @@ from typing import Any
 
 from audio_assets.digest import EMPTY, Digest
 from audio_assets.partitions import FolderMinute
-from audio_assets.sensor.plan import Listing
+from audio_assets.sensor.plan import FolderContents
 from audio_assets.source import AudioSource, Span, meets
 
 
 @dataclasses.dataclass(frozen=True)
-class Walk:
+class FullScan:
     """Where a pass over the source stands between two ticks.
 
     Attributes:
@@ -28,15 +28,15 @@ class Walk:
 
     def advance(
         self, source: AudioSource, known: Collection[str], stop: Callable[[], bool]
-    ) -> tuple[Listing, "Walk"]:
+    ) -> tuple[FolderContents, "FullScan"]:
         """Go on, or begin anew at the end.
 
         Args:
-            known: folders that the table has; those that the walk passes without meeting them are gone.
+            known: folders that the table has; those that the scan passes without meeting them are gone.
             stop: whether to leave the rest to a later call.
 
         Returns:
-            The folders that are settled now, and where to go on.
+            What is in the folders that are listed whole by now, and where the next call goes on.
 
         Raises:
             StorageError: the source cannot be listed.
@@ -44,14 +44,14 @@ class Walk:
         found, left = source.digests(self.left or source.spans(), stop)
         for partition, digest in self.partial.items():
             found[partition] = found.get(partition, EMPTY) + digest
-        settled = {
+        whole = {
             folder
             for folder in {*known, *(p.folder for p in found)}
             if not meets(left, folder) and (not self.left or meets(self.left, folder))
         }
-        whole = {p: digest for p, digest in found.items() if p.folder in settled}
-        partial = {p: digest for p, digest in found.items() if p.folder not in settled}
-        return Listing(settled, whole), Walk(tuple(left), partial)
+        contents = FolderContents(whole, {p: digest for p, digest in found.items() if p.folder in whole})
+        partial = {p: digest for p, digest in found.items() if p.folder not in whole}
+        return contents, FullScan(tuple(left), partial)
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads: spans as pairs of keys, digests by partition key and compressed."""
@@ -62,7 +62,7 @@ class Walk:
         }
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> "Walk":
+    def from_json(cls, stored: Mapping[str, Any]) -> "FullScan":
         """Read what `to_json` gave.
 
         Raises:

@@ -4,7 +4,10 @@
 
 AWS writes a report daily or weekly: a manifest.json that names data files as gzipped CSV, Parquet or ORC, a
 row for each object (version). What is read here is which folders and minutes have objects; the objects
-themselves are looked at when their partition is processed.
+themselves are looked at when their partition is processed. How much of a report was read is kept in the
+cursor (`state.py`).
+
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory.html
 """
 
 import dataclasses
@@ -26,13 +29,17 @@ import pyarrow.parquet as pq
 
 from audio_assets.errors import ReportError
 from audio_assets.partitions import FolderMinute
+from audio_assets.sensor.state import ReportProgress
 from audio_assets.source import AudioSource
 from audio_assets.storage import ObjectStore
 
 BLOCK_BYTES = 8 * 2**20
 ROWS_AT_A_TIME = 65_536
 # As a CSV's columns are named; Parquet and ORC write last_modified_date.
-KEY, MODIFIED, LATEST, DELETED = "Key", "LastModifiedDate", "IsLatest", "IsDeleteMarker"
+KEY = "Key"
+MODIFIED = "LastModifiedDate"
+LATEST = "IsLatest"
+DELETED = "IsDeleteMarker"
 _TYPES = {KEY: pa.string(), MODIFIED: pa.timestamp("ms", "UTC"), LATEST: pa.bool_(), DELETED: pa.bool_()}
 # `Bucket, Key, …`, `message s3.inventory { required binary key (UTF8); … }` and `struct<key:string,…>`.
 _COLUMNS = {"CSV": r"(\w+)", "Parquet": r"(?:required|optional)\s+\w+\s+(\w+)", "ORC": r"(\w+):"}
@@ -44,14 +51,6 @@ class ReportFile:
 
     key: str
     md5: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """How many files of which report have been read."""
-
-    version: str = ""
-    files: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +91,8 @@ class Report:
         body, version = found
         try:
             manifest = json.loads(body)
-            bucket, form = manifest["sourceBucket"], manifest["fileFormat"]
+            bucket = manifest["sourceBucket"]
+            form = manifest["fileFormat"]
             columns = re.findall(_COLUMNS[form], manifest["fileSchema"])
             files = [ReportFile(file["key"], file["MD5checksum"]) for file in manifest["files"]]
         except (ValueError, KeyError, TypeError) as e:
@@ -114,8 +114,8 @@ class Report:
         return report
 
     def advance(
-        self, source: AudioSource, done: Progress, stop: Callable[[], bool]
-    ) -> tuple[set[FolderMinute], Progress]:
+        self, source: AudioSource, done: ReportProgress, stop: Callable[[], bool]
+    ) -> tuple[set[FolderMinute], ReportProgress]:
         """Read on, file by file; another report than that of `done` is read from its start.
 
         Args:
@@ -132,7 +132,7 @@ class Report:
             files += 1
             if stop():
                 break
-        return found, Progress(self.version, files)
+        return found, ReportProgress(self.version, files)
 
     def partitions(self, file: ReportFile, source: AudioSource) -> set[FolderMinute]:
         """The folders and minutes of the objects in one file, streamed: memory grows with them alone.

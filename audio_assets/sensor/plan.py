@@ -1,32 +1,36 @@
-"""What a sensor's tick should ask for: the bucket is the wanted state, the table the actual one.
+"""What a tick asks for: the bucket is the desired state, the table the actual one.
 
-Pure: no clock, no storage, no Dagster. Every decision is made from what is there now, never from what
-changed, so that a lost event, run or tick is made good by the next one (as controllers do: "level
-triggered"). A watermark on LastModified would be unsound: several objects share a second, a multipart
-upload carries the time at which it began, a deleted object leaves no trace.
+Level-triggered reconciliation, as Kubernetes controllers do it: every decision is made from what is there
+now, never from what changed, so that a lost event, run or tick is made good by the next one. A watermark on
+LastModified would be unsound: several objects share a second, a multipart upload carries the time at which it
+began, a deleted object leaves no trace.
+
+Pure: no clock, no storage, no Dagster. Where a tick looks is decided in `tick.py`.
 """
 
 import dataclasses
 import datetime as dt
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 
 from audio_assets.digest import EMPTY, UNLISTED, Digest
-from audio_assets.partitions import FolderMinute, folder_of_partition
+from audio_assets.partitions import FolderMinute, folder_of_partition, minute_of_partition
 
 PARTITIONS_PER_RUN = 100
+"""A run covers a range, so that the model is loaded once; the size of the range bounds what a failure costs.
+The backfills of the UI go by it too."""
 OBJECTS_PER_RUN = 20_000
 # A run passes over a partition that is done in well under the time that starting another run takes.
 LARGEST_GAP = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Listing:
-    """Folders that were listed whole, and what is in them.
+class FolderContents:
+    """What is in the folders that a tick looked at.
 
     Attributes:
-        folders: every folder that was listed, or is known to be gone.
-        partitions: the digest of each partition with objects.
+        folders: every folder that was listed whole, or is known to be gone.
+        partitions: the digest of each partition that has objects.
     """
 
     folders: Collection[str]
@@ -34,13 +38,13 @@ class Listing:
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
-    """One run: a range of partition keys, in the order in which they are registered.
+class RunRange:
+    """What one run is to cover: a range of partition keys, in the order in which they are registered.
 
     Attributes:
         start, end: first and last partition key, inclusive.
         partitions: how many of the range need work.
-        fingerprint: of what is asked for; the same for the same wanted state.
+        fingerprint: of what is asked for; the same for the same desired state.
     """
 
     start: str
@@ -54,29 +58,29 @@ class Plan:
     """What a tick asks for.
 
     Attributes:
-        add: partition keys to register, in order, before the requests.
+        add: partition keys to register, in order, before the runs.
         delete: partition keys whose objects are gone and whose rows are too, and what is no partition key.
-        requests: runs, in the order in which they are to be made.
+        ranges: of runs, in the order in which they are to be asked for.
         open: how many partitions wait for their minute to close.
-        waiting: folders in which bucket and table differ.
+        differing: folders in which bucket and table differ.
         pending: partition keys of closed minutes in which they differ.
     """
 
     add: list[str]
     delete: list[str]
-    requests: list[Request]
+    ranges: list[RunRange]
     open: int
-    waiting: Set[str] = frozenset()
+    differing: Set[str] = frozenset()
     pending: Set[str] = frozenset()
 
 
 def plan(
-    listing: Listing,
+    contents: FolderContents,
     recorded: Mapping[str, str],
     registered: Sequence[str],
     busy: Collection[str],
     now: dt.datetime,
-    settle: dt.timedelta,
+    settle_time: dt.timedelta,
     *,
     reported: Collection[FolderMinute] | None = None,
     newest_first: bool = False,
@@ -84,64 +88,111 @@ def plan(
     """Compare the bucket with the table.
 
     Args:
+        contents: what is in the folders that were looked at; all others are left alone.
         recorded: by partition key, the digest that `audio_table` was last made from.
         registered: the partition keys that Dagster knows, in its order.
-        busy: partition keys that a queued or running run covers; they are looked at again when it ends.
-        now: the clock that `settle` is measured by.
-        settle: how long after its end a minute counts as closed; open ones are left for a later tick.
+        busy: partition keys that a queued or running run covers; they are compared again when it ends.
+        now: the clock that `settle_time` is measured by.
+        settle_time: how long after its end a minute counts as closed; open ones are left for a later tick.
         reported: partitions that an S3 Inventory report names, None where the bucket is listed instead. With
             a report, what is registered and has no record is asked for without having been listed.
         newest_first: register and ask for the newest minutes of all folders first, rather than go folder by
             folder.
     """
-    closed = now - dt.timedelta(minutes=1) - settle
-    found = [(p, p.key, digest) for p, digest in sorted(listing.partitions.items())]
-    wanted = {key: digest for p, key, digest in found if p.minute <= closed}
-    present = {key for _, key, _ in found}
+    found = {p.key: (p, digest) for p, digest in sorted(contents.partitions.items())}
     known = set(registered)
-    folders = {None, *listing.folders}
+    gone = _gone(found, contents.folders, recorded, registered, by_report=reported is not None)
     empty = str(EMPTY)
-    delete = []
-    for key in dict.fromkeys([*registered, *recorded]):
-        if key in present:
-            continue
-        # Where reports take the place of listings, the last run is who has seen that a partition is empty.
-        if folder_of_partition(key) not in folders and (reported is None or recorded.get(key) != empty):
-            continue
-        if recorded.get(key, empty) != empty:
-            wanted[key] = EMPTY
-        elif key in known and key not in busy:
-            delete.append(key)
+    with_rows = {key for key in gone if recorded.get(key, empty) != empty}
+
+    closed = now - dt.timedelta(minutes=1) - settle_time
+    wanted = {key: digest for key, (p, digest) in found.items() if p.minute <= closed}
+    open_minutes = len(found) - len(wanted)
+    wanted |= {key: EMPTY for key in gone if key in with_rows}
     pending = {key: digest for key, digest in wanted.items() if recorded.get(key) != str(digest)}
-    for key in () if reported is None else (*registered, *(p.key for p in sorted(reported))):
-        if key not in recorded and folder_of_partition(key) not in folders:
-            pending[key] = UNLISTED
+    if reported is not None:
+        pending |= _unlisted(contents.folders, recorded, registered, reported)
+
     add = [key for key in pending if key not in known]
     if newest_first:
-        add.sort(key=_minute, reverse=True)
-    chunks = list(_chunks([*registered, *add], pending, busy))
-    if newest_first:
-        chunks.sort(key=lambda chunk: max(map(_minute, chunk)), reverse=True)
-    open_minutes = len(present) - len(present & wanted.keys())
-    waiting = {p.folder for p, key, digest in found if recorded.get(key) != str(digest)}
-    waiting |= {
-        folder for key in pending.keys() - present if (folder := folder_of_partition(key)) is not None
+        add.sort(key=minute_of_partition, reverse=True)
+    return Plan(
+        add,
+        delete=[key for key in gone if key in known and key not in with_rows and key not in busy],
+        ranges=_ranges([*registered, *add], pending, busy, newest_first),
+        open=open_minutes,
+        differing=_differing(found, recorded, pending),
+        pending=pending.keys(),
+    )
+
+
+def _gone(
+    found: Collection[str],
+    folders: Collection[str],
+    recorded: Mapping[str, str],
+    registered: Sequence[str],
+    *,
+    by_report: bool,
+) -> list[str]:
+    """The known partition keys that have no object any more, in the order in which they are known.
+
+    Args:
+        by_report: reports take the place of listings, so that the last run is who has seen that a partition
+            is empty.
+    """
+    empty = str(EMPTY)
+    # What somebody registered by hand and is no partition key has no folder.
+    looked_at = {None, *folders}
+    return [
+        key
+        for key in dict.fromkeys([*registered, *recorded])
+        if key not in found
+        and (folder_of_partition(key) in looked_at or (by_report and recorded.get(key) == empty))
+    ]
+
+
+def _unlisted(
+    folders: Collection[str],
+    recorded: Mapping[str, str],
+    registered: Sequence[str],
+    reported: Iterable[FolderMinute],
+) -> dict[str, Digest]:
+    """The partitions, registered or reported, that were never made and that nobody has listed."""
+    looked_at = {None, *folders}
+    return {
+        key: UNLISTED
+        for key in (*registered, *(p.key for p in sorted(reported)))
+        if key not in recorded and folder_of_partition(key) not in looked_at
     }
-    requests = [_request(chunk, pending) for chunk in chunks]
-    return Plan(add, delete, requests, open_minutes, waiting, pending.keys())
 
 
-def _minute(key: str) -> str:
-    """Of a partition key; sorts by time."""
-    return key.rpartition("|")[2]
+def _differing(
+    found: Mapping[str, tuple[FolderMinute, Digest]], recorded: Mapping[str, str], pending: Collection[str]
+) -> set[str]:
+    """The folders in which bucket and table differ, those with open minutes included."""
+    differing = {p.folder for key, (p, digest) in found.items() if recorded.get(key) != str(digest)}
+    others = (folder_of_partition(key) for key in pending if key not in found)
+    return differing | {folder for folder in others if folder is not None}
+
+
+def _ranges(
+    order: Sequence[str], pending: Mapping[str, Digest], busy: Collection[str], newest_first: bool
+) -> list[RunRange]:
+    """The runs that the pending partitions need, in the order in which they are to be asked for."""
+    chunks = list(_chunks(order, pending, busy))
+    if newest_first:
+        chunks.sort(key=lambda chunk: max(map(minute_of_partition, chunk)), reverse=True)
+    return [_range(chunk, pending) for chunk in chunks]
 
 
 def _chunks(
     order: Sequence[str], pending: Mapping[str, Digest], busy: Collection[str]
 ) -> Iterator[list[str]]:
-    """Cut the pending partitions into ranges of bounded size that keep clear of busy ones."""
+    """Cut the pending partitions into chunks of bounded size that keep clear of busy ones."""
     chunk: list[str] = []
-    first = objects = gap = 0
+    first = 0
+    objects = 0
+    gap = 0
     for at, key in enumerate(order):
         if key in busy or key not in pending:
             gap = LARGEST_GAP + 1 if key in busy else gap + 1
@@ -153,18 +204,23 @@ def _chunks(
             yield chunk
             chunk = []
         if not chunk:
-            first, objects = at, 0
+            first = at
+            objects = 0
         chunk.append(key)
-        objects, gap = objects + count, 0
+        objects += count
+        gap = 0
     if chunk:
         yield chunk
 
 
-def _request(chunk: Sequence[str], pending: Mapping[str, Digest]) -> Request:
+def _range(chunk: Sequence[str], pending: Mapping[str, Digest]) -> RunRange:
     state = "\n".join(f"{key}={pending[key]}" for key in chunk)
-    return Request(chunk[0], chunk[-1], len(chunk), hashlib.sha256(state.encode()).hexdigest()[:16])
+    return RunRange(chunk[0], chunk[-1], len(chunk), hashlib.sha256(state.encode()).hexdigest()[:16])
 
 
-def retry_delay(attempts: int) -> dt.timedelta:
-    """How long after the end of the last of `attempts` runs the same request is made again."""
-    return min(dt.timedelta(minutes=2 ** min(attempts - 1, 10)), dt.timedelta(hours=1))
+def retry_delay(tries: int) -> dt.timedelta:
+    """How long after the end of the last of `tries` runs the same range is asked for again.
+
+    Exponential backoff: 1, 2, 4 … 60 minutes.
+    """
+    return min(dt.timedelta(minutes=2 ** min(tries - 1, 10)), dt.timedelta(hours=1))

@@ -1,181 +1,110 @@
-"""What a tick of the sensor looks at: all of the source, or the folders in which something happened.
+"""What the sensor keeps between two ticks: its cursor, and nothing else.
 
-Where the bucket tells of itself, an event marks its object's folder, and marked folders are listed and
-compared like any other until they and the table agree. So an event that comes twice, late or in another order
-needs no care, and one that never comes is made good by the next walk over everything.
+Everything in it can be lost: the next tick then begins a full scan, which costs time and nothing more.
 """
 
-import collections
-import concurrent.futures
 import dataclasses
 import datetime as dt
-from collections.abc import Callable, Collection, Iterable, Mapping
+import json
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
-from audio_assets.digest import Digest, digest_partitions, group
-from audio_assets.parallel import map_ahead
-from audio_assets.partitions import FolderMinute, folder_of, folder_of_partition
-from audio_assets.sensor.full_scan import Walk
-from audio_assets.sensor.plan import Listing, Plan
-from audio_assets.source import SIDE_BY_SIDE, AudioSource
+from audio_assets.sensor.full_scan import FullScan
 from audio_assets.storage import ObjectInfo
-from audio_assets.storage.types import PAGE
 
-SWEEP_INTERVAL = dt.timedelta(hours=1)
-# A folder of more pages is not listed for the sake of a few objects; they are looked at one by one.
-LARGE_PAGES = 10
-# More is not kept in a cursor: everything is listed instead.
-MOST_MARKED = 10_000
+FULL_SCAN_INTERVAL = dt.timedelta(hours=1)
 
 
 @dataclasses.dataclass(frozen=True)
-class Watch:
-    """What is known between two ticks.
+class ReportProgress:
+    """How much of which S3 Inventory report has been read.
 
     Attributes:
-        walk: over everything, where it stands.
-        swept: when the last walk began, in seconds since 1970; None to begin one now.
-        marked: folders to be listed, the one that has waited longest first.
-        created: objects that events told of in folders too large to be listed, by key.
+        version: of the report's manifest; another one is another report.
+        files: how many of its data files.
     """
 
-    walk: Walk = dataclasses.field(default_factory=Walk)
-    swept: float | None = None
+    version: str = ""
+    files: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Cursor:
+    """Where the last tick left off.
+
+    Attributes:
+        full_scan: where the pass over the whole source stands.
+        full_scan_began: when the last one began, in seconds since 1970; None to begin one now.
+        marked: folders to be listed since an event named them, the one that has waited longest first.
+        created: objects that events named in folders too large to be listed, by key.
+        report: how far the S3 Inventory report has been read.
+    """
+
+    full_scan: FullScan = dataclasses.field(default_factory=FullScan)
+    full_scan_began: float | None = None
     marked: tuple[str, ...] = ()
     created: Mapping[str, ObjectInfo] = dataclasses.field(default_factory=dict)
+    report: ReportProgress = dataclasses.field(default_factory=ReportProgress)
 
-    def sweeps(self, now: dt.datetime) -> bool:
-        """Whether a walk over everything is under way or due."""
-        due = self.swept is None or now.timestamp() - self.swept >= SWEEP_INTERVAL.total_seconds()
-        return due or bool(self.walk.left)
+    @property
+    def scanning(self) -> bool:
+        """Whether a full scan ran out of time and goes on in the next tick."""
+        return bool(self.full_scan.left)
 
-    def look(
-        self,
-        source: AudioSource,
-        created: Collection[str],
-        removed: Collection[str],
-        *,
-        known: Collection[str | None] | None,
-        inventory: Callable[[FolderMinute], Iterable[ObjectInfo]],
-        now: dt.datetime,
-        stop: Callable[[], bool],
-    ) -> tuple[Listing, "Watch"]:
-        """Look where something happened, and at everything if so asked.
+    def full_scan_due(self, now: dt.datetime) -> bool:
+        """Whether a full scan is to begin or to go on."""
+        if self.scanning or self.full_scan_began is None:
+            return True
+        return now.timestamp() - self.full_scan_began >= FULL_SCAN_INTERVAL.total_seconds()
 
-        Args:
-            created, removed: keys that events told of.
-            known: the folders that the table has, to walk over everything; None not to.
-            inventory: gives the objects that a partition was last made from.
-            stop: whether to leave the rest to a later tick.
+    def without_events(self) -> "Cursor":
+        """What is left of it where the bucket sends no events: full scans follow one another."""
+        return Cursor(full_scan=self.full_scan, report=self.report)
 
-        Returns:
-            What is in the folders that were looked at, and where to go on; `settle` completes that.
+    def to_json(self) -> str:
+        """What `from_json` reads.
 
-        Raises:
-            StorageError: the source cannot be listed.
+        What is as it is at the beginning is left out. The text is never empty: Dagster would keep the last
+        cursor.
         """
-        marked = list(dict.fromkeys((*self.marked, *map(folder_of, (*created, *removed)))))
-        objects = {key: o for key, o in self.created.items() if key not in removed}
-        partitions: dict[FolderMinute, Digest] = {}
-        folders: set[str] = set()
-        large: set[str] = set()
-        with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-            listings = map_ahead(pool, lambda f: _list_small(source, f), marked, ahead=SIDE_BY_SIDE)
-            for at, found in enumerate(listings, 1):
-                if found is None:
-                    large.add(marked[at - 1])
-                else:
-                    folders.add(marked[at - 1])
-                    partitions |= found
-                if stop():
-                    break
-            looked = len(folders) + len(large)
-            new = [key for key in created if folder_of(key) in large]
-            objects |= {o.key: o for o in pool.map(source.store.find, new) if o is not None}
-        walk, swept = self.walk, self.swept
-        if known is not None:
-            swept = swept if walk.left else now.timestamp()
-            walked, walk = walk.advance(source, {folder for folder in known if folder is not None}, stop)
-            folders |= set(walked.folders)
-            partitions |= walked.partitions
-        grouped = {p: found for p, found in group(objects.values()).items() if p.folder not in folders}
-        with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-            for partition, before in zip(grouped, pool.map(inventory, grouped), strict=True):
-                wanted = {o.key: o for o in (*before, *grouped[partition])}
-                partitions[partition] = Digest.of(wanted.values())
-        return Listing(folders, partitions), Watch(walk, swept, tuple(marked[looked:]), objects)
-
-    def settle(
-        self, listing: Listing, recorded: Mapping[str, str], decided: Plan, *, starved: bool
-    ) -> "Watch":
-        """Keep in sight what was looked at and where bucket and table still differ.
-
-        Args:
-            listing: what `look` gave.
-            recorded: by partition key, the digest that `audio_table` was last made from.
-            decided: what came of them.
-            starved: whether requests of it could not be made now.
-        """
-        sizes = collections.Counter[str]()
-        for partition, digest in listing.partitions.items():
-            sizes[partition.folder] += digest.count
-        large = {folder for folder, size in sizes.items() if size > LARGE_PAGES * PAGE}
-        small = sorted(
-            folder for folder in decided.waiting if folder in listing.folders and folder not in large
-        )
-        marked = tuple(dict.fromkeys((*self.marked, *small)))
-        created: dict[str, ObjectInfo] = {}
-        covered: set[str] = set()
-        for o in self.created.values():
-            partition = FolderMinute.of(o.key, o.last_modified)
-            digest = listing.partitions.get(partition)
-            if digest is not None and recorded.get(partition.key) != str(digest):
-                created[o.key] = o
-                covered.add(partition.key)
-        if len(marked) > MOST_MARKED or len(created) > MOST_MARKED:
-            return Watch(self.walk)
-        # What waits in a large folder without an event is found again by the next walk, which then follows at
-        # once.
-        again = starved and any(folder_of_partition(key) in large for key in decided.pending - covered)
-        return Watch(self.walk, None if again else self.swept, marked, created)
-
-    def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads; nothing is said of what is as at the beginning."""
-        said: dict[str, Any] = {"walk": self.walk.to_json()} if self.walk.left else {}
-        if self.swept is not None:
-            said["swept"] = self.swept
+        stored: dict[str, Any] = {}
+        if self.scanning:
+            stored["full_scan"] = self.full_scan.to_json()
+        if self.full_scan_began is not None:
+            stored["full_scan_began"] = self.full_scan_began
         if self.marked:
-            said["marked"] = self.marked
+            stored["marked"] = self.marked
         if self.created:
-            said["created"] = [
+            stored["created"] = [
                 (o.key, o.etag, o.size, o.last_modified.timestamp()) for o in self.created.values()
             ]
-        return said
+        if self.report != ReportProgress():
+            stored["report"] = dataclasses.asdict(self.report)
+        return json.dumps(stored)
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> "Watch":
-        """Read what `to_json` gave.
+    def from_json(cls, text: str | None) -> "Cursor":
+        """Read what `to_json` gave. What says nothing sensible, be it damaged or older, begins anew."""
+        try:
+            return cls._from_stored(json.loads(text or "{}"))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, zlib.error):
+            return cls()
 
-        Raises:
-            ValueError, KeyError, TypeError, AttributeError, zlib.error: it is something else.
-        """
-        walk = Walk.from_json(stored["walk"]) if "walk" in stored else Walk()
-        swept = float(stored["swept"]) if "swept" in stored else None
+    @classmethod
+    def _from_stored(cls, stored: Mapping[str, Any]) -> "Cursor":
         marked = tuple(stored.get("marked", ()))
-        if not all(isinstance(folder, str) for folder in marked):
-            raise TypeError(marked)
-        created = {
-            str(key): ObjectInfo(str(key), str(etag), int(size), dt.datetime.fromtimestamp(seconds, dt.UTC))
-            for key, etag, size, seconds in stored.get("created", ())
-        }
-        return cls(walk, swept, marked, created)
+        report = ReportProgress(**stored.get("report", {}))
+        if not all(isinstance(text, str) for text in (*marked, report.version)):
+            raise TypeError(stored)
+        return cls(
+            FullScan.from_json(stored["full_scan"]) if "full_scan" in stored else FullScan(),
+            float(stored["full_scan_began"]) if "full_scan_began" in stored else None,
+            marked,
+            {str(key): _object(str(key), *about) for key, *about in stored.get("created", ())},
+            dataclasses.replace(report, files=int(report.files)),
+        )
 
 
-def _list_small(source: AudioSource, folder: str) -> dict[FolderMinute, Digest] | None:
-    """The digests of a folder's partitions, None where there are too many objects."""
-    found: list[ObjectInfo] = []
-    for page in source.objects(folder):
-        found += page
-        if len(found) > LARGE_PAGES * PAGE:
-            return None
-    return digest_partitions(found)
+def _object(key: str, etag: str, size: int, modified: float) -> ObjectInfo:
+    return ObjectInfo(key, str(etag), int(size), dt.datetime.fromtimestamp(modified, dt.UTC))

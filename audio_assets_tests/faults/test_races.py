@@ -15,7 +15,8 @@ import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
-from audio_assets.defs import sensor
+from audio_assets.defs.records import UNFINISHED
+from audio_assets.sensor import tick
 from audio_assets_tests.support.audio import UPLOADED
 from audio_assets_tests.support.faulty_bucket import SAMPLE, fill, new_bucket, table_files
 from audio_assets_tests.support.places import S3Place
@@ -71,7 +72,7 @@ def speech_in_a_bucket(open_project: OpenProject, monkeypatch: pytest.MonkeyPatc
     """A bucket with speech, and the project on it, whose sensor asks again at once for what failed."""
     place = new_bucket()
     fill(place)
-    monkeypatch.setattr(sensor, "retry_delay", lambda attempts: dt.timedelta(0))
+    monkeypatch.setattr(tick, "retry_delay", lambda tries: dt.timedelta(0))
     return place, open_project(place)
 
 
@@ -148,7 +149,7 @@ def test_the_sensor_keeps_off_a_run_and_mends_what_changed_beside_it(
     run = start(pathlib.Path(project.instance.root_directory), first, last, settings())
     while not project.instance.get_runs():
         time.sleep(0.01)
-    under_way = dg.RunsFilter(statuses=sensor.UNFINISHED)
+    under_way = dg.RunsFilter(statuses=UNFINISHED)
     change_at = time.monotonic() + chance.uniform(0, 2)
     ticks = 0
     while run.is_alive():

@@ -10,8 +10,8 @@ from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 from dagster._core.test_utils import create_run_for_test
 
-from audio_assets.defs.internals.partition_statuses import ASSETS, keep_partition_statuses
-from audio_assets.defs.partitions import FOLDER_MINUTE, folder_minute
+from audio_assets.defs.internals.partition_statuses import keep_partition_statuses
+from audio_assets.defs.partitions import ASSETS, FOLDER_MINUTE, folder_minute
 from audio_assets_tests.support.project import Project
 
 ASSET = dg.AssetKey("audio_table")

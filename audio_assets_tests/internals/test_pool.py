@@ -30,7 +30,9 @@ class Step(threading.Thread):
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         super().__init__(daemon=True)
-        self.instance, self.entered, self.leave = instance, threading.Event(), threading.Event()
+        self.instance = instance
+        self.entered = threading.Event()
+        self.leave = threading.Event()
         self.start()
 
     def run(self) -> None:
@@ -70,7 +72,7 @@ def test_a_step_that_is_killed_leaves_its_place(instance: dg.DagsterInstance, tm
     instance.event_log_storage.set_concurrency_slots(GPU, 1)
     code = (
         "import dagster, logging, sys, time\n"
-        "from audio_assets.defs.pool import place_in_pool\n"
+        "from audio_assets.defs.internals.pool import place_in_pool\n"
         "with dagster.DagsterInstance.from_config(sys.argv[1]) as instance:\n"
         "    with place_in_pool(instance, logging.getLogger()):\n"
         "        print('inside', flush=True)\n"

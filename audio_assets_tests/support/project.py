@@ -1,13 +1,12 @@
 """The Dagster project on a place, with an instance of its own."""
 
-import json
-
 import dagster as dg
 import pandas as pd
 
 from audio_assets import read_table
 from audio_assets.definitions import defs
 from audio_assets.defs.resources import _open_store
+from audio_assets.sensor.state import Cursor
 from audio_assets_tests.support.places import Place
 
 
@@ -30,9 +29,9 @@ class Project:
         return list(self.instance.get_dynamic_partitions("folder_minute"))
 
     @property
-    def walking(self) -> bool:
+    def scanning(self) -> bool:
         """Whether the last tick ran out of time before it had seen the whole bucket."""
-        return "walk" in json.loads(self.cursor or "{}")
+        return Cursor.from_json(self.cursor).scanning
 
     def tick(self) -> list[dg.RunRequest]:
         """Evaluate the sensor and register what it asks for; gives the runs that it asks for."""
@@ -91,7 +90,7 @@ class Project:
         runs = 0
         for _ in range(10):
             requests = self.tick()
-            if not requests and not self.walking:
+            if not requests and not self.scanning:
                 return runs
             for request in requests:
                 assert self.execute(request).success

@@ -1,1 +1,11 @@
-"""All that touches private names of Dagster."""
+"""All that touches private names of Dagster; each file says why it has to.
+
+    tags.py                 the names of tags on runs and observations
+    partition_statuses.py   the UI's counts of partitions, kept where partition keys come and go
+    dynamic_partitions.py   many partition keys deleted at once
+    backfill.py             a backfill, launched by a job
+    pool.py                 one step on the GPU at a time, on SQLite too
+
+No other module imports from `dagster._core` or another private place. Each file has a test of its own in
+`audio_assets_tests/internals/`, so that a new version of Dagster that moves something is found there.
+"""

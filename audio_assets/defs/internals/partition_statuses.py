@@ -1,4 +1,9 @@
-"""Dagster's caches of partition statuses, kept where partition keys come and go."""
+"""Dagster's caches of partition statuses, kept where partition keys come and go.
+
+Why private: Dagster caches what the UI shows of an asset's partitions under a hash of all partition keys, and
+has no public way to say that only some of them have changed. At 100,000 partitions each new key would cost
+the UI's next query seconds for each asset.
+"""
 
 from collections.abc import Collection, Sequence
 
@@ -9,9 +14,8 @@ from dagster._core.storage.partition_status_cache import (
     get_and_update_asset_status_cache_value,
 )
 
-from audio_assets.defs.partitions import KEYS_AT_A_TIME, folder_minute, parts
+from audio_assets.defs.partitions import ASSETS, KEYS_AT_A_TIME, folder_minute, parts
 
-ASSETS = [dg.AssetKey(name) for name in ("s3_inventory", "transcripts", "tokens", "audio_table")]
 _MATERIALISED_OR_PLANNED = (
     dg.DagsterEventType.ASSET_MATERIALIZATION,
     dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
@@ -41,9 +45,11 @@ def keep_partition_statuses(
         return
     gone = set(delete)
     after = [*(key for key in registered if key not in gone), *add]
-    old_id, new_id = map(generate_partition_key_based_definition_id, (registered, after))
+    old_id = generate_partition_key_based_definition_id(registered)
+    new_id = generate_partition_key_based_definition_id(after)
     for record in instance.get_asset_records(ASSETS):
-        key, cached = record.asset_entry.asset_key, record.asset_entry.cached_status
+        key = record.asset_entry.asset_key
+        cached = record.asset_entry.cached_status
         if cached and cached.partitions_def_id == old_id and not _has_records(instance, key, add):
             kept = _without(cached, gone) if gone else cached
             instance.update_asset_cached_status_data(key, kept._replace(partitions_def_id=new_id))
@@ -52,8 +58,8 @@ def keep_partition_statuses(
 def refresh_partition_statuses(instance: dg.DagsterInstance) -> None:
     """Bring the cached statuses of one asset up to date, if those of any are not.
 
-    Else the UI's next query does, and counts all that was recorded since the one before it. One at a time,
-    because that may take a second at 100,000 partitions.
+    Otherwise the UI's next query does that, and counts all that was recorded since the query before it. One
+    asset at a time, because that may take a second at 100,000 partitions.
     """
     if not instance.can_read_asset_status_cache():
         return

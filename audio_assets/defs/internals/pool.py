@@ -1,4 +1,8 @@
-"""The pool `gpu`, which lets one step on the GPU at a time."""
+"""The pool `gpu`, which lets one step on the GPU at a time.
+
+Why private: Dagster's own pool lets two steps in at once on SQLite, and only the storage's class tells that
+it is SQLite.
+"""
 
 import contextlib
 import logging

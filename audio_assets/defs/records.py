@@ -1,0 +1,84 @@
+"""What Dagster has on record of the partitions: their keys, what they were made from, runs under way.
+
+The sensor and `audio_assets.retire` go by it.
+"""
+
+from collections.abc import Collection, Sequence
+
+import dagster as dg
+
+from audio_assets.defs.audio_table import audio_table
+from audio_assets.defs.internals.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    DATA_VERSION_TAG,
+    PARTITION_NAME_TAG,
+)
+from audio_assets.defs.partitions import FOLDER_MINUTE, KEYS_AT_A_TIME, parts
+from audio_assets.sensor.tick import Unfinished
+
+FINGERPRINT_TAG = "audio_assets/request"
+"""Names what a run was asked for by `RunRange.fingerprint`."""
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+class InstanceRecords:
+    """The `Records` of an instance."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance = instance
+
+    def registered(self) -> list[str]:
+        """The partition keys, in the order in which they were registered."""
+        return list(self._instance.get_dynamic_partitions(FOLDER_MINUTE))
+
+    def digests(self, keys: Collection[str] | None = None) -> dict[str, str]:
+        """By partition key, the digest that `audio_table` was last made from.
+
+        Args:
+            keys: of which partitions, None for all.
+        """
+        some = [None] if keys is None else parts(sorted(keys), KEYS_AT_A_TIME)
+        return {
+            key: tags[DATA_VERSION_TAG]
+            for part in some
+            for key, tags in self._instance.event_log_storage.get_latest_tags_by_partition(
+                audio_table.key, dg.DagsterEventType.ASSET_OBSERVATION, [DATA_VERSION_TAG], part
+            ).items()
+        }
+
+    def unfinished(self, registered: Sequence[str]) -> Unfinished:
+        """The runs that are queued or under way."""
+        runs = self._instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+        return Unfinished(len(runs), covered(runs, registered))
+
+    def tries(self, fingerprints: Sequence[str]) -> dict[str, list[float]]:
+        """By fingerprint, when each run that was asked for by it ended or last did something, in seconds
+        since 1970."""
+        tries: dict[str, list[float]] = {fingerprint: [] for fingerprint in fingerprints}
+        for record in self._instance.get_run_records(dg.RunsFilter(tags={FINGERPRINT_TAG: list(tries)})):
+            ended = record.end_time or record.update_timestamp.timestamp()
+            tries[record.dagster_run.tags[FINGERPRINT_TAG]].append(ended)
+        return tries
+
+
+def covered(runs: Collection[dg.DagsterRun], registered: Sequence[str]) -> set[str]:
+    """The partition keys that runs will write."""
+    place = {key: at for at, key in enumerate(registered)} if runs else {}
+    covered: set[str] = set()
+    for run in runs:
+        if run.asset_selection is not None and audio_table.key not in run.asset_selection:
+            continue
+        if key := run.tags.get(PARTITION_NAME_TAG):
+            covered.add(key)
+        start = place.get(run.tags.get(ASSET_PARTITION_RANGE_START_TAG, ""))
+        end = place.get(run.tags.get(ASSET_PARTITION_RANGE_END_TAG, ""))
+        if start is not None and end is not None:
+            covered.update(registered[start : end + 1])
+    return covered

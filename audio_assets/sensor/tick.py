@@ -1,0 +1,255 @@
+"""One tick of the sensor from what is known to what it asks for.
+
+The steps: read the events, look (full scan, marked folders, inventory report), compare, keep in the cursor
+what is left. No Dagster and no clock of its own: what Dagster has on record is asked for through `Records`,
+so that a tick can be tested with dictionaries.
+"""
+
+import dataclasses
+import datetime as dt
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from audio_assets.partitions import FolderMinute, folder_of_partition
+from audio_assets.sensor import marked_folders
+from audio_assets.sensor.event_queue import Event
+from audio_assets.sensor.marked_folders import Changes, Inventory
+from audio_assets.sensor.plan import FolderContents, Plan, RunRange, plan, retry_delay
+from audio_assets.sensor.state import Cursor, ReportProgress
+from audio_assets.source import AudioSource
+
+MAX_RUNS_IN_FLIGHT = 25
+# The daemon deletes partition keys one by one; the next full scan meets the rest again.
+DELETED_PER_TICK = 1_000
+# Fingerprints whose runs are asked for in one query.
+RANGES_AT_A_TIME = 500
+
+ReadReport = Callable[[ReportProgress, Callable[[], bool]], tuple[set[FolderMinute], ReportProgress]]
+"""Reads on in the S3 Inventory report, until it is told to stop."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Unfinished:
+    """The runs that are queued or under way.
+
+    Attributes:
+        runs: how many.
+        covered: the partition keys that they will write.
+    """
+
+    runs: int
+    covered: Collection[str]
+
+
+class Records(Protocol):
+    """What the orchestrator has on record. It is asked as late as can be: a tick lists for seconds."""
+
+    def digests(self, keys: Collection[str] | None = None) -> Mapping[str, str]:
+        """By partition key, the digest that `audio_table` was last made from; None asks for all keys."""
+        ...
+
+    def unfinished(self, registered: Sequence[str]) -> Unfinished:
+        """The runs that are queued or under way."""
+        ...
+
+    def tries(self, fingerprints: Sequence[str]) -> Mapping[str, Sequence[float]]:
+        """By fingerprint, when each run that was asked for by it ended or last did something, in seconds
+        since 1970."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TickInputs:
+    """All that a tick goes by.
+
+    Attributes:
+        source: is listed.
+        inventory: the objects that a partition was last made from.
+        registered: the partition keys, in the order in which they were registered.
+        records: what else the orchestrator has on record.
+        cursor: where the last tick left off.
+        now: when this tick began.
+        stop: whether to leave the rest of the listing to the next tick.
+        settle_time: how long after its end a minute counts as closed.
+        newest_first: ask for the newest minutes of all folders first, rather than go folder by folder.
+        events: what the bucket has told of, None where it sends no events.
+        read_report: reads the S3 Inventory report that takes the place of full scans, None where there is
+            none.
+    """
+
+    source: AudioSource
+    inventory: Inventory
+    registered: Sequence[str]
+    records: Records
+    cursor: Cursor
+    now: dt.datetime
+    stop: Callable[[], bool]
+    settle_time: dt.timedelta
+    newest_first: bool = False
+    events: Sequence[Event] | None = None
+    read_report: ReadReport | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RunAttempt:
+    """A run to ask for, and how many runs of the same fingerprint there were before it."""
+
+    range: RunRange
+    tries: int
+
+    @property
+    def run_key(self) -> str:
+        """Names this attempt.
+
+        Dagster makes one run for a run key and never forgets it: a run that two daemons ask for at once is
+        made once. With the number of tries in it, a run that had no effect is asked for again.
+        """
+        return f"{self.range.fingerprint}-{self.tries}"
+
+
+@dataclasses.dataclass(frozen=True)
+class TickOutcome:
+    """What a tick asks for.
+
+    Attributes:
+        add: partition keys to register, in order, before the runs.
+        delete: partition keys to delete.
+        runs: to ask for, in order.
+        cursor: for the next tick.
+        summary: what was looked at and what came of it, for the log.
+        compared_all: whether the whole table was compared, rather than the folders that events named.
+    """
+
+    add: list[str]
+    delete: list[str]
+    runs: list[RunAttempt]
+    cursor: Cursor
+    summary: str
+    compared_all: bool
+
+    @property
+    def idle(self) -> bool:
+        """Whether it asks for nothing."""
+        return not (self.add or self.delete or self.runs)
+
+
+def tick(inputs: TickInputs) -> TickOutcome:
+    """Look, compare, decide.
+
+    Raises:
+        StorageError: the source, the inventory or the report cannot be read.
+        ReportError: the report is of no use here.
+    """
+    records = inputs.records
+    registered = inputs.registered
+    cursor = inputs.cursor if inputs.events is not None else inputs.cursor.without_events()
+    scans = inputs.read_report is None and cursor.full_scan_due(inputs.now)
+    compares_all = scans or inputs.read_report is not None
+    recorded = records.digests() if compares_all else {}
+
+    contents, cursor = _look(inputs, cursor, _folders((*registered, *recorded)) if scans else None)
+    if not compares_all:
+        here = [key for key in registered if folder_of_partition(key) in contents.folders]
+        recorded = records.digests({*here, *(p.key for p in contents.partitions)})
+    reported, cursor = _read_report(inputs, cursor)
+
+    unfinished = records.unfinished(registered)
+    decided = plan(
+        contents,
+        recorded,
+        registered,
+        unfinished.covered,
+        inputs.now,
+        inputs.settle_time,
+        reported=reported,
+        newest_first=inputs.newest_first,
+    )
+    room = max(0, MAX_RUNS_IN_FLIGHT - unfinished.runs)
+    runs = list(itertools.islice(_due(decided.ranges, records, inputs.now), room))
+    if inputs.events is None:
+        cursor = cursor.without_events()
+    else:
+        starved = len(runs) < len(decided.ranges)
+        cursor = marked_folders.mark_differing(cursor, contents, recorded, decided, starved=starved)
+    delete = decided.delete[:DELETED_PER_TICK]
+    summary = _summary(contents, reported, decided, len(runs), len(delete))
+    return TickOutcome(decided.add, delete, runs, cursor, summary, compares_all)
+
+
+def _look(inputs: TickInputs, cursor: Cursor, known: Collection[str] | None) -> tuple[FolderContents, Cursor]:
+    """Look at the marked folders, and at everything if so asked.
+
+    Args:
+        known: the folders that the table has, for a full scan to go on; None for none.
+    """
+    contents, cursor = marked_folders.look(inputs.source, cursor, _changes(inputs), inputs.stop)
+    folders = set(contents.folders)
+    partitions = dict(contents.partitions)
+    if known is not None:
+        began = cursor.full_scan_began if cursor.scanning else inputs.now.timestamp()
+        scanned, full_scan = cursor.full_scan.advance(inputs.source, known, inputs.stop)
+        cursor = dataclasses.replace(cursor, full_scan=full_scan, full_scan_began=began)
+        folders |= set(scanned.folders)
+        partitions |= scanned.partitions
+    partitions |= marked_folders.contents_of_large(cursor.created.values(), folders, inputs.inventory)
+    return FolderContents(folders, partitions), cursor
+
+
+def _folders(keys: Iterable[str]) -> set[str]:
+    """The folders of partition keys."""
+    return {folder for key in keys if (folder := folder_of_partition(key)) is not None}
+
+
+def _changes(inputs: TickInputs) -> Changes:
+    """The keys of the source that events name."""
+    created: list[str] = []
+    removed: list[str] = []
+    for event in inputs.events or ():
+        key = inputs.source.key_of(event.bucket, event.key)
+        if key is not None:
+            (removed if event.removed else created).append(key)
+    return Changes(created, removed)
+
+
+def _read_report(inputs: TickInputs, cursor: Cursor) -> tuple[set[FolderMinute] | None, Cursor]:
+    """The partitions that the S3 Inventory report names, None where there is none."""
+    if inputs.read_report is None:
+        return None, dataclasses.replace(cursor, report=ReportProgress())
+    reported, progress = inputs.read_report(cursor.report, inputs.stop)
+    return reported, dataclasses.replace(cursor, report=progress)
+
+
+def _due(ranges: Sequence[RunRange], records: Records, now: dt.datetime) -> Iterator[RunAttempt]:
+    """The runs to ask for, without those whose last try ended too recently."""
+    for first in range(0, len(ranges), RANGES_AT_A_TIME):
+        some = ranges[first : first + RANGES_AT_A_TIME]
+        tries = records.tries([wanted.fingerprint for wanted in some])
+        for wanted in some:
+            ends = tries.get(wanted.fingerprint, ())
+            if not ends or now.timestamp() >= max(ends) + retry_delay(len(ends)).total_seconds():
+                yield RunAttempt(wanted, len(ends))
+
+
+def _summary(
+    contents: FolderContents,
+    reported: Collection[FolderMinute] | None,
+    decided: Plan,
+    runs: int,
+    deleted: int,
+) -> str:
+    """One line for the log."""
+    said = []
+    if reported is not None:
+        said.append(f"{len(reported)} partitions read from the inventory report")
+    if reported is None or contents.folders:
+        said.append(f"{len(contents.partitions)} partitions in {len(contents.folders)} folders looked at")
+    if decided.open:
+        said.append(f"{decided.open} wait for their minute to close")
+    if decided.add:
+        said.append(f"{len(decided.add)} partitions registered")
+    if deleted:
+        said.append(f"{deleted} partitions deleted")
+    if waiting := len(decided.ranges) - runs:
+        said.append(f"{waiting} runs wait for others to end, or for their next try")
+    return "; ".join([*said, f"{runs} runs asked for" if runs else "nothing to ask for now"])
