@@ -9,12 +9,14 @@ from typing import Any
 import torch
 import whisper
 
+from audio_assets.errors import ArgumentError
+
 
 def check_checkpoint(path: str) -> None:
     """See that a file is a whole checkpoint of Whisper, without making a model of it.
 
     Raises:
-        ValueError: it is not; the message names WHISPER_MODEL.
+        ArgumentError: it is not.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -52,10 +54,10 @@ def check_checkpoint(path: str) -> None:
 
 
 def load_model(model: str, device: str) -> whisper.Whisper:
-    """`whisper.load_model`, which unpickles nothing but weights, with errors that say what to mend.
+    """`whisper.load_model`, which unpickles nothing but weights, with errors that say what to fix.
 
     Raises:
-        ValueError: it cannot be loaded or downloaded; the message names WHISPER_MODEL.
+        ArgumentError: it cannot be loaded or downloaded.
         MemoryError, torch.OutOfMemoryError: it does not fit.
     """
     try:
@@ -68,5 +70,5 @@ def load_model(model: str, device: str) -> whisper.Whisper:
         raise _unusable(model, str(e).partition("\n")[0]) from e
 
 
-def _unusable(model: str, reason: str) -> ValueError:
-    return ValueError(f"WHISPER_MODEL={model!r} cannot be used: {reason}")
+def _unusable(model: str, reason: str) -> ArgumentError:
+    return ArgumentError("model", f"={model!r} cannot be used: {reason}")

@@ -51,7 +51,8 @@ class LayerNorm:
     """float32 [..., n_state] -> `dtype` [..., n_state]."""
 
     def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype) -> None:
-        self.weight, self.bias = norm.weight.detach().float(), norm.bias.detach().float()
+        self.weight = norm.weight.detach().float()
+        self.bias = norm.bias.detach().float()
         self.eps = norm.eps
         self.dtype = dtype
 
@@ -78,9 +79,11 @@ def fused_projection(attention: MultiHeadAttention, names: str, dtype: torch.dty
     """
     modules = {"q": attention.query, "k": attention.key, "v": attention.value}
     scale = (attention.query.weight.shape[0] // attention.n_head) ** -0.5
-    weights, biases = [], []
+    weights = []
+    biases = []
     for name in names:
-        weight, bias = modules[name].weight.detach().float(), modules[name].bias
+        weight = modules[name].weight.detach().float()
+        bias = modules[name].bias
         # Whisper's keys have no bias.
         bias = torch.zeros(len(weight), device=weight.device) if bias is None else bias.detach().float()
         factor = scale if name == "q" else 1.0
@@ -100,14 +103,15 @@ def attend_to_all(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     if not has_onednn(q.device):
         return F.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2).flatten(2)
-    # A head's keys serve as the weight of a linear layer, its values likewise: oneDNN's products are twice
-    # as fast as those inside PyTorch's attention on processors without AMX.
+    # A head's keys serve as the weight of a linear layer, and its values as that of another: oneDNN's
+    # products are twice as fast as those inside PyTorch's attention on processors without AMX.
     product = torch.ops.mkldnn._linear_pointwise
     batch, heads, time, head_dim = q.shape
     out = q.new_empty(batch, time, heads, head_dim)
     for i in range(batch):
         for h in range(heads):
-            keys, values = k[i, h].contiguous(), v[i, h].t().contiguous()
+            keys = k[i, h].contiguous()
+            values = v[i, h].t().contiguous()
             for start in range(0, time, QUERIES_AT_ONCE):
                 some = slice(start, start + QUERIES_AT_ONCE)
                 weights = product(q[i, h, some], keys, None, "none", [], "").softmax(-1)
