@@ -257,6 +257,20 @@ def test_a_file_that_asks_for_nothing_leaves_without_a_decode():
     assert not run.begun_at
 
 
+def test_no_more_is_taken_in_once_four_hours_are_held():
+    held = Scheduler(40)
+    endless = itertools.repeat(1000.0)
+    while held.has_room:
+        for seconds in held.take(endless, seconds=float):
+            held.add(File(0, seconds, ask(0, Clip(seconds, ((1,),)), False)))
+    assert sum(f.audio_s for f in held.files) == 15_000
+
+
+def test_what_is_taken_in_at_a_time_ends_with_the_file_that_exceeds_ten_minutes():
+    assert Scheduler(40).take(itertools.repeat(200.0), seconds=float) == [200.0] * 4
+    assert Scheduler(40).take(itertools.repeat(5000.0), seconds=float) == [5000.0]
+
+
 def test_room_is_filled_by_whole_groups_while_many_wait():
     run = Scheduler(40)
     for key in range(60):

@@ -17,7 +17,6 @@ import itertools
 import json
 import random
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -25,22 +24,9 @@ import whisper
 from whisper.tokenizer import get_tokenizer
 
 from audio_assets.demo.make_checkpoint import CHECKPOINT
-from audio_assets.demo.synthesis import Voice, sentence, speak
 from audio_assets.transcription import Transcriber, batch
 from audio_assets.transcription.sampling import draw
-from benchmarks.engine import RESULTS, machine, word_error_rate
-
-
-def clips(count: int) -> list[tuple[str, np.ndarray]]:
-    """Sentences and float32 audio at 16 kHz, other than those that training checks itself with."""
-
-    def make(i: int) -> tuple[str, np.ndarray]:
-        rng = random.Random(f"agreement-{i}")
-        text = sentence(rng)
-        return text, np.ascontiguousarray(speak(text, Voice.draw(rng, held_out=True), 16_000), np.float32)
-
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(make, range(count)))
+from benchmarks.common import RESULTS, machine, spoken_clips, word_error_rate
 
 
 @torch.inference_mode()
@@ -58,8 +44,10 @@ def least_lead(model: whisper.Whisper, audio: np.ndarray, theirs: dict) -> float
 
 def recording(seconds: float) -> np.ndarray:
     """Held-out voices with pauses of 0.2 to 3 s between sentences; float32 at 16 kHz."""
-    pauses, parts, length = random.Random(0), [], 0
-    for _, clip in clips(round(seconds)):
+    pauses = random.Random(0)
+    parts = []
+    length = 0
+    for _, clip in spoken_clips(round(seconds)):
         parts += [clip, np.zeros(round(pauses.uniform(0.2, 3) * 16_000), np.float32)]
         length += len(parts[-2]) + len(parts[-1])
         if length >= seconds * 16_000:
@@ -126,8 +114,9 @@ def main() -> None:
     if args.long:
         compare_long(args.model, args.long)
         return
-    heard = clips(args.clips)
-    said, audio = [t for t, _ in heard], [a for _, a in heard]
+    heard = spoken_clips(args.clips)
+    said = [t for t, _ in heard]
+    audio = [a for _, a in heard]
     stock = whisper.load_model(args.model, device="cpu")
     started = time.perf_counter()
     theirs = [stock.transcribe(a, fp16=False, language="en") for a in audio]

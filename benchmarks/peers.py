@@ -23,8 +23,9 @@ from audio_assets.parallel import map_ahead
 from audio_assets.speech import OBJECTS_AHEAD
 from audio_assets.table import THREADS
 from audio_assets.tokenisation import load_tokeniser, tokenise
-from audio_assets.transcription import Stats, Transcriber
+from audio_assets.transcription import Transcriber
 from audio_assets.transcription.engine import Engine
+from audio_assets.transcription.options import Options
 
 Clip = np.ndarray
 Run = Callable[[Sequence[Clip]], list[str]]
@@ -104,9 +105,9 @@ def decode_batched(model: Whisper, batch: int) -> Run:
 
 def ours(model: Whisper, precision: str, language: str | None = "en") -> Run:
     """This project's engine with its defaults, but for precision."""
-    dtype = getattr(torch, precision)
+    options = Options("benchmark", device=str(model.device), language=language, precision=precision)
     with torch.inference_mode():
-        engine = Engine(model, language=language, batch_size=None, dtype=dtype, stats=Stats())
+        engine = Engine(model, options.resolve())
     transcriber = Transcriber(engine, "benchmark")
 
     def run(clips: Sequence[Clip]) -> list[str]:

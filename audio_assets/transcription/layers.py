@@ -20,11 +20,13 @@ from audio_assets.transcription.kernels import attend_with_one_query
 QUERIES_AT_ONCE = 500
 
 
-def has_onednn(device: torch.device) -> bool:
+def has_onednn(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies this type here: it takes bfloat16 only where there is AVX-512."""
     return (
         device.type == "cpu"
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and (dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
     )
 
 
@@ -35,7 +37,7 @@ class Linear:
         """weight: [n_out, n_in]; bias: [n_out]; rows: about how many rows of x to lay the weight out for."""
         self.weight = weight.detach().to(dtype).contiguous()
         self.bias = None if bias is None else bias.detach().to(dtype)
-        self.packed = has_onednn(weight.device)
+        self.packed = has_onednn(weight.device, dtype)
         if self.packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
 
@@ -101,7 +103,7 @@ def attend_to_all(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Returns:
         [batch, time, heads * head_dim], contiguous.
     """
-    if not has_onednn(q.device):
+    if not has_onednn(q.device, q.dtype):
         return F.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2).flatten(2)
     # A head's keys serve as the weight of a linear layer, and its values as that of another: oneDNN's
     # products are twice as fast as those inside PyTorch's attention on processors without AMX.
