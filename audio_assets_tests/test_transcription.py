@@ -50,7 +50,9 @@ DIMS = ModelDimensions(
     n_text_head=2,
     n_text_layer=2,
 )
-EOT, NO_SPEECH, TIMESTAMPS = 50257, 50362, slice(50364, None)
+EOT = 50257
+NO_SPEECH = 50362
+TIMESTAMPS = slice(50364, None)
 # Seed, and how much sharper than random the words are and how much likelier than others some tokens.
 MODELS = {
     "hesitant": {"seed": 0, "sharpness": 2, EOT: 8},
@@ -177,7 +179,8 @@ def test_answers_are_those_of_transcribe(
 
 def test_the_sample_speech_is_read_as_by_transcribe():
     demo = pathlib.Path(audio_assets.__file__).with_name("demo")
-    checkpoint, files = demo / "checkpoint.pt", sorted(demo.glob("sample/**/*.flac"))
+    checkpoint = demo / "checkpoint.pt"
+    files = sorted(demo.glob("sample/**/*.flac"))
     clips = []
     for file in files:
         with contextlib.suppress(soundfile.LibsndfileError):
@@ -340,7 +343,8 @@ def test_importing_the_package_loads_neither_torch_nor_whisper():
 
 def test_a_broken_file_is_its_own_exception_and_kills_no_other(checkpoint: str):
     transcriber = Transcriber.load(checkpoint, language="en", device="cpu")
-    good, bad = noise(0.05, 0), np.full(800, np.nan, np.float32)
+    good = noise(0.05, 0)
+    bad = np.full(800, np.nan, np.float32)
     items: list[tuple[str, Any]] = [
         ("good", good),
         ("nan", bad),
@@ -433,7 +437,8 @@ def test_a_row_moves_with_all_that_it_holds():
         tensor.copy_(
             torch.randint(0, 2 if tensor.dtype == torch.bool else 1000, tensor.shape, generator=generator)
         )
-    batch.state.done[0], batch.state.done[2] = False, True
+    batch.state.done[0] = False
+    batch.state.done[2] = True
     before = {name: tensor.clone() for name, tensor in tensors.items()}
     batch.rows = [Row(owner, 0.0, 3) for owner in "abc"]
     batch._close_gap(0, [10, 10, DIMS.n_text_ctx])

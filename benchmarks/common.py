@@ -3,13 +3,16 @@
 import pathlib
 import platform
 import random
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jiwer
 import numpy as np
 import torch
 
 from audio_assets.demo.synthesis import Voice, sentence, speak
+from audio_assets.transcription import Transcriber, Transcript
 
 RESULTS = pathlib.Path(__file__).with_name("results")
 
@@ -26,6 +29,16 @@ def spoken_clips(count: int) -> list[tuple[str, np.ndarray]]:
         return list(pool.map(make, range(count)))
 
 
+def transcripts(transcriber: Transcriber, clips: Iterable[np.ndarray]) -> list[Transcript]:
+    """In the order of the clips; none may fail."""
+    answers: dict[int, Transcript] = {}
+    for i, answer in transcriber.transcribe(enumerate(clips)):
+        if isinstance(answer, Exception):
+            raise answer
+        answers[i] = answer
+    return [answers[i] for i in range(len(answers))]
+
+
 def word_error_rate(said: list[str], heard: list[str]) -> float:
     """Letters only, as the demo's grammar speaks."""
     if len(said) != len(heard):
@@ -37,7 +50,7 @@ def plain(text: str) -> str:
     return " ".join("".join(c for c in text.lower() if c.isalpha() or c == " ").split())
 
 
-def machine() -> dict:
+def machine() -> dict[str, Any]:
     """What the figures were taken on, in words that matter to them."""
     cpu = torch.backends.cpu.get_cpu_capability()
     flags = pathlib.Path("/proc/cpuinfo").read_text() if pathlib.Path("/proc/cpuinfo").exists() else ""

@@ -152,7 +152,8 @@ def report(shape: str, entered: list[Contender], audio_s: float, limit_s: float 
 
     leads = {}
     for name, precision in (("float32", "float32"), ("each side's best", None)):
-        mine, peer = best(True, precision), best(False, precision)
+        mine = best(True, precision)
+        peer = best(False, precision)
         if mine and peer:
             leads[name] = {"times_best_peer": round(peer.median_s / mine.median_s, 2), "peer": peer.name}
             leads[name] |= {"peer_precision": peer.precision, "our_precision": mine.precision}
@@ -193,7 +194,8 @@ def device_rates() -> tuple[float, float]:
     def fastest(work) -> float:
         times = []
         for _ in range(10):
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin = torch.cuda.Event(enable_timing=True)
+            end = torch.cuda.Event(enable_timing=True)
             begin.record()
             work()
             end.record()
