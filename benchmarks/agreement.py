@@ -25,7 +25,7 @@ import whisper
 from whisper.tokenizer import get_tokenizer
 
 from audio_assets.demo.make_checkpoint import CHECKPOINT
-from audio_assets.transcription import Transcriber, batch
+from audio_assets.transcription import Transcriber, Transcript, batch
 from audio_assets.transcription.sampling import draw
 from benchmarks.common import RESULTS, machine, spoken_clips, transcripts, word_error_rate
 
@@ -108,6 +108,31 @@ def stock_transcribe(model: whisper.Whisper, audio: np.ndarray) -> dict[str, Any
     return model.transcribe(audio, fp16=False, language="en")
 
 
+def agreement(
+    ours: list[Transcript], theirs: list[dict[str, Any]], audio: list[np.ndarray], stock: whisper.Whisper
+) -> dict[str, Any]:
+    """How many texts are equal, and what the others say."""
+    other = [i for i in range(len(audio)) if ours[i].text != theirs[i]["text"]]
+    figures = [
+        abs(mine.avg_logprob - t["segments"][0]["avg_logprob"])
+        for mine, t in zip(ours, theirs, strict=True)
+        if t["segments"]
+    ]
+    return {
+        "equal_texts": len(audio) - len(other),
+        "of": len(audio),
+        "largest_difference_of_avg_logprob": float(f"{max(figures):.2g}"),
+        "differences": [
+            {
+                "stock": theirs[i]["text"],
+                "ours": ours[i].text,
+                "least_lead": round(least_lead(stock, audio[i], theirs[i]), 4),
+            }
+            for i in other
+        ],
+    }
+
+
 def compare_short(model: str, count: int) -> None:
     """Short clips, each against `whisper.transcribe` and the words that were said; writes the figures."""
     heard = spoken_clips(count)
@@ -130,29 +155,13 @@ def compare_short(model: str, count: int) -> None:
         started = time.perf_counter()
         ours = transcripts(transcriber, audio)
         seconds = time.perf_counter() - started
-        other = [i for i in range(len(audio)) if ours[i].text != theirs[i]["text"]]
-        figures = [
-            abs(ours[i].avg_logprob - t["segments"][0]["avg_logprob"])
-            for i, t in enumerate(theirs)
-            if t["segments"]
-        ]
         rows.append(
             {
                 "engine": "this engine",
                 "precision": precision,
                 "seconds": round(seconds, 1),
                 "word_error_rate": round(word_error_rate(said, [t.text for t in ours]), 4),
-                "equal_texts": len(audio) - len(other),
-                "of": len(audio),
-                "largest_difference_of_avg_logprob": float(f"{max(figures):.2g}"),
-                "differences": [
-                    {
-                        "stock": theirs[i]["text"],
-                        "ours": ours[i].text,
-                        "least_lead": round(least_lead(stock, audio[i], theirs[i]), 4),
-                    }
-                    for i in other
-                ],
+                **agreement(ours, theirs, audio, stock),
             }
         )
     for row in rows:

@@ -36,6 +36,12 @@ def check_checkpoint(path: str) -> None:
         reason = "it is damaged, or no checkpoint of OpenAI's Whisper; nothing in it was executed"
         raise _unusable(path, reason) from None
     # A model is as large as its dimensions say, so they are compared with the weights before it is made.
+    if not _fit(dims, shapes):
+        raise _unusable(path, "its dimensions are not those of its weights")
+
+
+def _fit(dims: whisper.ModelDimensions, shapes: dict[str, tuple[int, ...]]) -> bool:
+    """Whether weights, named as in Whisper's state dict, have the shapes that the dimensions say."""
     said = {
         "encoder.conv1.weight": (dims.n_audio_state, dims.n_mels, 3),
         "encoder.positional_embedding": (dims.n_audio_ctx, dims.n_audio_state),
@@ -46,11 +52,10 @@ def check_checkpoint(path: str) -> None:
         part: len({name.split(".")[2] for name in shapes if name.startswith(f"{part}.blocks.")})
         for part in ("encoder", "decoder")
     }
-    if any(shapes.get(name) != shape for name, shape in said.items()) or layers != {
+    return all(shapes.get(name) == shape for name, shape in said.items()) and layers == {
         "encoder": dims.n_audio_layer,
         "decoder": dims.n_text_layer,
-    }:
-        raise _unusable(path, "its dimensions are not those of its weights")
+    }
 
 
 def load_model(model: str, device: str) -> whisper.Whisper:

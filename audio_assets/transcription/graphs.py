@@ -1,8 +1,8 @@
 """Decode steps on a CUDA device, captured once as CUDA graphs and replayed.
 
-A decode step is hundreds of small kernels; launching them one by one takes the host several times as long as the
-device needs to run them. A CUDA graph launches them all at once, for one shape of the batch. On a CPU, steps
-just run.
+A decode step is hundreds of small kernels. To launch them one by one takes the host several times as long as
+the device needs to run them. A CUDA graph launches them all at once, for one shape of the batch. On a CPU,
+steps just run.
 """
 
 from collections.abc import Callable

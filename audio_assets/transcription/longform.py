@@ -168,11 +168,7 @@ def split(tokens: tuple[int, ...], size: int, tokenizer: "Tokenizer") -> tuple[l
     cuts = [i for i in range(1, len(tokens)) if stamped[i - 1] and stamped[i]]
     ends_with_single = stamped[-2:] == [False, True]
     if not cuts:
-        end_s = size / FRAMES_PER_SECOND
-        stamps = [t for t in tokens if t >= zero]
-        if stamps and stamps[-1] != zero:
-            end_s = (stamps[-1] - zero) * SECONDS_PER_TIMESTAMP
-        return [Piece(0.0, end_s, tokens)], size
+        return [Piece(0.0, _end_of_only_segment(tokens, size, zero), tokens)], size
     if ends_with_single:
         cuts.append(len(tokens))
     pieces = []
@@ -184,6 +180,14 @@ def split(tokens: tuple[int, ...], size: int, tokenizer: "Tokenizer") -> tuple[l
     if ends_with_single:
         return pieces, size
     return pieces, (tokens[cuts[-1] - 1] - zero) * FRAMES_PER_TIMESTAMP
+
+
+def _end_of_only_segment(tokens: tuple[int, ...], size: int, zero: int) -> float:
+    """Seconds at the last timestamp, or at the window's end where there is none that says anything."""
+    stamps = [t for t in tokens if t >= zero]
+    if stamps and stamps[-1] != zero:
+        return (stamps[-1] - zero) * SECONDS_PER_TIMESTAMP
+    return size / FRAMES_PER_SECOND
 
 
 @dataclass
