@@ -106,7 +106,9 @@ class Device:
     def encode(self, requests: Sequence[Request]) -> None:
         while windows := self.scheduler.windows_to_encode(requests):
             assert len(windows) <= self.scheduler.encode_at_once <= AT_ONCE
+            at_once = self.scheduler.encode_at_once
             if next(self.failing, False) and self.scheduler.halve_encoding():
+                assert self.scheduler.encode_at_once == at_once // 2
                 continue
             for w in windows:
                 assert w not in self.encoded

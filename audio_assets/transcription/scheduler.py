@@ -106,8 +106,6 @@ class Scheduler:
     @property
     def has_room(self) -> bool:
         """Whether to take in files: a whole group at a time, as spectrograms are cheaper together."""
-        if not self.files:
-            return True
         return self._free_files >= self._group and sum(f.audio_s for f in self.files) < MOST_AUDIO_S
 
     def take(self, source: Iterator[T], seconds: Callable[[T], float]) -> list[T]:
@@ -203,9 +201,7 @@ class Scheduler:
             return False
         self.batch_size //= 2
         self._decoding.clear()
-        asking = [f for f in self.files if f.request is not None]
-        self._continuing = deque(f for f in asking if f.begun)
-        self._fresh = deque(f for f in asking if not f.begun)
+        self._continuing = deque(f for f in self.files if f.begun)
         return True
 
     def halve_encoding(self) -> bool:
