@@ -37,13 +37,14 @@ def test_each_row_attends_to_its_own_length(dtype: torch.dtype, scale: float):
 
 
 @pytest.mark.parametrize("dtype", ROUNDING)
-def test_what_lies_behind_the_length_has_no_part(dtype: torch.dtype):
+def test_what_lies_after_the_length_has_no_part(dtype: torch.dtype):
     q = torch.randn(2, 3, 16).to(dtype)
     k, v = caches(2, 100, dtype)
     length = torch.tensor([40, 70])
     before = attend_with_one_query(q, k, v, length)
     for i, n in enumerate(length.tolist()):
-        k[i, :, n:], v[i, :, n:] = torch.nan, torch.nan
+        k[i, :, n:] = torch.nan
+        v[i, :, n:] = torch.nan
     assert torch.equal(attend_with_one_query(q, k, v, length), before)
 
 
@@ -60,7 +61,8 @@ def test_each_stretch_has_its_best_token_and_its_sum(dtype: torch.dtype):
     torch.manual_seed(0)
     logits = (torch.randn(4, 1000) * 10).to(dtype)
     logits[:, 100:200] = -torch.inf
-    begin, end = torch.tensor([[0, 37, 50, 150]] * 4), torch.tensor([[1000, 38, 50, 170]] * 4)
+    begin = torch.tensor([[0, 37, 50, 150]] * 4)
+    end = torch.tensor([[1000, 38, 50, 170]] * 4)
     best, token, total = best_and_sum(logits, begin, end)
     for row in range(4):
         for i, (first, last) in enumerate(((0, 1000), (37, 38))):

@@ -1,14 +1,16 @@
-"""The walk over a file's windows takes the steps that `whisper.transcribe` takes."""
+"""Long-form transcription takes the steps that `whisper.transcribe` takes."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from whisper.audio import N_SAMPLES, log_mel_spectrogram, pad_or_trim
+from whisper.audio import FRAMES_PER_SECOND, N_FRAMES, N_SAMPLES, log_mel_spectrogram, pad_or_trim
 from whisper.tokenizer import get_tokenizer
+from whisper.utils import compression_ratio
 
-from audio_assets.transcription.longform import split
+from audio_assets.transcription import longform
+from audio_assets.transcription.longform import Decoded, split
 from audio_assets.transcription.mel import log_mels
 
 TOKENIZER = get_tokenizer(multilingual=True)
@@ -36,6 +38,12 @@ def test_a_loud_clip_does_not_change_the_spectrogram_of_a_quiet_one():
     alone = log_mels([quiet], 80, torch.device("cpu"))[0]
     together = log_mels([loud, quiet], 80, torch.device("cpu"))[1]
     torch.testing.assert_close(together.frames, alone.frames)
+
+
+def test_constants_and_compression_are_those_of_whisper():
+    assert (longform.FRAMES_PER_SECOND, longform.WINDOW_FRAMES) == (FRAMES_PER_SECOND, N_FRAMES)
+    for text in ("", " eight", " na" * 40, "Grüße, 世界"):
+        assert Decoded((), text, 0.0, 0.0, 0.0).compression_ratio == compression_ratio(text)
 
 
 def stamp(seconds: float) -> int:

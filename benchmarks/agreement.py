@@ -17,7 +17,7 @@ import itertools
 import json
 import random
 import time
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,31 +25,18 @@ import whisper
 from whisper.tokenizer import get_tokenizer
 
 from audio_assets.demo.make_checkpoint import CHECKPOINT
-from audio_assets.demo.synthesis import Voice, sentence, speak
-from audio_assets.transcription import Transcriber, batch
+from audio_assets.transcription import Transcriber, Transcript, batch
 from audio_assets.transcription.sampling import draw
-from benchmarks.engine import RESULTS, machine, word_error_rate
-
-
-def clips(count: int) -> list[tuple[str, np.ndarray]]:
-    """Sentences and float32 audio at 16 kHz, other than those that training checks itself with."""
-
-    def make(i: int) -> tuple[str, np.ndarray]:
-        rng = random.Random(f"agreement-{i}")
-        text = sentence(rng)
-        return text, np.ascontiguousarray(speak(text, Voice.draw(rng, held_out=True), 16_000), np.float32)
-
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(make, range(count)))
+from benchmarks.common import RESULTS, machine, spoken_clips, transcripts, word_error_rate
 
 
 @torch.inference_mode()
-def least_lead(model: whisper.Whisper, audio: np.ndarray, theirs: dict) -> float:
+def least_lead(model: whisper.Whisper, audio: np.ndarray, theirs: dict[str, Any]) -> float:
     """The least difference between the best and the second-best logit along a text, timestamps left aside."""
     tokenizer = get_tokenizer(True, num_languages=model.num_languages, language=theirs["language"])
     said = [t for s in theirs["segments"] for t in s["tokens"]]
     mel = whisper.log_mel_spectrogram(audio, model.dims.n_mels)
-    mel = whisper.pad_or_trim(mel[:, : len(audio) // 160], 3000)[None]
+    mel = torch.as_tensor(whisper.pad_or_trim(mel[:, : len(audio) // 160], 3000))[None]
     given = [*tokenizer.sot_sequence, *said]
     logits = model.logits(torch.tensor([given]), model.embed_audio(mel))[0, len(tokenizer.sot_sequence) :]
     best, second = logits[:, : tokenizer.timestamp_begin].topk(2).values.T
@@ -58,8 +45,10 @@ def least_lead(model: whisper.Whisper, audio: np.ndarray, theirs: dict) -> float
 
 def recording(seconds: float) -> np.ndarray:
     """Held-out voices with pauses of 0.2 to 3 s between sentences; float32 at 16 kHz."""
-    pauses, parts, length = random.Random(0), [], 0
-    for _, clip in clips(round(seconds)):
+    pauses = random.Random(0)
+    parts = []
+    length = 0
+    for _, clip in spoken_clips(round(seconds)):
         parts += [clip, np.zeros(round(pauses.uniform(0.2, 3) * 16_000), np.float32)]
         length += len(parts[-2]) + len(parts[-1])
         if length >= seconds * 16_000:
@@ -95,13 +84,13 @@ def compare_long(model: str, seconds: float) -> None:
     heard = {f"{seconds:.0f} s": long, "0.05 s": long[:800], "45 s": long[: 45 * 16_000]}
     transcriber = Transcriber.load(model, device="cpu", language="en", batch_size=4)
     started = time.perf_counter()
-    ours = dict(transcriber.transcribe(heard.items()))
+    ours = dict(zip(heard, transcripts(transcriber, list(heard.values())), strict=True))
     print(f"this engine: {time.perf_counter() - started:.0f} s, {transcriber.stats}", flush=True)
     stock = whisper.load_model(model, device="cpu")
     differ = False
     for name, audio in heard.items():
         started = time.perf_counter()
-        theirs = stock.transcribe(audio, fp16=False, language="en")
+        theirs = stock_transcribe(stock, audio)
         wanted = [(s["start"], s["end"], s["text"]) for s in theirs["segments"] if s["text"].strip()]
         got = [(s.start_s, s.end_s, s.text) for s in ours[name].segments]
         windows = len({s["seek"] for s in theirs["segments"]})
@@ -115,50 +104,66 @@ def compare_long(model: str, seconds: float) -> None:
         raise SystemExit("the answers differ")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default=str(CHECKPOINT))
-    parser.add_argument("--clips", type=int, default=600)
-    parser.add_argument("--long", type=float, help="compare a recording of so many seconds instead")
-    args = parser.parse_args()
-    if args.long:
-        compare_long(args.model, args.long)
-        return
-    heard = clips(args.clips)
-    said, audio = [t for t, _ in heard], [a for _, a in heard]
-    stock = whisper.load_model(args.model, device="cpu")
-    started = time.perf_counter()
-    theirs = [stock.transcribe(a, fp16=False, language="en") for a in audio]
-    stock_s = time.perf_counter() - started
-    rows = [{"engine": "whisper.transcribe", "precision": "float32", "seconds": round(stock_s, 1)}]
-    rows[0]["word_error_rate"] = round(word_error_rate(said, [t["text"] for t in theirs]), 4)
-    for precision in ("float32", "bfloat16"):
-        transcriber = Transcriber.load(args.model, device="cpu", language="en", precision=precision)
-        started = time.perf_counter()
-        ours = dict(transcriber.transcribe(enumerate(audio)))
-        seconds = time.perf_counter() - started
-        other = [i for i in range(len(audio)) if ours[i].text != theirs[i]["text"]]
-        figures = [
-            abs(ours[i].avg_logprob - t["segments"][0]["avg_logprob"])
-            for i, t in enumerate(theirs)
-            if t["segments"]
-        ]
-        rows.append({"engine": "this engine", "precision": precision, "seconds": round(seconds, 1)})
-        rows[-1]["word_error_rate"] = round(
-            word_error_rate(said, [ours[i].text for i in range(len(audio))]), 4
-        )
-        rows[-1] |= {"equal_texts": len(audio) - len(other), "of": len(audio)}
-        rows[-1]["largest_difference_of_avg_logprob"] = float(f"{max(figures):.2g}")
-        rows[-1]["differences"] = [
+def stock_transcribe(model: whisper.Whisper, audio: np.ndarray) -> dict[str, Any]:
+    return model.transcribe(audio, fp16=False, language="en")
+
+
+def agreement(
+    ours: list[Transcript], theirs: list[dict[str, Any]], audio: list[np.ndarray], stock: whisper.Whisper
+) -> dict[str, Any]:
+    """How many texts are equal, and what the others say."""
+    other = [i for i in range(len(audio)) if ours[i].text != theirs[i]["text"]]
+    figures = [
+        abs(mine.avg_logprob - t["segments"][0]["avg_logprob"])
+        for mine, t in zip(ours, theirs, strict=True)
+        if t["segments"]
+    ]
+    return {
+        "equal_texts": len(audio) - len(other),
+        "of": len(audio),
+        "largest_difference_of_avg_logprob": float(f"{max(figures):.2g}"),
+        "differences": [
             {
                 "stock": theirs[i]["text"],
                 "ours": ours[i].text,
                 "least_lead": round(least_lead(stock, audio[i], theirs[i]), 4),
             }
             for i in other
-        ]
+        ],
+    }
+
+
+def compare_short(model: str, count: int) -> None:
+    """Short clips, each against `whisper.transcribe` and the words that were said; writes the figures."""
+    heard = spoken_clips(count)
+    said = [t for t, _ in heard]
+    audio = [a for _, a in heard]
+    stock = whisper.load_model(model, device="cpu")
+    started = time.perf_counter()
+    theirs = [stock_transcribe(stock, a) for a in audio]
+    seconds = time.perf_counter() - started
+    rows: list[dict[str, Any]] = [
+        {
+            "engine": "whisper.transcribe",
+            "precision": "float32",
+            "seconds": round(seconds, 1),
+            "word_error_rate": round(word_error_rate(said, [t["text"] for t in theirs]), 4),
+        }
+    ]
+    for precision in ("float32", "bfloat16"):
+        transcriber = Transcriber.load(model, device="cpu", language="en", precision=precision)
+        started = time.perf_counter()
+        ours = transcripts(transcriber, audio)
+        seconds = time.perf_counter() - started
+        rows.append(
+            {
+                "engine": "this engine",
+                "precision": precision,
+                "seconds": round(seconds, 1),
+                "word_error_rate": round(word_error_rate(said, [t.text for t in ours]), 4),
+                **agreement(ours, theirs, audio, stock),
+            }
+        )
     for row in rows:
         print("  ".join(f"{k} {v}" for k, v in row.items() if k != "differences"))
         for difference in row.get("differences", []):
@@ -170,6 +175,20 @@ def main() -> None:
         json.dumps({"machine": machine(), "settings": settings, "engines": rows}, indent=1) + "\n"
     )
     print(f"written to {path}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default=str(CHECKPOINT))
+    parser.add_argument("--clips", type=int, default=600)
+    parser.add_argument("--long", type=float, help="compare a recording of so many seconds instead")
+    args = parser.parse_args()
+    if args.long:
+        compare_long(args.model, args.long)
+    else:
+        compare_short(args.model, args.clips)
 
 
 if __name__ == "__main__":

@@ -14,21 +14,18 @@ import dataclasses
 import gc
 import json
 import os
-import pathlib
-import platform
 import statistics
 import time
 
-import jiwer
 import numpy as np
 import torch
 import whisper
 
 from audio_assets.demo.make_checkpoint import CHECKPOINT
 from benchmarks import peers
+from benchmarks.common import RESULTS, machine, spoken_clips, word_error_rate
 from benchmarks.scripted import SHAPES, script, scripted_whisper
 
-RESULTS = pathlib.Path(__file__).with_name("results")
 DEMO = "demo"
 """The demo's checkpoint on clips of real words, so that words that are wrong show beside the speed."""
 DEMO_CLIPS = 8  # for each of --clips: they are short, and the model is small
@@ -91,9 +88,7 @@ def noises(count: int, shortest_s: float, longest_s: float) -> list[np.ndarray]:
 def task(shape: str, args: argparse.Namespace) -> tuple[whisper.Whisper, list[np.ndarray], list[str]]:
     """A model, clips, and what is said in each."""
     if shape == DEMO:
-        from benchmarks.agreement import clips
-
-        said, heard = zip(*clips(DEMO_CLIPS * args.clips), strict=True)
+        said, heard = zip(*spoken_clips(DEMO_CLIPS * args.clips), strict=True)
         return whisper.load_model(str(CHECKPOINT), device=args.device), list(heard), list(said)
     model = scripted_whisper(shape, args.tokens).to(args.device)
     tokenizer = peers.tokenizer_of(model)
@@ -129,17 +124,6 @@ def measure(shape: str, args: argparse.Namespace) -> dict:
     return report(shape, entered, audio_s, limit_s)
 
 
-def word_error_rate(said: list[str], heard: list[str]) -> float:
-    """Letters only, as the demo's grammar speaks."""
-    if len(said) != len(heard):
-        raise RuntimeError(f"{len(heard)} texts for {len(said)} clips")
-    return jiwer.wer([plain(text) for text in said], [plain(text) for text in heard])
-
-
-def plain(text: str) -> str:
-    return " ".join("".join(c for c in text.lower() if c.isalpha() or c == " ").split())
-
-
 def processor_s() -> float:
     """Seconds that this process and the ended ones that it started have had of a processor."""
     return sum(os.times()[:4])
@@ -168,7 +152,8 @@ def report(shape: str, entered: list[Contender], audio_s: float, limit_s: float 
 
     leads = {}
     for name, precision in (("float32", "float32"), ("each side's best", None)):
-        mine, peer = best(True, precision), best(False, precision)
+        mine = best(True, precision)
+        peer = best(False, precision)
         if mine and peer:
             leads[name] = {"times_best_peer": round(peer.median_s / mine.median_s, 2), "peer": peer.name}
             leads[name] |= {"peer_precision": peer.precision, "our_precision": mine.precision}
@@ -209,7 +194,8 @@ def device_rates() -> tuple[float, float]:
     def fastest(work) -> float:
         times = []
         for _ in range(10):
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin = torch.cuda.Event(enable_timing=True)
+            end = torch.cuda.Event(enable_timing=True)
             begin.record()
             work()
             end.record()
@@ -218,17 +204,6 @@ def device_rates() -> tuple[float, float]:
         return min(times)
 
     return 2 * 8192**3 / fastest(lambda: a @ a), big.nbytes / fastest(big.sum)
-
-
-def machine() -> dict:
-    """What the figures were taken on, in words that matter to them."""
-    cpu = torch.backends.cpu.get_cpu_capability()
-    flags = pathlib.Path("/proc/cpuinfo").read_text() if pathlib.Path("/proc/cpuinfo").exists() else ""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {
-        **{"cpu": cpu, "processor": platform.machine(), "threads": torch.get_num_threads(), "gpu": device},
-        **{"avx512_bf16": "avx512_bf16" in flags, "amx": "amx_bf16" in flags, "torch": torch.__version__},
-    }
 
 
 def main() -> None:

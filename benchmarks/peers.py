@@ -23,8 +23,10 @@ from audio_assets.parallel import map_ahead
 from audio_assets.speech import OBJECTS_AHEAD
 from audio_assets.table import THREADS
 from audio_assets.tokenisation import load_tokeniser, tokenise
-from audio_assets.transcription import Stats, Transcriber
+from audio_assets.transcription import Transcriber
 from audio_assets.transcription.engine import Engine
+from audio_assets.transcription.options import Options
+from benchmarks.common import transcripts
 
 Clip = np.ndarray
 Run = Callable[[Sequence[Clip]], list[str]]
@@ -71,7 +73,7 @@ def seed_loop(model: Whisper, language: str | None = None) -> Run:
 
 def ours_from_files(model: Whisper, precision: str, language: str | None = "en") -> Run:
     """This project's engine on what the seed's loop is given: FLAC files, read and tokenised in threads."""
-    transcriber = ours(model, precision, language).transcriber
+    transcriber = our_transcriber(model, precision, language)
     into_tokens = load_tokeniser("simulated")
 
     def load(path: pathlib.Path) -> Clip:
@@ -82,8 +84,7 @@ def ours_from_files(model: Whisper, precision: str, language: str | None = "en")
     def run(clips: Sequence[Clip]) -> list[str]:
         with ThreadPoolExecutor(THREADS) as pool:
             loaded = map_ahead(pool, load, flac_files(clips), ahead=OBJECTS_AHEAD)
-            texts = dict(transcriber.transcribe(enumerate(loaded)))
-        return [texts[i].text for i in range(len(clips))]
+            return [t.text for t in transcripts(transcriber, loaded)]
 
     return run
 
@@ -96,7 +97,9 @@ def decode_batched(model: Whisper, batch: int) -> Run:
         for start in range(0, len(clips), batch):
             mel = features(clips[start : start + batch], model.dims.n_mels, model.device)
             options = whisper.DecodingOptions(language="en", fp16=model.device.type == "cuda")
-            texts += [r.text for r in whisper.decode(model, mel, options)]
+            results = whisper.decode(model, mel, options)
+            assert isinstance(results, list)
+            texts += [r.text for r in results]
         return texts
 
     return run
@@ -104,17 +107,14 @@ def decode_batched(model: Whisper, batch: int) -> Run:
 
 def ours(model: Whisper, precision: str, language: str | None = "en") -> Run:
     """This project's engine with its defaults, but for precision."""
-    dtype = getattr(torch, precision)
+    transcriber = our_transcriber(model, precision, language)
+    return lambda clips: [t.text for t in transcripts(transcriber, clips)]
+
+
+def our_transcriber(model: Whisper, precision: str, language: str | None) -> Transcriber:
+    options = Options("benchmark", device=str(model.device), language=language, precision=precision)
     with torch.inference_mode():
-        engine = Engine(model, language=language, batch_size=None, dtype=dtype, stats=Stats())
-    transcriber = Transcriber(engine, "benchmark")
-
-    def run(clips: Sequence[Clip]) -> list[str]:
-        texts = dict(transcriber.transcribe(enumerate(clips)))
-        return [texts[i].text for i in range(len(clips))]
-
-    run.transcriber = transcriber
-    return run
+        return Transcriber(Engine(model, options.resolve()), "benchmark")
 
 
 def features(clips: Sequence[Clip], n_mels: int, device: torch.device) -> torch.Tensor:
@@ -125,9 +125,10 @@ def features(clips: Sequence[Clip], n_mels: int, device: torch.device) -> torch.
 
 def hugging_face_model(model: Whisper):
     """The same weights as a `WhisperForConditionalGeneration`."""
-    from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
+    from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration  # pyright: ignore[reportMissingImports]
 
-    dims, tokenizer = model.dims, tokenizer_of(model)
+    dims = model.dims
+    tokenizer = tokenizer_of(model)
     config = WhisperConfig(
         **dict(vocab_size=dims.n_vocab, num_mel_bins=dims.n_mels, d_model=dims.n_audio_state),
         **dict(encoder_layers=dims.n_audio_layer, encoder_attention_heads=dims.n_audio_head),
@@ -199,8 +200,8 @@ def hugging_face(model: Whisper, precision: str, batch: int, *, compiled: bool =
 
 def ctranslate2_folder(model: Whisper) -> str:
     """The same weights in the format of CTranslate2, which faster-whisper runs on."""
-    from ctranslate2.converters import transformers as converter
-    from transformers import WhisperForConditionalGeneration
+    from ctranslate2.converters import transformers as converter  # pyright: ignore[reportMissingImports]
+    from transformers import WhisperForConditionalGeneration  # pyright: ignore[reportMissingImports]
 
     theirs: WhisperForConditionalGeneration = hugging_face_model(model).cpu()
     loader = converter.WhisperLoader()
@@ -214,7 +215,8 @@ def ctranslate2_folder(model: Whisper) -> str:
     spec.config.suppress_ids = theirs.generation_config.suppress_tokens
     spec.config.suppress_ids_begin = theirs.generation_config.begin_suppress_tokens
     spec.config.lang_ids = sorted(tokenizer.all_language_tokens)
-    layers, heads = model.dims.n_text_layer, model.dims.n_text_head
+    layers = model.dims.n_text_layer
+    heads = model.dims.n_text_head
     spec.config.alignment_heads = [(i, h) for i in range(layers // 2, layers) for h in range(heads)]
     folder = tempfile.mkdtemp()
     spec.validate()
@@ -224,7 +226,7 @@ def ctranslate2_folder(model: Whisper) -> str:
 
 def ctranslate2_batched(model: Whisper, precision: str, batch: int) -> Run:
     """What faster-whisper runs on, called directly with batches of clips."""
-    import ctranslate2
+    import ctranslate2  # pyright: ignore[reportMissingImports]
 
     device = model.device.type
     theirs = ctranslate2.models.Whisper(
@@ -252,7 +254,7 @@ def faster_whisper(model: Whisper, precision: str, batch: int) -> Run:
     """Its `BatchedInferencePipeline`, which batches stretches of one recording: the clips, joined."""
     import json
 
-    from faster_whisper import BatchedInferencePipeline, WhisperModel
+    from faster_whisper import BatchedInferencePipeline, WhisperModel  # pyright: ignore[reportMissingImports]
 
     folder = pathlib.Path(ctranslate2_folder(model))
     (folder / "tokenizer.json").write_text(hugging_face_tokenizer(model))
@@ -279,8 +281,8 @@ def faster_whisper(model: Whisper, precision: str, batch: int) -> Run:
 
 def hugging_face_tokenizer(model: Whisper) -> str:
     """A tokenizer.json over Whisper's own vocabulary, which faster-whisper asks for."""
-    from tokenizers import AddedToken, decoders, models, pre_tokenizers
-    from tokenizers import Tokenizer as HFTokenizer
+    from tokenizers import AddedToken, decoders, models, pre_tokenizers  # pyright: ignore[reportMissingImports]
+    from tokenizers import Tokenizer as HFTokenizer  # pyright: ignore[reportMissingImports]
 
     encoding = tokenizer_of(model).encoding
     # Decoding needs no merges, and nothing is encoded here.
@@ -294,7 +296,7 @@ def hugging_face_tokenizer(model: Whisper) -> str:
 
 def spelled(tokenizer: Tokenizer) -> dict[str, int]:
     """Whisper's words as Hugging Face spells them: each byte as a printable letter."""
-    from transformers.convert_slow_tokenizer import bytes_to_unicode
+    from transformers.convert_slow_tokenizer import bytes_to_unicode  # pyright: ignore[reportMissingImports]
 
     letters = bytes_to_unicode()
     return {"".join(letters[b] for b in word): i for word, i in tokenizer.encoding._mergeable_ranks.items()}

@@ -50,7 +50,8 @@ def scripted_whisper(shape: str, count: int) -> Whisper:
     model = Whisper(dimensions(shape)).eval()
     tokenizer = get_tokenizer(True, num_languages=model.num_languages, language="en")
     width = model.dims.n_text_state
-    embedding, positions = model.decoder.token_embedding.weight, model.decoder.positional_embedding
+    embedding = model.decoder.token_embedding.weight
+    positions = model.decoder.positional_embedding
     torch.nn.init.normal_(embedding, std=0.02)
     torch.nn.init.normal_(positions, std=0.02)
     said = script(tokenizer, count)

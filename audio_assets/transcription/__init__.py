@@ -1,31 +1,47 @@
-"""Whisper for many files at once: the answers of `whisper.transcribe`, in batches.
+"""Whisper for many files at once: the answers of `whisper.transcribe`, by continuous batching.
 
     transcriber = Transcriber.load("tiny", language="en")
     for key, transcript in transcriber.transcribe({"a.flac": audio}.items()):
         ...
 
-How it is built, in the order in which audio flows:
+What users call, and what the rest of the package may know of it:
 
-    transcriber.py  the front door: settings in, transcripts out
-    engine.py       runs many files side by side, in batches
+    transcriber.py  `Transcriber`: options in, transcripts out
+    recogniser.py   `Recogniser`: what the pipeline asks of a recogniser; `Transcriber` is one
+    transcript.py   `Transcript`, `Segment`, `Stats`: what comes out
+    options.py      `Options`: model, device, language, batch size, precision; checked and resolved
+    identity.py     names what shaped a transcript
+
+What decides, in plain Python without torch:
+
+    scheduler.py    which files are taken in, what is encoded together, which decodes join, who leaves
+    longform.py     `whisper.transcribe` for one file as a generator: windows, prompts, fallbacks, silence
+
+What computes, in the order in which audio flows:
+
+    engine.py       schedule, run, postprocess: runs on the device what the scheduler decides
     mel.py          audio -> log-mel spectrograms
-    windows.py      the walk of `whisper.transcribe` over a file's windows, as a generator
-    encoder.py      spectrogram -> audio features
-    batch.py        the decodes under way: rows join, step and leave
-    decoder.py      tokens and cached keys and values -> logits
+    encoder.py      log-mel windows -> audio features
+    batch.py        the decode batch: prefill, decode steps, finished rows
+    slots.py        the KV cache and the state of each row: every tensor of the decode batch
+    decoder.py      tokens and the KV cache -> logits
     sampling.py     logits and Whisper's rules -> the next token
-    layers.py       what encoder and decoder are made of
-    workers.py      a CPU's threads, one window each
-    graphs.py       decoding steps as CUDA graphs
-    transcript.py   what comes out
-    identity.py     what shaped it
+
+What these stand on:
+
     checkpoint.py   the weights, checked and loaded
+    layers.py       what encoder and decoder are made of
+    kernels.py      two loops over long rows on a CPU, compiled by numba
+    workers.py      a CPU's threads, one window each
+    graphs.py       decode steps as CUDA graphs
+    memory.py       how much memory is free, and whether it has run out
 
 Importing this package loads neither torch nor whisper; `Transcriber.load` does.
 """
 
 from audio_assets.transcription.identity import model_identity
+from audio_assets.transcription.recogniser import Recogniser
 from audio_assets.transcription.transcriber import Transcriber
 from audio_assets.transcription.transcript import Segment, Stats, Transcript
 
-__all__ = ["Segment", "Stats", "Transcriber", "Transcript", "model_identity"]
+__all__ = ["Recogniser", "Segment", "Stats", "Transcriber", "Transcript", "model_identity"]

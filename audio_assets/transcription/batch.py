@@ -1,7 +1,10 @@
-"""The batch that is being decoded: rows join as there is room, all take a step together, and leave when done.
+"""The decode batch, by continuous batching: rows join as there is room, all take a decode step together, and
+each leaves when it is done.
 
-A row that repeats itself for 224 tokens then holds no other row back, and the batch stays full, which is what
-decoding is fast with: each step reads all of the decoder's weights, however many rows there are.
+So a row that repeats itself for 224 tokens holds no other row back, and the batch stays full. That makes
+decoding fast, because each step reads all of the decoder's weights, however many rows there are.
+
+Which decodes join, and when, is the business of `scheduler`; the tensors of a row are declared in `slots`.
 """
 
 import zlib
@@ -18,6 +21,7 @@ from audio_assets.transcription.decoder import Decoder
 from audio_assets.transcription.graphs import Graphs
 from audio_assets.transcription.longform import Decode, Decoded
 from audio_assets.transcription.sampling import Sampler
+from audio_assets.transcription.slots import DecodeState
 
 # Rows that a thread of a CPU steps on its own: fewer are not worth reading all of the weights once more.
 ROWS_FOR_A_THREAD = 8
@@ -35,81 +39,75 @@ class Row:
 
 
 class DecodeBatch:
-    """Up to `slots` rows; the state of row i lies at index i of each tensor, active rows first.
+    """Up to `slots` rows. What row i holds on the device lies in slot i of `cache` and `state`; the active
+    rows come first.
 
     Attributes:
         rows: the active rows.
-        tokens: int64 [slots, n_text_ctx + 1], given and sampled tokens.
-        length: int64 [slots], how many of them there are.
     """
 
     def __init__(
         self, decoder: Decoder, sampler: Sampler, tokenizer: Tokenizer, audio_ctx: int, slots: int
     ) -> None:
-        self.decoder, self.sampler, self.tokenizer = decoder, sampler, tokenizer
-        self.caches = decoder.new_caches(slots, audio_ctx)
+        self.decoder = decoder
+        self.sampler = sampler
+        self.tokenizer = tokenizer
         self.slots = slots
         self.rows: list[Row] = []
         self.text_ctx = len(decoder.positions)
         self.sample_limit = self.text_ctx // 2
-        device = decoder.positions.device
-
-        def state(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
-            return torch.zeros(slots, *shape, dtype=dtype, device=device)
-
-        self.tokens, self.length, self.begin = state(self.text_ctx + 1), state(), state()
-        self.last_timestamp = state()
-        self.sum_logprob, self.temperature = state(dtype=torch.float32), state(dtype=torch.float32)
-        self.uniform = state(self.sample_limit, dtype=torch.float64)
-        self.done = state(dtype=torch.bool)
+        self.device = decoder.positions.device
+        self.cache = decoder.new_cache(slots, audio_ctx)
+        self.state = DecodeState.zeros(slots=slots, text_ctx=self.text_ctx, device=self.device)
         self.longest = 0
-        self.graphs = Graphs(self._advance, device)
+        self.graphs = Graphs(self._advance, self.device)
         # Asking a CUDA device whether rows are done makes it wait, so it is asked every few steps.
-        self.steps_at_once = 1 if device.type == "cpu" else 4
-
-    @property
-    def room(self) -> int:
-        return self.slots - len(self.rows)
+        self.steps_at_once = 1 if self.device.type == "cpu" else 4
 
     def join(self, requests: Sequence[tuple[Any, Decode]], features: Sequence[Tensor]) -> None:
-        """Start decodes; there must be room.
+        """Start decodes: the prefill of their initial tokens, and the first token. There must be room.
 
         Args:
             requests: each decode with whatever stands for its owner.
             features: the encoder's output for each, `dtype` [1500, n_state].
         """
-        first, count = len(self.rows), len(requests)
+        first = len(self.rows)
         given = [initial_tokens(self.tokenizer, r, self.text_ctx) for _, r in requests]
-        self.decoder.listen(self.caches, first, features)
-        width = max(map(len, given))
-        tokens = np.full((count, width), self.tokenizer.eot)
-        for row, g in zip(tokens, given, strict=True):
-            row[: len(g)] = g
-        device = self.tokens.device
-        tokens = torch.from_numpy(tokens).to(device)
-        length = torch.tensor([len(g) for g in given], device=device)
-        sot = torch.tensor([g.index(self.tokenizer.sot) for g in given], device=device)
+        self.decoder.fill_cross_cache(self.cache, first, features)
+        tokens = torch.from_numpy(padded(given, self.tokenizer.eot)).to(self.device)
+        length = torch.tensor([len(g) for g in given], device=self.device)
+        sot = torch.tensor([g.index(self.tokenizer.sot) for g in given], device=self.device)
 
-        hidden = self.decoder.prefill(self.caches, first, tokens)
-        every, new = torch.arange(count, device=device), slice(first, first + count)
+        hidden = self.decoder.prefill(self.cache, first, tokens)
+        every = torch.arange(len(requests), device=self.device)
         no_speech = self._no_speech(hidden[every, sot])
         for (owner, request), g, p in zip(requests, given, no_speech, strict=True):
             self.rows.append(Row(owner, request.temperature, len(g), p))
-        self.tokens[new, :width], self.length[new], self.begin[new] = tokens, length, length
-        self.last_timestamp[new], self.sum_logprob[new], self.done[new] = -1, 0.0, False
-        self.temperature[new] = torch.tensor([r.temperature for _, r in requests], device=device)
-        for slot, (_, request) in enumerate(requests, first):
+        joined = slice(first, len(self.rows))
+        self._start(joined, [r for _, r in requests], tokens, length)
+        self._sample(self.decoder.logits(hidden[every, length - 1]), joined, sampling=self._sampling(first))
+        self.longest = max(self.longest, tokens.shape[1] + 1)
+
+    def _start(self, joined: slice, requests: Sequence[Decode], tokens: Tensor, length: Tensor) -> None:
+        """Write the state of rows that have sampled nothing yet; tokens: int64 [rows, width]."""
+        state = self.state[joined]
+        state.tokens[:, : tokens.shape[1]] = tokens
+        state.length.copy_(length)
+        state.begin.copy_(length)
+        state.last_timestamp.fill_(-1)
+        state.sum_logprob.zero_()
+        state.temperature.copy_(torch.tensor([r.temperature for r in requests]))
+        state.done.fill_(False)
+        for row, request in enumerate(requests):
             if request.temperature > 0:
-                self.uniform[slot] = torch.from_numpy(draws(request, self.sample_limit))
-        self._sample(self.decoder.logits(hidden[every, length - 1]), new, sampling=self._sampling(first))
-        self.longest = max(self.longest, width + 1)
+                state.uniform[row] = torch.from_numpy(draws(request, self.sample_limit))
 
     def languages(self, features: Sequence[Tensor]) -> list[str]:
         """The most probable language of each window, as a code; works in free slots: there must be room."""
         first = len(self.rows)
-        self.decoder.listen(self.caches, first, features)
-        sot = torch.full((len(features), 1), self.tokenizer.sot, device=self.tokens.device)
-        logits = self.decoder.logits(self.decoder.prefill(self.caches, first, sot)[:, 0])
+        self.decoder.fill_cross_cache(self.cache, first, features)
+        sot = torch.full((len(features), 1), self.tokenizer.sot, device=self.device)
+        logits = self.decoder.logits(self.decoder.prefill(self.cache, first, sot)[:, 0])
         best = logits[:, list(self.tokenizer.all_language_tokens)].argmax(dim=1)
         return [self.tokenizer.all_language_codes[i] for i in best.tolist()]
 
@@ -126,7 +124,7 @@ class DecodeBatch:
         return any(r.temperature > 0 for r in self.rows[first:])
 
     def _advance(self, count: int, longest: int, sampling: bool) -> None:
-        """One step of the first `count` slots, without a wait for the device; a CPU's threads share them."""
+        """A decode step of the first `count` slots, shared by a CPU's threads. Never waits for a GPU."""
         workers = self.decoder.workers
         shares = 1 if workers is None else min(workers.threads, round(count / ROWS_FOR_A_THREAD))
         if workers is None or shares < 2:
@@ -137,45 +135,46 @@ class DecodeBatch:
 
     def _advance_rows(self, rows: slice, longest: int, sampling: bool) -> None:
         # A row that is done stays where it is until it leaves; a slot that no row ever had is at -1.
-        position = (self.length[rows] - 1).clamp(0, self.text_ctx - 1)
-        token = self.tokens[rows].gather(1, position[:, None])[:, 0]
-        hidden = self.decoder.step(self.caches, rows.start, token, position, longest)
+        state = self.state[rows]
+        position = (state.length - 1).clamp(0, self.text_ctx - 1)
+        token = state.tokens.gather(1, position[:, None])[:, 0]
+        hidden = self.decoder.step(self.cache, rows.start, token, position, longest)
         self._sample(self.decoder.logits(hidden), rows, sampling=sampling)
 
     def _sample(self, logits: Tensor, rows: slice, *, sampling: bool) -> None:
         """Choose a token for each of `rows` and write it down; logits: [rows, n_vocab]."""
-        tokens, length, begin, done = self.tokens[rows], self.length[rows], self.begin[rows], self.done[rows]
-        sampled = length - begin
+        state = self.state[rows]
+        sampled = state.length - state.begin
 
         def latest(back: int) -> Tensor:
-            token = tokens.gather(1, (length - back).clamp(min=0)[:, None])[:, 0]
+            token = state.tokens.gather(1, (state.length - back).clamp(min=0)[:, None])[:, 0]
             return torch.where(sampled >= back, token, -1)
 
+        temperature = None
         uniform = None
         if sampling:
-            uniform = self.uniform[rows].gather(1, sampled.clamp(max=self.sample_limit - 1)[:, None])[:, 0]
-        last_timestamp = self.last_timestamp[rows]
-        temperature = self.temperature[rows] if sampling else None
+            temperature = state.temperature
+            uniform = state.uniform.gather(1, sampled.clamp(max=self.sample_limit - 1)[:, None])[:, 0]
         chosen, logprob = self.sampler.choose(
-            logits, latest(1), latest(2), last_timestamp, temperature, uniform
+            logits, latest(1), latest(2), state.last_timestamp, temperature, uniform
         )
-        self.sum_logprob[rows] += torch.where(done, 0.0, logprob)
-        stamped = (chosen >= self.tokenizer.timestamp_begin) & ~done
-        self.last_timestamp[rows] = torch.where(stamped, chosen, last_timestamp)
-        place = length.clamp(max=tokens.shape[1] - 1)[:, None]
-        kept = tokens.gather(1, place)[:, 0]
-        tokens.scatter_(1, place, torch.where(done, kept, chosen)[:, None])
-        length = length + (~done).long()
-        self.length[rows] = length
-        over = (length > self.text_ctx) | (length - begin >= self.sample_limit)
-        self.done[rows] = done | (chosen == self.tokenizer.eot) | over
+        state.sum_logprob.add_(torch.where(state.done, 0.0, logprob))
+        stamped = (chosen >= self.tokenizer.timestamp_begin) & ~state.done
+        state.last_timestamp.copy_(torch.where(stamped, chosen, state.last_timestamp))
+        place = state.length.clamp(max=self.text_ctx)[:, None]
+        kept = state.tokens.gather(1, place)[:, 0]
+        state.tokens.scatter_(1, place, torch.where(state.done, kept, chosen)[:, None])
+        state.length.add_(~state.done)
+        over = (state.length > self.text_ctx) | (state.length - state.begin >= self.sample_limit)
+        state.done.logical_or_((chosen == self.tokenizer.eot) | over)
 
     def _leave(self) -> list[tuple[Any, Decoded]]:
         count = len(self.rows)
-        done = self.done[:count].tolist()
+        done = self.state.done[:count].tolist()
         if not any(done):
             return []
-        lengths, sums = self.length[:count].tolist(), self.sum_logprob[:count].tolist()
+        lengths = self.state.length[:count].tolist()
+        sums = self.state.sum_logprob[:count].tolist()
         finished = []
         # From the end, so that the row that fills a gap is never one that leaves too.
         for i in reversed(range(count)):
@@ -187,7 +186,7 @@ class DecodeBatch:
 
     def _result(self, i: int, length: int, sum_logprob: float) -> Decoded:
         row = self.rows[i]
-        tokens = self.tokens[i, row.begin : length].tolist()
+        tokens = self.state.tokens[i, row.begin : length].tolist()
         if tokens[-1] == self.tokenizer.eot:
             tokens.pop()
         return Decoded(
@@ -199,16 +198,15 @@ class DecodeBatch:
         )
 
     def _close_gap(self, i: int, lengths: list[int]) -> None:
+        """Move the last row to where row i was; `lengths` follows."""
         last = len(self.rows) - 1
         moved = self.rows.pop()
         if i == last:
             return
-        self.rows[i], lengths[i] = moved, lengths[last]
-        self.caches.move(last, i, min(lengths[last], self.text_ctx))
-        for state in (self.tokens, self.length, self.begin, self.last_timestamp, self.sum_logprob):
-            state[i] = state[last]
-        for state in (self.temperature, self.uniform, self.done):
-            state[i] = state[last]
+        self.rows[i] = moved
+        lengths[i] = lengths[last]
+        self.cache.move(last, i, min(lengths[last], self.text_ctx))
+        self.state.move(last, i)
 
     def _no_speech(self, hidden: Tensor) -> list[float]:
         """Probability of <|nospeech|> after <|startoftranscript|>; hidden: float32 [rows, n_state]."""
@@ -225,6 +223,14 @@ def initial_tokens(tokenizer: Tokenizer, request: Decode, text_ctx: int) -> list
     if not request.prompt:
         return sequence
     return [tokenizer.sot_prev, *request.prompt[-(text_ctx // 2 - 1) :], *sequence]
+
+
+def padded(sequences: Sequence[Sequence[int]], padding: int) -> np.ndarray:
+    """int64 [sequences, longest], padded at the end."""
+    array = np.full((len(sequences), max(map(len, sequences))), padding)
+    for row, sequence in zip(array, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return array
 
 
 def draws(request: Decode, count: int) -> np.ndarray:

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 import whisper
 
+from audio_assets.errors import ArgumentError
+
 
 def check_checkpoint(path: str) -> None:
     """See that a file is a whole checkpoint of Whisper, without making a model of it.
 
     Raises:
-        ValueError: it is not; the message names WHISPER_MODEL.
+        ArgumentError: it is not.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -34,6 +36,12 @@ def check_checkpoint(path: str) -> None:
         reason = "it is damaged, or no checkpoint of OpenAI's Whisper; nothing in it was executed"
         raise _unusable(path, reason) from None
     # A model is as large as its dimensions say, so they are compared with the weights before it is made.
+    if not _fit(dims, shapes):
+        raise _unusable(path, "its dimensions are not those of its weights")
+
+
+def _fit(dims: whisper.ModelDimensions, shapes: dict[str, tuple[int, ...]]) -> bool:
+    """Whether weights, named as in Whisper's state dict, have the shapes that the dimensions say."""
     said = {
         "encoder.conv1.weight": (dims.n_audio_state, dims.n_mels, 3),
         "encoder.positional_embedding": (dims.n_audio_ctx, dims.n_audio_state),
@@ -44,18 +52,17 @@ def check_checkpoint(path: str) -> None:
         part: len({name.split(".")[2] for name in shapes if name.startswith(f"{part}.blocks.")})
         for part in ("encoder", "decoder")
     }
-    if any(shapes.get(name) != shape for name, shape in said.items()) or layers != {
+    return all(shapes.get(name) == shape for name, shape in said.items()) and layers == {
         "encoder": dims.n_audio_layer,
         "decoder": dims.n_text_layer,
-    }:
-        raise _unusable(path, "its dimensions are not those of its weights")
+    }
 
 
 def load_model(model: str, device: str) -> whisper.Whisper:
-    """`whisper.load_model`, which unpickles nothing but weights, with errors that say what to mend.
+    """`whisper.load_model`, which unpickles nothing but weights, with errors that say what to fix.
 
     Raises:
-        ValueError: it cannot be loaded or downloaded; the message names WHISPER_MODEL.
+        ArgumentError: it cannot be loaded or downloaded.
         MemoryError, torch.OutOfMemoryError: it does not fit.
     """
     try:
@@ -68,5 +75,5 @@ def load_model(model: str, device: str) -> whisper.Whisper:
         raise _unusable(model, str(e).partition("\n")[0]) from e
 
 
-def _unusable(model: str, reason: str) -> ValueError:
-    return ValueError(f"WHISPER_MODEL={model!r} cannot be used: {reason}")
+def _unusable(model: str, reason: str) -> ArgumentError:
+    return ArgumentError("model", f"={model!r} cannot be used: {reason}")

@@ -1,8 +1,8 @@
-"""Whisper's text decoder (Radford et al. 2022, section 2.2) over caches that are laid out once.
+"""Whisper's text decoder (Radford et al. 2022, section 2.2) over a KV cache that is laid out once.
 
-A *slot* holds what one row of the batch has cached: its cross-attention keys and values, computed once for a
-window, and its self-attention keys and values so far. Active rows lie in slots 0 to n - 1 without a gap, so a
-step reads contiguous memory; rows may be at different positions.
+A *slot* of the cache holds the keys and values of one row of the batch: those of cross-attention, computed
+once for a window, and those of self-attention so far. Active rows lie in slots 0 to n - 1 without a gap, so a
+decode step reads contiguous memory. Rows may be at different positions.
 """
 
 from collections.abc import Sequence
@@ -12,49 +12,12 @@ from torch import Tensor
 from whisper.model import ResidualAttentionBlock, TextDecoder
 
 from audio_assets.transcription.layers import MLP, LayerNorm, Linear, attend_to_cache, fused_projection
+from audio_assets.transcription.slots import KVCache
 from audio_assets.transcription.workers import Workers
 
 
-class Caches:
-    """Keys and values of all slots.
-
-    Attributes:
-        self_k, self_v: `dtype` [layers, slots, heads, n_text_ctx, head_dim].
-        cross_k, cross_v: `dtype` [layers, slots, heads, 1500, head_dim].
-    """
-
-    def __init__(
-        self,
-        layers: int,
-        slots: int,
-        heads: int,
-        text: int,
-        audio: int,
-        width: int,
-        dtype: torch.dtype,
-        device,
-    ) -> None:
-        own, cross = (layers, slots, heads, text, width), (layers, slots, heads, audio, width)
-        # Zeroed: a masked position has weight 0, and 0 times whatever memory holds could be NaN.
-        self.self_k, self.self_v = (torch.zeros(own, dtype=dtype, device=device) for _ in range(2))
-        self.cross_k, self.cross_v = (torch.zeros(cross, dtype=dtype, device=device) for _ in range(2))
-        if torch.device(device).type == "cpu":
-            # As `kernels` reads them: the same shapes, but with time adjacent in memory.
-            self.self_k, self.self_v, self.cross_k, self.cross_v = (
-                cache.view(*cache.shape[:-2], width, cache.shape[-2]).mT
-                for cache in (self.self_k, self.self_v, self.cross_k, self.cross_v)
-            )
-
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy a slot with `length` cached tokens over another one."""
-        for cache in (self.self_k, self.self_v):
-            cache[:, target, :, :length] = cache[:, source, :, :length]
-        for cache in (self.cross_k, self.cross_v):
-            cache[:, target] = cache[:, source]
-
-
 class Decoder:
-    """Tokens and caches to logits; the arithmetic of `whisper.model.TextDecoder`."""
+    """Tokens and the KV cache to logits; the arithmetic of `whisper.model.TextDecoder`."""
 
     def __init__(
         self, stock: TextDecoder, dtype: torch.dtype, rows: int, workers: Workers | None = None
@@ -73,47 +36,48 @@ class Decoder:
     def head_dim(self) -> int:
         return self.embedding.shape[1] // self.heads
 
-    def new_caches(self, slots: int, audio_ctx: int) -> Caches:
-        return Caches(
-            **{"layers": len(self.blocks), "slots": slots, "heads": self.heads, "text": len(self.positions)},
-            **{
-                "audio": audio_ctx,
-                "width": self.head_dim,
-                "dtype": self.dtype,
-                "device": self.embedding.device,
-            },
+    def new_cache(self, slots: int, audio_ctx: int) -> KVCache:
+        return KVCache.zeros(
+            layers=len(self.blocks),
+            slots=slots,
+            heads=self.heads,
+            text_ctx=len(self.positions),
+            audio_ctx=audio_ctx,
+            head_dim=self.head_dim,
+            dtype=self.dtype,
+            device=self.embedding.device,
         )
 
     def slot_bytes(self, audio_ctx: int) -> int:
-        """Memory that one slot of the caches takes."""
+        """Bytes that one slot of the KV cache takes."""
         item = torch.empty(0, dtype=self.dtype).element_size()
         return 2 * len(self.blocks) * self.embedding.shape[1] * (len(self.positions) + audio_ctx) * item
 
-    def listen(self, caches: Caches, first: int, features: Sequence[Tensor]) -> None:
+    def fill_cross_cache(self, cache: KVCache, first: int, features: Sequence[Tensor]) -> None:
         """Compute the cross-attention keys and values of windows for the slots from `first` on.
 
         features: `dtype` [1500, n_state] each.
         """
         slots = range(first, first + len(features))
         if self.workers is not None:
-            self.workers.map(lambda slot, f: self._listen(caches, slot, f), slots, features)
+            self.workers.map(lambda slot, f: self._fill_cross_slot(cache, slot, f), slots, features)
             return
         for slot, f in zip(slots, features, strict=True):
-            self._listen(caches, slot, f)
+            self._fill_cross_slot(cache, slot, f)
 
-    def _listen(self, caches: Caches, slot: int, features: Tensor) -> None:
+    def _fill_cross_slot(self, cache: KVCache, slot: int, features: Tensor) -> None:
         for layer, block in enumerate(self.blocks):
             # [1500, 2, heads, head_dim] -> 2 x [heads, 1500, head_dim]
             k, v = block.cross_kv(features).view(len(features), 2, self.heads, -1).permute(1, 2, 0, 3)
-            caches.cross_k[layer, slot].copy_(k)
-            caches.cross_v[layer, slot].copy_(v)
+            cache.cross_k[layer, slot].copy_(k)
+            cache.cross_v[layer, slot].copy_(v)
 
-    def prefill(self, caches: Caches, first: int, tokens: Tensor) -> Tensor:
-        """Read the initial tokens of the rows in slots first to first + rows - 1.
+    def prefill(self, cache: KVCache, first: int, tokens: Tensor) -> Tensor:
+        """Run the initial tokens of the rows in slots first to first + rows - 1 through the decoder.
 
         Args:
-            tokens: int64 [rows, length], filled up at the end; what fills up is masked from what precedes it,
-                and its cache entries are overwritten before they are read.
+            tokens: int64 [rows, length], padded at the end. Padding is masked from the tokens before it, and
+                its entries in the cache are overwritten before they are read.
 
         Returns:
             Hidden states, float32 [rows, length, n_state].
@@ -124,14 +88,14 @@ class Decoder:
         future = torch.full((length, length), -torch.inf, dtype=self.dtype, device=x.device).triu(1)
         for layer, block in enumerate(self.blocks):
             q, k, v = block.self_qkv(x)
-            caches.self_k[layer, slots, :, :length] = k
-            caches.self_v[layer, slots, :, :length] = v
+            cache.self_k[layer, slots, :, :length] = k
+            cache.self_v[layer, slots, :, :length] = v
             x += block.out(attend_to_cache(q, k, v, future[None, None]))
-            block.rest(x, caches.cross_k[layer, slots], caches.cross_v[layer, slots])
+            block.cross_attend_and_mlp(x, cache.cross_k[layer, slots], cache.cross_v[layer, slots])
         return x
 
-    def step(self, caches: Caches, first: int, tokens: Tensor, positions: Tensor, longest: int) -> Tensor:
-        """Read one more token of each row in slots first to first + rows - 1.
+    def step(self, cache: KVCache, first: int, tokens: Tensor, positions: Tensor, longest: int) -> Tensor:
+        """Run one more token of each row in slots first to first + rows - 1 through the decoder.
 
         Args:
             tokens, positions: int64 [rows].
@@ -143,20 +107,24 @@ class Decoder:
         slots = slice(first, first + len(tokens))
         every = torch.arange(len(tokens), device=tokens.device)
         x = (self.embedding[tokens] + self.positions[positions])[:, None]
-        keys, mask, length = slice(longest), None, None
+        mask = None
+        length = None
         if x.device.type == "cpu":
-            keys, length = slice(None), positions + 1
+            keys = slice(None)
+            length = positions + 1
         else:
+            keys = slice(longest)
             seen = torch.arange(longest, device=x.device) <= positions[:, None]
             mask = torch.zeros(seen.shape, dtype=self.dtype, device=x.device).masked_fill(~seen, -torch.inf)
             mask = mask[:, None, None]
         for layer, block in enumerate(self.blocks):
             q, k, v = block.self_qkv(x)
-            own_k, own_v = caches.self_k[layer, slots], caches.self_v[layer, slots]
+            own_k = cache.self_k[layer, slots]
+            own_v = cache.self_v[layer, slots]
             own_k[every, :, positions] = k[:, :, 0]
             own_v[every, :, positions] = v[:, :, 0]
             x += block.out(attend_to_cache(q, own_k[:, :, keys], own_v[:, :, keys], mask, length))
-            block.rest(x, caches.cross_k[layer, slots], caches.cross_v[layer, slots])
+            block.cross_attend_and_mlp(x, cache.cross_k[layer, slots], cache.cross_v[layer, slots])
         return x[:, 0]
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -172,7 +140,8 @@ class DecoderBlock:
         self.norm = LayerNorm(stock.attn_ln, dtype)
         self.qkv = fused_projection(stock.attn, "qkv", dtype, rows)
         self.out = Linear(stock.attn.out.weight, stock.attn.out.bias, dtype, rows)
-        cross, cross_norm = stock.cross_attn, stock.cross_attn_ln
+        cross = stock.cross_attn
+        cross_norm = stock.cross_attn_ln
         # The encoder's blocks, which are of the same class, have none.
         assert cross is not None
         assert cross_norm is not None
@@ -187,7 +156,7 @@ class DecoderBlock:
         rows, length, _ = x.shape
         return self.qkv(self.norm(x)).view(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
 
-    def rest(self, x: Tensor, k: Tensor, v: Tensor) -> None:
+    def cross_attend_and_mlp(self, x: Tensor, k: Tensor, v: Tensor) -> None:
         """What follows self-attention; x: float32 [rows, length, n_state], changed in place."""
         rows, length, _ = x.shape
         q = self.cross_q(self.cross_norm(x)).view(rows, length, self.heads, -1).transpose(1, 2)

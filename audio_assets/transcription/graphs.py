@@ -1,8 +1,8 @@
-"""Steps of the decode batch on a CUDA device, captured once and replayed.
+"""Decode steps on a CUDA device, captured once as CUDA graphs and replayed.
 
-A step is hundreds of small kernels; launching them one by one takes the host several times as long as the
-device needs to run them. A CUDA graph launches them all at once, for one shape of the batch. On a CPU, steps
-just run.
+A decode step is hundreds of small kernels. To launch them one by one takes the host several times as long as
+the device needs to run them. A CUDA graph launches them all at once, for one shape of the batch. On a CPU,
+steps just run.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,8 @@ class Graphs:
 
     def __init__(self, advance: Callable[[int, int, bool], None], device: torch.device) -> None:
         """advance(rows, longest, sampling) takes a step; it must not wait for the device."""
-        self.advance, self.device = advance, device
+        self.advance = advance
+        self.device = device
         self.captured: dict[tuple[int, int, bool], torch.cuda.CUDAGraph | None] = {}
 
     def run(self, rows: int, most_rows: int, longest: int, most_length: int, sampling: bool) -> None:

@@ -2,10 +2,10 @@
 
 Attention of single queries to long caches: a decoder's step attends with one query a row to thousands of
 cached keys and values. That is next to no arithmetic for each byte, so it is as fast as it reads memory;
-PyTorch's products reach about half of that. This kernel walks through each cache once, from end to end.
+PyTorch's products reach about half of that. This kernel reads each cache once, from end to end.
 
-The best token and the summed probability of a stretch of the vocabulary: PyTorch walks through memory once
-for the conversion, the maximum, the difference, the exponential and the sum each.
+The best token and the summed probability of a stretch of the vocabulary: PyTorch reads the stretch once for
+each of the conversion, the maximum, the difference, the exponential and the sum.
 """
 
 import numba
@@ -167,7 +167,8 @@ def _best_and_sum(logits, begin, end, best, token, total):
     highest = np.empty(COLUMNS, np.float32)
     for row in range(rows):
         for stretch in range(stretches):
-            first, n = begin[row, stretch], end[row, stretch] - begin[row, stretch]
+            first = begin[row, stretch]
+            n = end[row, stretch] - first
             best[row, stretch] = total[row, stretch] = LOWEST
             token[row, stretch] = first
             if n < 1:

@@ -20,11 +20,13 @@ from audio_assets.transcription.kernels import attend_with_one_query
 QUERIES_AT_ONCE = 500
 
 
-def has_onednn(device: torch.device) -> bool:
+def has_onednn(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies this type here: it takes bfloat16 only where there is AVX-512."""
     return (
         device.type == "cpu"
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and (dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
     )
 
 
@@ -35,7 +37,7 @@ class Linear:
         """weight: [n_out, n_in]; bias: [n_out]; rows: about how many rows of x to lay the weight out for."""
         self.weight = weight.detach().to(dtype).contiguous()
         self.bias = None if bias is None else bias.detach().to(dtype)
-        self.packed = has_onednn(weight.device)
+        self.packed = has_onednn(weight.device, dtype)
         if self.packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
 
@@ -51,7 +53,8 @@ class LayerNorm:
     """float32 [..., n_state] -> `dtype` [..., n_state]."""
 
     def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype) -> None:
-        self.weight, self.bias = norm.weight.detach().float(), norm.bias.detach().float()
+        self.weight = norm.weight.detach().float()
+        self.bias = norm.bias.detach().float()
         self.eps = norm.eps
         self.dtype = dtype
 
@@ -78,9 +81,11 @@ def fused_projection(attention: MultiHeadAttention, names: str, dtype: torch.dty
     """
     modules = {"q": attention.query, "k": attention.key, "v": attention.value}
     scale = (attention.query.weight.shape[0] // attention.n_head) ** -0.5
-    weights, biases = [], []
+    weights = []
+    biases = []
     for name in names:
-        weight, bias = modules[name].weight.detach().float(), modules[name].bias
+        weight = modules[name].weight.detach().float()
+        bias = modules[name].bias
         # Whisper's keys have no bias.
         bias = torch.zeros(len(weight), device=weight.device) if bias is None else bias.detach().float()
         factor = scale if name == "q" else 1.0
@@ -98,16 +103,17 @@ def attend_to_all(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Returns:
         [batch, time, heads * head_dim], contiguous.
     """
-    if not has_onednn(q.device):
+    if not has_onednn(q.device, q.dtype):
         return F.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2).flatten(2)
-    # A head's keys serve as the weight of a linear layer, its values likewise: oneDNN's products are twice
-    # as fast as those inside PyTorch's attention on processors without AMX.
+    # A head's keys serve as the weight of a linear layer, and its values as that of another: oneDNN's
+    # products are twice as fast as those inside PyTorch's attention on processors without AMX.
     product = torch.ops.mkldnn._linear_pointwise
     batch, heads, time, head_dim = q.shape
     out = q.new_empty(batch, time, heads, head_dim)
     for i in range(batch):
         for h in range(heads):
-            keys, values = k[i, h].contiguous(), v[i, h].t().contiguous()
+            keys = k[i, h].contiguous()
+            values = v[i, h].t().contiguous()
             for start in range(0, time, QUERIES_AT_ONCE):
                 some = slice(start, start + QUERIES_AT_ONCE)
                 weights = product(q[i, h, some], keys, None, "none", [], "").softmax(-1)

@@ -1,24 +1,30 @@
 """`whisper.transcribe` for one file, written as a generator that asks for decodes instead of running them.
 
-Long-form transcription (Radford et al. 2022, https://arxiv.org/abs/2212.04356, sections 3.8 and 4.5) walks a
-file in windows of up to 30 s: what it asks next depends on what it heard last. Written as a generator, many
-files can take their steps side by side and their decodes run as one batch. The rules follow
+Long-form transcription (Radford et al. 2022, https://arxiv.org/abs/2212.04356, sections 3.8 and 4.5) goes
+through a file in windows of up to 30 s. What it asks for next depends on what it heard last. Because it is a
+generator, many files can take their steps side by side, and their decodes run as one batch. The rules follow
 `whisper/transcribe.py` at its default settings, line by line.
+
+No model code here: torch and whisper are imported for their types alone.
 """
 
 import math
+import zlib
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-from whisper.audio import FRAMES_PER_SECOND, N_FRAMES
-from whisper.tokenizer import Tokenizer
-from whisper.utils import compression_ratio
-
-from audio_assets.transcription.mel import LogMel
 from audio_assets.transcription.transcript import Segment, Transcript
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from whisper.tokenizer import Tokenizer
+
+    from audio_assets.transcription.mel import LogMel
+
+# As in whisper/audio.py.
+FRAMES_PER_SECOND = 100
+WINDOW_FRAMES = 3000
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 COMPRESSION_RATIO_THRESHOLD = 2.4
 LOGPROB_THRESHOLD = -1.0
@@ -31,11 +37,15 @@ SECONDS_PER_TIMESTAMP = FRAMES_PER_TIMESTAMP / FRAMES_PER_SECOND
 
 @dataclass(eq=False)
 class Window:
-    """Encoder input, float32 [n_mels, 3000], that several requests may share; an engine may hang its
-    encoding on it, so that it is encoded once."""
+    """Up to 30 s of a file, which several requests may share.
 
-    mel: Tensor
-    encoding: Tensor | None = None
+    Attributes:
+        mel: what the encoder is given, float32 [n_mels, 3000].
+        encoding: what it said, `dtype` [1500, n_state]; kept here, so that a window is encoded once.
+    """
+
+    mel: "Tensor"
+    encoding: "Tensor | None" = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +77,16 @@ class Decoded:
 
     @property
     def compression_ratio(self) -> float:
-        return compression_ratio(self.text)
+        """UTF-8 bytes over zlib bytes of the text; high where it repeats itself."""
+        text = self.text.encode()
+        return len(text) / len(zlib.compress(text))
 
 
 Request = DetectLanguage | Decode
-Walk = Generator[Request, Any, Transcript]
+LongForm = Generator[Request, Any, Transcript]
 
 
-def walk(mel: LogMel, tokenizer: Tokenizer, language: str | None) -> Walk:
+def transcribe_windows(mel: "LogMel", tokenizer: "Tokenizer", language: str | None) -> LongForm:
     """Transcribe one file: yields requests, is sent their answers, returns the transcript.
 
     Args:
@@ -91,7 +103,7 @@ def walk(mel: LogMel, tokenizer: Tokenizer, language: str | None) -> Walk:
     figures = _Figures()
     seek = 0
     while seek < mel.content_frames:
-        size = min(N_FRAMES, mel.content_frames - seek)
+        size = min(WINDOW_FRAMES, mel.content_frames - seek)
         result = yield from _decode_with_fallback(
             Window(mel.window(seek)), language, tuple(tokens[prompt_start:])
         )
@@ -104,10 +116,8 @@ def walk(mel: LogMel, tokenizer: Tokenizer, language: str | None) -> Walk:
         figures.add(result, advance, skipped=False)
         for piece in pieces:
             text = tokenizer.decode([t for t in piece.tokens if t < tokenizer.eot])
-            start_s, end_s = (
-                seek / FRAMES_PER_SECOND + piece.start_s,
-                seek / FRAMES_PER_SECOND + piece.end_s,
-            )
+            start_s = seek / FRAMES_PER_SECOND + piece.start_s
+            end_s = seek / FRAMES_PER_SECOND + piece.end_s
             if start_s == end_s or not text.strip():
                 continue
             segments.append(Segment(start_s, end_s, text))
@@ -142,7 +152,7 @@ class Piece:
     tokens: tuple[int, ...]
 
 
-def split(tokens: tuple[int, ...], size: int, tokenizer: Tokenizer) -> tuple[list[Piece], int]:
+def split(tokens: tuple[int, ...], size: int, tokenizer: "Tokenizer") -> tuple[list[Piece], int]:
     """Cut a window's tokens into segments, and say how many frames to move on.
 
     A pair of timestamps side by side ends one segment and starts the next. Tokens after the last pair are an
@@ -158,21 +168,26 @@ def split(tokens: tuple[int, ...], size: int, tokenizer: Tokenizer) -> tuple[lis
     cuts = [i for i in range(1, len(tokens)) if stamped[i - 1] and stamped[i]]
     ends_with_single = stamped[-2:] == [False, True]
     if not cuts:
-        end_s = size / FRAMES_PER_SECOND
-        stamps = [t for t in tokens if t >= zero]
-        if stamps and stamps[-1] != zero:
-            end_s = (stamps[-1] - zero) * SECONDS_PER_TIMESTAMP
-        return [Piece(0.0, end_s, tokens)], size
+        return [Piece(0.0, _end_of_only_segment(tokens, size, zero), tokens)], size
     if ends_with_single:
         cuts.append(len(tokens))
     pieces = []
     for begin, end in zip([0, *cuts], cuts, strict=False):
         part = tokens[begin:end]
-        start_s, end_s = ((t - zero) * SECONDS_PER_TIMESTAMP for t in (part[0], part[-1]))
+        start_s = (part[0] - zero) * SECONDS_PER_TIMESTAMP
+        end_s = (part[-1] - zero) * SECONDS_PER_TIMESTAMP
         pieces.append(Piece(start_s, end_s, part))
     if ends_with_single:
         return pieces, size
     return pieces, (tokens[cuts[-1] - 1] - zero) * FRAMES_PER_TIMESTAMP
+
+
+def _end_of_only_segment(tokens: tuple[int, ...], size: int, zero: int) -> float:
+    """Seconds at the last timestamp, or at the window's end where there is none that says anything."""
+    stamps = [t for t in tokens if t >= zero]
+    if stamps and stamps[-1] != zero:
+        return (stamps[-1] - zero) * SECONDS_PER_TIMESTAMP
+    return size / FRAMES_PER_SECOND
 
 
 @dataclass

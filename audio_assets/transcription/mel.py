@@ -27,7 +27,7 @@ class LogMel:
     Attributes:
         frames: float32 [n_mels, n], all frames that touch the audio; n exceeds `content_frames` by one or
             two, because a Fourier window at the edge reaches back into the audio.
-        content_frames: whole hops of 10 ms in the audio; what `transcribe()` walks over.
+        content_frames: whole hops of 10 ms in the audio; what `transcribe()` cuts into windows.
         silence: the value of every frame after `frames`.
     """
 

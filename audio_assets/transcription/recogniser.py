@@ -14,8 +14,8 @@ class Recogniser(Protocol):
     """Hears many clips at once. The pipeline calls it from one thread at a time.
 
     Attributes:
-        identity: what shapes its answers, with enough to reproduce them. It is stored in `whisper_model`; a row
-            of another identity is computed anew.
+        identity: what shapes its answers, with enough to reproduce them. It is stored in `whisper_model`; a
+            row of another identity is computed anew.
         device: where it runs, e.g. `cpu` or `cuda:0`.
         stats: what it has done since it was loaded.
     """

@@ -12,6 +12,7 @@ may use. Nothing here waits for the device, so that a CUDA graph can hold it.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,6 +24,22 @@ from whisper.tokenizer import Tokenizer
 from audio_assets.transcription.kernels import best_and_sum
 
 FIRST_TIMESTAMP_LIMIT = 50  # The first timestamp is at most 1.0 s.
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What each row may say next.
+
+    Attributes:
+        words, specials: bool [rows].
+        stamp_begin, stamp_end: int64 [rows], the timestamps that are allowed: those from `stamp_begin` to
+            before `stamp_end`, which are none if the two are equal.
+    """
+
+    words: Tensor
+    specials: Tensor
+    stamp_begin: Tensor
+    stamp_end: Tensor
 
 
 class Sampler:
@@ -57,53 +74,62 @@ class Sampler:
             int64 [rows] and float32 [rows].
         """
         logits.index_fill_(1, self.suppressed, -torch.inf)
+        allowed = self._allowed(last, before_last, last_timestamp, logits.shape[1])
+        if logits.device.type == "cpu" and temperature is None:
+            token, best, total, _ = _pick(*self._sums_on_cpu(logits, allowed))
+            return token, best - total
+        stretches = self._stretches(logits.float(), allowed)
+        token, best, total, only_timestamps = _pick(
+            [s.best for s in stretches], [s.token for s in stretches], [s.sum for s in stretches]
+        )
+        if temperature is None or uniform is None:
+            return token, best - total
+        # A row at temperature 0 beside others that are not keeps its best token.
+        logits = _only_allowed(stretches, only_timestamps)
+        hot = temperature > 0
+        drawn = draw(logits / torch.where(hot, temperature, 1.0)[:, None], uniform)
+        token = torch.where(hot, drawn, token)
+        return token, logits.gather(1, token[:, None])[:, 0] - total
+
+    def _allowed(self, last: Tensor, before_last: Tensor, last_timestamp: Tensor, n_vocab: int) -> Allowed:
+        """The rules of timestamps: they come in pairs, never decrease, and start at 1.0 s at the latest."""
         first = last < 0
         after_timestamp = last >= self.zero
         # A row's first token counts as the second timestamp of a pair.
         after_pair = after_timestamp & ((before_last < 0) | (before_last >= self.zero))
         after_single = after_timestamp & ~after_pair
         # A segment ends later than it began; the next one may begin where it ended.
-        lowest = torch.where(last_timestamp < 0, self.zero, last_timestamp + (~after_single).long())
-        highest = torch.where(first, self.zero + FIRST_TIMESTAMP_LIMIT, logits.shape[1])
-        may_say, may_end = ~(first | after_single), ~first
-        if logits.device.type == "cpu" and temperature is None:
-            begin = torch.stack([torch.zeros_like(last), torch.full_like(last, self.eot), lowest], dim=1)
-            end = torch.stack(
-                [
-                    torch.where(may_say, self.eot, 0),
-                    torch.where(may_end, self.zero, self.eot),
-                    torch.where(after_pair, lowest, (highest + 1).clamp(max=logits.shape[1])),
-                ],
-                dim=1,
-            )
-            token, best, total, _ = _pick(*(x.unbind(1) for x in best_and_sum(logits, begin, end)))
-            return token, best - total
-
-        logits = logits.float()
-        stamp = torch.arange(self.zero, logits.shape[1], device=logits.device)
-        allowed = (stamp >= lowest[:, None]) & (stamp <= highest[:, None]) & ~after_pair[:, None]
-        words = _Stretch(logits[:, : self.eot], may_say)
-        specials = _Stretch(logits[:, self.eot : self.zero], may_end)
-        stamps = _Stretch(logits[:, self.zero :].masked_fill(~allowed, -torch.inf), None)
-        stretches = words, specials, stamps
-        tokens = words.token, self.eot + specials.token, self.zero + stamps.token
-        token, best, total, stamped = _pick([s.best for s in stretches], tokens, [s.sum for s in stretches])
-        if temperature is None or uniform is None:
-            return token, best - total
-
-        text_off = stamped[:, None]
-        masked = torch.cat(
-            [
-                words.logits.masked_fill(text_off | ~may_say[:, None], -torch.inf),
-                specials.logits.masked_fill(text_off | ~may_end[:, None], -torch.inf),
-                stamps.logits,
-            ],
-            dim=1,
+        begin = torch.where(last_timestamp < 0, self.zero, last_timestamp + (~after_single).long())
+        end = torch.where(first, min(self.zero + FIRST_TIMESTAMP_LIMIT + 1, n_vocab), n_vocab)
+        return Allowed(
+            # A text starts with a timestamp; one alone is followed by its second, or by the end.
+            words=~(first | after_single),
+            specials=~first,
+            stamp_begin=begin,
+            stamp_end=torch.where(after_pair, begin, end),
         )
-        hot = temperature > 0
-        drawn = draw(masked / torch.where(hot, temperature, 1.0)[:, None], uniform)
-        token = torch.where(hot, drawn, token)
-        return token, masked.gather(1, token[:, None])[:, 0] - total
+
+    def _sums_on_cpu(self, logits: Tensor, allowed: Allowed) -> tuple[Sequence[Tensor], ...]:
+        """As the arguments of `_pick`, by a kernel that reads only what is allowed."""
+        words_begin = torch.zeros_like(allowed.stamp_begin)
+        specials_begin = torch.full_like(allowed.stamp_begin, self.eot)
+        begin = torch.stack([words_begin, specials_begin, allowed.stamp_begin], dim=1)
+        words_end = torch.where(allowed.words, self.eot, 0)
+        specials_end = torch.where(allowed.specials, self.zero, self.eot)
+        end = torch.stack([words_end, specials_end, allowed.stamp_end], dim=1)
+        best, token, total = best_and_sum(logits, begin, end)
+        return best.unbind(1), token.unbind(1), total.unbind(1)
+
+    def _stretches(self, logits: Tensor, allowed: Allowed) -> "list[_Stretch]":
+        """Words, specials and timestamps; logits: float32 [rows, n_vocab]."""
+        stamp = torch.arange(self.zero, logits.shape[1], device=logits.device)
+        stamp_allowed = (stamp >= allowed.stamp_begin[:, None]) & (stamp < allowed.stamp_end[:, None])
+        stamps = logits[:, self.zero :].masked_fill(~stamp_allowed, -torch.inf)
+        return [
+            _Stretch(logits[:, : self.eot], 0, allowed.words),
+            _Stretch(logits[:, self.eot : self.zero], self.eot, allowed.specials),
+            _Stretch(stamps, self.zero, None),
+        ]
 
 
 def _pick(
@@ -131,14 +157,30 @@ def _pick(
 
 
 class _Stretch:
-    """Best token, its logit, and the log of the sum of exponentials, each [rows]; -inf where not allowed."""
+    """Of a stretch of the vocabulary, each [rows]: the best token, its logit, and the log of the sum of
+    exponentials; -inf where the stretch is not allowed."""
 
-    def __init__(self, logits: Tensor, allowed: Tensor | None) -> None:
+    def __init__(self, logits: Tensor, begin: int, allowed: Tensor | None) -> None:
+        """begin: the stretch's first token; allowed: bool [rows], None where `logits` say it themselves."""
         self.logits = logits
-        best, self.token = logits.max(dim=1)
+        self.allowed = allowed
+        best, token = logits.max(dim=1)
         total = logits.logsumexp(dim=1)
+        self.token = token + begin
         self.best = best if allowed is None else best.masked_fill(~allowed, -torch.inf)
         self.sum = total if allowed is None else total.masked_fill(~allowed, -torch.inf)
+
+
+def _only_allowed(stretches: "Sequence[_Stretch]", only_timestamps: Tensor) -> Tensor:
+    """Logits of the whole vocabulary, -inf where not allowed: float32 [rows, n_vocab]."""
+    parts = []
+    for stretch in stretches:
+        if stretch.allowed is None:
+            parts.append(stretch.logits)
+        else:
+            forbidden = only_timestamps | ~stretch.allowed
+            parts.append(stretch.logits.masked_fill(forbidden[:, None], -torch.inf))
+    return torch.cat(parts, dim=1)
 
 
 def draw(logits: Tensor, uniform: Tensor) -> Tensor:

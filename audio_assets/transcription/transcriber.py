@@ -1,16 +1,12 @@
-"""The engine's front door: settings in, transcripts out. Loads torch only when a model is loaded."""
+"""The engine's front door: options in, transcripts out. Loads torch only when a model is loaded."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from audio_assets.transcription.identity import (
-    language_code,
-    model_identity,
-    resolve_device,
-    resolve_precision,
-)
+from audio_assets.transcription.identity import identity_of
+from audio_assets.transcription.options import Options
 from audio_assets.transcription.transcript import Stats, Transcript
 
 if TYPE_CHECKING:
@@ -52,23 +48,13 @@ class Transcriber:
             precision: `float32`, `bfloat16`, `float16`, or `auto` for what Whisper itself uses on the device.
 
         Raises:
-            ValueError: a setting is wrong; the message names its environment variable.
+            ArgumentError: an argument is wrong, or the model does not fit into the device's free memory.
         """
-        identity = model_identity(model, language=language, precision=precision, device=device)
-        device = resolve_device(device)
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"WHISPER_BATCH_SIZE={batch_size} is not at least 1")
+        options = Options(model, device, language, batch_size, precision).resolve()
+        identity = identity_of(options)
         from audio_assets.transcription.engine import Engine
 
-        engine = Engine.load(
-            model,
-            device=device,
-            language=language_code(language),
-            batch_size=batch_size,
-            precision=resolve_precision(precision, device),
-            stats=Stats(),
-        )
-        return cls(engine, identity)
+        return cls(Engine.load(options), identity)
 
     @property
     def device(self) -> str:
@@ -78,7 +64,7 @@ class Transcriber:
     @property
     def batch_size(self) -> int:
         """How many windows are decoded at a time; falls when the device runs out of memory."""
-        return self._engine.batch_size
+        return self._engine.scheduler.batch_size
 
     @property
     def stats(self) -> Stats:

@@ -1,0 +1,96 @@
+"""What a model is loaded with. Every option is checked here, and `auto` becomes what this machine has.
+
+Imports torch and whisper only to answer what they alone know: which devices and which languages there are.
+"""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+
+from audio_assets.errors import ArgumentError
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `Transcriber.load`, which describes them."""
+
+    model: str
+    device: str = "auto"
+    language: str | None = None
+    batch_size: int | None = None
+    precision: str = "auto"
+
+    def resolve(self) -> "Options":
+        """The same options, checked, with the device, the language's code and the precision filled in.
+
+        `batch_size` stays None where free memory decides, which is known once the model is loaded.
+
+        Raises:
+            ArgumentError: an option is wrong.
+        """
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ArgumentError("batch_size", f"={self.batch_size} is not at least 1")
+        device = resolve_device(self.device)
+        return dataclasses.replace(
+            self,
+            device=device,
+            language=language_code(self.language),
+            precision=resolve_precision(self.precision, device),
+        )
+
+
+def language_code(language: str | None) -> str | None:
+    """`English`, `english` or `en` -> `en`; None stays None.
+
+    Raises:
+        ArgumentError: Whisper does not know the language.
+    """
+    if language is None:
+        return None
+    from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
+
+    lowered = language.lower()
+    code = lowered if lowered in LANGUAGES else TO_LANGUAGE_CODE.get(lowered)
+    if code is None:
+        problem = f"={language!r} is not a language that Whisper knows, such as en or English"
+        raise ArgumentError("language", problem)
+    return code
+
+
+def resolve_device(device: str) -> str:
+    """`auto` -> `cuda` where there is one, else `cpu`; anything else is checked and kept.
+
+    Raises:
+        ArgumentError: this machine has no such device.
+    """
+    if device == "cpu":
+        return device
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cuda(:\d+)?", device):
+        raise ArgumentError("device", f"={device!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, ...")
+    index = int(device.partition(":")[2] or 0)
+    found = torch.cuda.device_count()
+    if index >= found:
+        problem = f"={device!r}, but PyTorch sees {found} CUDA devices here; auto falls back to cpu"
+        raise ArgumentError("device", problem)
+    return device
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """`auto` -> what `whisper.transcribe` itself uses on the device: float16 on CUDA, float32 on a CPU.
+
+    Raises:
+        ArgumentError: unknown, or float16 on a CPU, where PyTorch is slower with it than with float32.
+    """
+    if precision == "auto":
+        return "float32" if device == "cpu" else "float16"
+    if precision not in PRECISIONS:
+        raise ArgumentError("precision", f" {precision!r} is not one of auto, {', '.join(PRECISIONS)}")
+    if precision == "float16" and device == "cpu":
+        raise ArgumentError("precision", " float16 is for CUDA devices; a CPU takes float32 or bfloat16")
+    return precision
