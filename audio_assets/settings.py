@@ -230,8 +230,9 @@ WHISPER_BATCH_SIZE = Setting(
 )
 TOKENISER = Setting(
     name="TOKENISER",
-    meaning="`simulated`, or `package.module:function` of your own that takes float32 audio [samples] at"
-    " 16 kHz and gives integer tokens [tokens].",
+    meaning="`simulated`, or `package.module:name` of a function or class of your own"
+    " ([how to write one](CONTRIBUTING.md#add-a-tokeniser)). It is imported from the working directory,"
+    " `PYTHONPATH` or an installed package.",
     default="simulated",
     example="simulated",
     parse=str,

@@ -226,14 +226,13 @@ def test_json_snippets_are_json(snippet: Snippet) -> None:
 @pytest.fixture
 def registries() -> Iterator[None]:
     """Forgets what a module of one's own has registered."""
-    before = [
-        (registry, dict(registry))
-        for registry in (audio_assets.audio.DECODERS, audio_assets.storage.BACKENDS)
-    ]
+    decoders = dict(audio_assets.audio.DECODERS)
+    backends = dict(audio_assets.storage.BACKENDS)
     yield
-    for registry, entries in before:
-        registry.clear()
-        registry.update(entries)
+    audio_assets.audio.DECODERS.clear()
+    audio_assets.audio.DECODERS.update(decoders)
+    audio_assets.storage.BACKENDS.clear()
+    audio_assets.storage.BACKENDS.update(backends)
 
 
 @pytest.mark.usefixtures("registries")

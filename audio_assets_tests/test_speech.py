@@ -26,7 +26,7 @@ from audio_assets.partitions import FolderMinute
 from audio_assets.speech import Job, SpeechPass, Tokenising, Transcribing
 from audio_assets.speech_rows import Finished
 from audio_assets.storage import ObjectInfo, ObjectStore
-from audio_assets.table import CONFLICT_ROUNDS, Table
+from audio_assets.table import CONFLICT_ROUNDS, Snapshot, Table
 from audio_assets.transcription import Segment, Stats, Transcript
 from audio_assets.transcription.recogniser import Recogniser
 from audio_assets_tests.support.audio import UPLOADED, flac
@@ -703,12 +703,12 @@ class Rival(Table):
 
     times: int
 
-    def replace(self, partition: FolderMinute, rows: pa.Table, version: Any) -> bool:
+    def replace(self, partition: FolderMinute, rows: pa.Table, snapshot: Snapshot) -> bool:
         if self.times:
             object.__setattr__(self, "times", self.times - 1)
             stale = rows.set_column(1, self.schema.field("ETag"), pa.array([str(self.times)] * len(rows)))
             super().replace(partition, stale, self.read(partition))
-        return super().replace(partition, rows, version)
+        return super().replace(partition, rows, snapshot)
 
 
 def rival(table: Table, times: int) -> Rival:

@@ -113,8 +113,12 @@ class MemoryBackend(Backend):
 
 @dataclasses.dataclass
 class MemoryPlace(Place):
-    uri: str
+    name: str
     objects: dict[str, Stored]
+
+    @property
+    def uri(self) -> str:
+        return f"memory://{self.name}"
 
     def put(self, key: str, body: bytes = b"", uploaded: dt.datetime = UPLOADED) -> None:
         self.objects[key] = Stored(body, str(next(_versions)), uploaded)
@@ -127,7 +131,7 @@ class MemoryPlace(Place):
 def memory_place(monkeypatch: pytest.MonkeyPatch) -> MemoryPlace:
     monkeypatch.setitem(BACKENDS, "memory", MemoryBackend)
     BUCKETS.clear()
-    return MemoryPlace("memory://bucket", BUCKETS.setdefault("bucket", {}))
+    return MemoryPlace("bucket", BUCKETS.setdefault("bucket", {}))
 
 
 @pytest.fixture

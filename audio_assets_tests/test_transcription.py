@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import hashlib
 import math
-import pathlib
 import re
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from whisper.tokenizer import get_tokenizer
 
 import audio_assets.transcription.batch
 from audio_assets.errors import ArgumentError
+from audio_assets.settings import DEMO_CHECKPOINT
 from audio_assets.transcription import Transcriber, Transcript, layers, longform, model_identity
 from audio_assets.transcription.batch import DecodeBatch, Row
 from audio_assets.transcription.decoder import Decoder
@@ -177,21 +177,34 @@ def test_answers_are_those_of_transcribe(
         assert_same(ours[i], answer)
 
 
-def test_the_sample_speech_is_read_as_by_transcribe():
-    demo = pathlib.Path(audio_assets.__file__).with_name("demo")
-    checkpoint = demo / "checkpoint.pt"
-    files = sorted(demo.glob("sample/**/*.flac"))
+def sample_speech(count: int) -> list[np.ndarray]:
+    """The first clips of the demo's sample, float32 [samples] at 16 kHz."""
     clips = []
-    for file in files:
+    for file in sorted(DEMO_CHECKPOINT.parent.glob("sample/**/*.flac")):
         with contextlib.suppress(soundfile.LibsndfileError):
             audio, rate = soundfile.read(file, dtype="float32", always_2d=True)
             clips.append(soxr.resample(audio.mean(axis=1), rate, 16_000).astype(np.float32))
-    clips = [c for c in clips if len(c)][:12]
-    assert clips
-    stock = whisper.load_model(str(checkpoint), device="cpu")
-    ours = transcripts(Transcriber.load(str(checkpoint), language="en", device="cpu"), clips)
+    found = [clip for clip in clips if len(clip)][:count]
+    assert len(found) == count
+    return found
+
+
+def test_the_sample_speech_is_read_as_by_transcribe():
+    clips = sample_speech(12)
+    stock = whisper.load_model(str(DEMO_CHECKPOINT), device="cpu")
+    ours = transcripts(Transcriber.load(str(DEMO_CHECKPOINT), language="en", device="cpu"), clips)
     for i, clip in enumerate(clips):
         assert_same(ours[i], stock.transcribe(clip, language="en", fp16=False))
+
+
+def test_a_transcript_is_the_same_to_the_last_bit_whatever_shares_its_batch():
+    transcriber = Transcriber.load(str(DEMO_CHECKPOINT), language="en", device="cpu")
+    clips = sample_speech(10)
+    alone = [transcripts(transcriber, [clip])[0] for clip in clips]
+    for together in (2, 10):
+        for first in range(0, len(clips), together):
+            shared = transcripts(transcriber, clips[first : first + together])
+            assert [shared[i] for i in range(together)] == alone[first : first + together]
 
 
 def test_only_rows_that_fail_a_threshold_are_decoded_again(checkpoint: str, monkeypatch: pytest.MonkeyPatch):

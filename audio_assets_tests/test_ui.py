@@ -322,7 +322,7 @@ def test_dotenv_points_all_of_it_at_a_bucket_on_s3(
         AWS_ENDPOINT_URL_S3={os.environ["AWS_ENDPOINT_URL_S3"]}
         AWS_ACCESS_KEY_ID=somebody
         AWS_SECRET_ACCESS_KEY=secret
-        AWS_REGION=us-east-1
+        AWS_DEFAULT_REGION=us-east-1
         """
     )
     with dagster_dev(tmp_path, {}) as dev:

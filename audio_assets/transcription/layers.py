@@ -142,6 +142,12 @@ def attend_to_cache(
     if q.shape[2] == 1 and mask is None:
         length = torch.full((len(q),), k.shape[2]) if length is None else length
         return attend_with_one_query(q[:, :, 0].contiguous(), k, v, length)[:, None]
-    scores = q @ k.mT
-    weights = (scores if mask is None else scores + mask).softmax(-1)
-    return (weights @ v).transpose(1, 2).flatten(2)
+    out = torch.empty_like(q)
+    # Row by row: the product of several rows at once may add up in another order than that of one, and a
+    # transcript must not depend on what shares its batch.
+    for row in range(len(q)):
+        scores = q[row] @ k[row].mT
+        if mask is not None:
+            scores = scores + mask[row if len(mask) > 1 else 0]
+        out[row] = scores.softmax(-1) @ v[row]
+    return out.transpose(1, 2).flatten(2)

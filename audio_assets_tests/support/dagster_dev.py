@@ -27,7 +27,6 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 PROJECT = pathlib.Path(__file__).parents[2]
-SETTINGS = ("AUDIO_", "WHISPER_", "TOKENISER", "SETTLE_SECONDS", "BACKFILL_ORDER", "S3_", "AWS_", "DAGSTER_")
 # Generous: the machine may be slow and busy with other tests. Nothing waits longer than it must.
 START_SECONDS = 180
 PATIENCE_SECONDS = 180
@@ -121,13 +120,17 @@ def dagster_dev(folder: pathlib.Path, environment: Mapping[str, str]) -> Iterato
         folder: for the instance and the log; a `.env` in it is read.
         environment: the settings; those of whoever runs the tests do not count.
     """
+    # Not at the top: this file also runs as a command, which knows its own folder alone.
+    from audio_assets_tests.support.environment import NO_AWS_FILES, is_setting
+
     home = folder / "home"
     home.mkdir()
     shutil.copy(PROJECT / "dagster.yaml", home)
     # `dg` reads the `.env` beside pyproject.toml: here that of the test, not the developer's own.
     for name in ("pyproject.toml", "audio_assets"):
         (folder / name).symlink_to(PROJECT / name)
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
+    own = {name for name in os.environ if is_setting(name) or name.startswith("DAGSTER_")}
+    clean = {name: value for name, value in os.environ.items() if name not in own}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -140,7 +143,7 @@ def dagster_dev(folder: pathlib.Path, environment: Mapping[str, str]) -> Iterato
             stdout=out,
             stderr=subprocess.STDOUT,
             cwd=folder,
-            env=clean | {"DAGSTER_HOME": str(home), **environment},
+            env=clean | NO_AWS_FILES | {"DAGSTER_HOME": str(home), **environment},
             # What ends the test run as a whole must leave the one alive that cleans up after it.
             start_new_session=True,
         )

@@ -1,10 +1,13 @@
 """The environment that tests work in: none of the settings, AWS variables and files of whoever runs them."""
 
 import os
-
-import pytest
+from typing import TYPE_CHECKING
 
 from audio_assets.settings import SETTINGS
+
+# Benchmarks start `dg dev` in this environment too, and have no pytest.
+if TYPE_CHECKING:
+    import pytest
 
 _SETTINGS = frozenset(setting.name for setting in SETTINGS)
 
@@ -23,13 +26,13 @@ def is_setting(name: str) -> bool:
     return name in _SETTINGS or name.startswith("AWS_")
 
 
-def clear_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def clear_settings(monkeypatch: "pytest.MonkeyPatch") -> None:
     """Unset the project's own settings, so that it has its defaults."""
     for name in _SETTINGS:
         monkeypatch.delenv(name, raising=False)
 
 
-def clear_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+def clear_aws(monkeypatch: "pytest.MonkeyPatch") -> None:
     """Leave AWS clients without account, region or endpoint."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
