@@ -191,19 +191,7 @@ def compare(table: pd.DataFrame) -> list[str]:
     Returns:
         What is wrong, in words; nothing if all is well.
     """
-    rows: dict[str, list[Row]] = {}
-    for row in table.to_dict("records"):
-        rows.setdefault(row["Key"], []).append(row)
-    compared: list[tuple[Sample, Row]] = []
-    wrong: list[str] = []
-    for sample in read_truth():
-        found = rows.get(sample.key, [])
-        if len(found) != 1:
-            wrong.append(f"{sample.key} has {len(found)} rows")
-        elif found[0]["status"] != sample.status:
-            wrong.append(f"{sample.key} is {found[0]['status']}, not {sample.status}: {found[0]['error']}")
-        else:
-            compared.append((sample, found[0]))
+    compared, wrong = _match(table)
     spoken = [(sample, row) for sample, row in compared if sample.status == OK]
     wrong += [problem for sample, row in spoken for problem in _problems(sample, row)]
     said = [_normal(sample.text) for sample, _ in spoken]
@@ -215,6 +203,24 @@ def compare(table: pd.DataFrame) -> list[str]:
     print(shown.to_string(index=False, max_colwidth=60))
     print(f"\nword error rate {rate:.1%} over {sum(len(text.split()) for text in said)} words")
     return wrong
+
+
+def _match(table: pd.DataFrame) -> tuple[list[tuple[Sample, Row]], list[str]]:
+    """The objects of the sample, each with its row, and what is wrong with those that have no such row."""
+    rows: dict[str, list[Row]] = {}
+    for row in table.to_dict("records"):
+        rows.setdefault(row["Key"], []).append(row)
+    matched: list[tuple[Sample, Row]] = []
+    wrong: list[str] = []
+    for sample in read_truth():
+        found = rows.get(sample.key, [])
+        if len(found) != 1:
+            wrong.append(f"{sample.key} has {len(found)} rows")
+        elif found[0]["status"] != sample.status:
+            wrong.append(f"{sample.key} is {found[0]['status']}, not {sample.status}: {found[0]['error']}")
+        else:
+            matched.append((sample, found[0]))
+    return matched, wrong
 
 
 def _problems(sample: Sample, row: Row) -> list[str]:

@@ -165,48 +165,77 @@ class Batch:
     word_counts: Tensor
 
 
+def augment(clip: Clip, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """A clip with silence around it, at some loudness, with some noise: float32 [samples], and the seconds of
+    silence before it."""
+    wave = clip.audio.astype(np.float32) / 32768
+    lead = int(rng.uniform(0, 0.5) * SAMPLE_RATE)
+    wave = np.concatenate(
+        [np.zeros(lead, np.float32), wave, np.zeros(int(rng.uniform(0, 0.3) * SAMPLE_RATE))]
+    )
+    if clip.text:
+        wave = wave * rng.uniform(0.3, 1.0) / max(np.abs(wave).max(), 1e-4)
+        if rng.random() < 0.8:
+            power = np.sqrt(np.mean(wave**2)) * 10 ** (-rng.uniform(8, 40) / 20)
+            wave = wave + power * rng.standard_normal(len(wave))
+    return wave.astype(np.float32), lead / SAMPLE_RATE
+
+
+def mask(mel: Tensor, content_frames: int, rng: np.random.Generator) -> None:
+    """Hide some bands and some moments (Park et al. 2019, "SpecAugment"), and half of the time the padding.
+
+    Args:
+        mel: [80, frames], changed in place.
+        content_frames: how many of them hold the clip.
+    """
+    if rng.random() < 0.5:
+        mel[:, content_frames:] = 0.0
+    for _ in range(2):
+        f = int(rng.integers(0, 72))
+        t = int(rng.integers(0, mel.shape[1] - 12))
+        mel[f : f + int(rng.integers(0, 8))] = 0.0
+        mel[:, t : t + int(rng.integers(0, 12))] = 0.0
+
+
+def even_frames(samples: int) -> int:
+    """Whole hops in some samples, rounded up and then down to an even number."""
+    return -(-samples // HOP_LENGTH) // 2 * 2
+
+
+def padded(rows: list[list[int]], filler: int) -> Tensor:
+    """int64 [rows, longest], filled up at the end."""
+    out = torch.full((len(rows), max(map(len, rows))), filler)
+    for row, values in zip(out, rows, strict=True):
+        row[: len(values)] = torch.tensor(values)
+    return out
+
+
+def ctc_targets(clips: list[Clip]) -> tuple[Tensor, Tensor]:
+    """The numbers of all words in a row, int64 [words], and how many each clip has, int64 [batch]."""
+    said = [[WORDS.index(word) + 1 for word in clip.text.lower().rstrip(".").split()] for clip in clips]
+    return torch.tensor([word for words in said for word in words]), torch.tensor([len(w) for w in said])
+
+
 def make_batch(clips: list[Clip], rng: np.random.Generator, *, full: bool) -> Batch:
     """Augment, pad and label; half are padded as `transcribe()` pads (mel 0.0), half with zeros."""
     waves: list[np.ndarray] = []
     leads: list[float] = []
     for clip in clips:
-        wave = clip.audio.astype(np.float32) / 32768
-        lead = int(rng.uniform(0, 0.5) * SAMPLE_RATE)
-        wave = np.concatenate(
-            [np.zeros(lead, np.float32), wave, np.zeros(int(rng.uniform(0, 0.3) * SAMPLE_RATE))]
-        )
-        if clip.text:
-            wave = wave * rng.uniform(0.3, 1.0) / max(np.abs(wave).max(), 1e-4)
-            if rng.random() < 0.8:
-                power = np.sqrt(np.mean(wave**2)) * 10 ** (-rng.uniform(8, 40) / 20)
-                wave = wave + power * rng.standard_normal(len(wave))
-        waves.append(wave.astype(np.float32))
-        leads.append(lead / SAMPLE_RATE)
-    frames = (
-        N_FRAMES if full else -(-max(map(len, waves)) // HOP_LENGTH) // 2 * 2 + 2 * int(rng.integers(1, 60))
-    )
+        wave, lead_s = augment(clip, rng)
+        waves.append(wave)
+        leads.append(lead_s)
+    frames = N_FRAMES if full else even_frames(max(map(len, waves))) + 2 * int(rng.integers(1, 60))
     audio = torch.zeros(len(clips), frames * HOP_LENGTH)
     for i, wave in enumerate(waves):
         audio[i, : len(wave)] = torch.from_numpy(wave[: audio.shape[1]])
     mel = log_mel(audio)
-    for i, wave in enumerate(waves):
-        if rng.random() < 0.5:
-            mel[i, :, len(wave) // HOP_LENGTH :] = 0.0
-        for _ in range(2):
-            f = int(rng.integers(0, 72))
-            t = int(rng.integers(0, frames - 12))
-            mel[i, f : f + int(rng.integers(0, 8))] = 0.0
-            mel[i, :, t : t + int(rng.integers(0, 12))] = 0.0
-    rows = [label(c, leads[i], len(waves[i]) / SAMPLE_RATE, rng) for i, c in enumerate(clips)]
-    length = max(len(r[0]) for r in rows)
-    inputs = torch.full((len(rows), length), ROW[TOKENIZER.eot])
-    targets = torch.full((len(rows), length), IGNORE)
-    for i, (given, wanted) in enumerate(rows):
-        inputs[i, : len(given)] = torch.tensor(given)
-        targets[i, : len(wanted)] = torch.tensor(wanted)
-    said = [[WORDS.index(w) + 1 for w in c.text.lower().rstrip(".").split()] for c in clips]
-    counts = torch.tensor([len(s) for s in said])
-    return Batch(mel, inputs, targets, torch.tensor([w for s in said for w in s]), counts)
+    for row, wave in zip(mel, waves, strict=True):
+        mask(row, len(wave) // HOP_LENGTH, rng)
+    ends_s = [len(wave) / SAMPLE_RATE for wave in waves]
+    rows = [label(*labelled, rng) for labelled in zip(clips, leads, ends_s, strict=True)]
+    inputs = padded([given for given, _ in rows], ROW[TOKENIZER.eot])
+    targets = padded([wanted for _, wanted in rows], IGNORE)
+    return Batch(mel, inputs, targets, *ctc_targets(clips))
 
 
 def label(clip: Clip, lead_s: float, end_s: float, rng: np.random.Generator) -> tuple[list[int], list[int]]:

@@ -100,30 +100,39 @@ def plan(
             folder.
     """
     found = {p.key: (p, digest) for p, digest in sorted(contents.partitions.items())}
-    known = set(registered)
     gone = _gone(found, contents.folders, recorded, registered, by_report=reported is not None)
     empty = str(EMPTY)
-    with_rows = {key for key in gone if recorded.get(key, empty) != empty}
+    with_rows = [key for key in gone if recorded.get(key, empty) != empty]
 
     closed = now - dt.timedelta(minutes=1) - settle_time
     wanted = {key: digest for key, (p, digest) in found.items() if p.minute <= closed}
     open_minutes = len(found) - len(wanted)
-    wanted |= {key: EMPTY for key in gone if key in with_rows}
+    wanted |= dict.fromkeys(with_rows, EMPTY)
     pending = {key: digest for key, digest in wanted.items() if recorded.get(key) != str(digest)}
     if reported is not None:
         pending |= _unlisted(contents.folders, recorded, registered, reported)
 
-    add = [key for key in pending if key not in known]
-    if newest_first:
-        add.sort(key=minute_of_partition, reverse=True)
+    known = set(registered)
+    add = _to_register(pending, known, newest_first=newest_first)
     return Plan(
         add,
-        delete=[key for key in gone if key in known and key not in with_rows and key not in busy],
+        delete=_to_delete(gone, known, {*with_rows, *busy}),
         ranges=_ranges([*registered, *add], pending, busy, newest_first),
         open=open_minutes,
         differing=_differing(found, recorded, pending),
         pending=pending.keys(),
     )
+
+
+def _to_register(pending: Iterable[str], known: Collection[str], *, newest_first: bool) -> list[str]:
+    """The partition keys that Dagster does not know yet, in the order in which they are to be registered."""
+    add = [key for key in pending if key not in known]
+    return sorted(add, key=minute_of_partition, reverse=True) if newest_first else add
+
+
+def _to_delete(gone: Iterable[str], known: Collection[str], in_use: Collection[str]) -> list[str]:
+    """The partition keys without objects that neither rows nor a run need any more."""
+    return [key for key in gone if key in known and key not in in_use]
 
 
 def _gone(

@@ -64,11 +64,8 @@ class Retrying:
             except Exception as e:
                 failure = self._backend.failure(e)
                 why = self._backend.reason(e)
-            again = failure is Failure.PASSING or (
-                failure is Failure.EXPIRED and self._backend.renew_credentials(began)
-            )
             # Raised out here, without a cause: a client's own error may hold a secret.
-            if not again or failures >= self._policy.attempts:
+            if not self._passes(failure, began) or failures >= self._policy.attempts:
                 times = f" ({failures} attempts)" if failures > 1 else ""
                 said = f"{what} {self._backend.uri}/{key}: {why}{times}"
                 if may_be_refused and failure is Failure.ONE_OBJECT:
@@ -79,6 +76,12 @@ class Retrying:
                 retried(why)
             time.sleep(self._policy.pause(failures))
         raise AssertionError("unreachable")
+
+    def _passes(self, failure: Failure, began: float) -> bool:
+        """Whether the same request may fare better; renews credentials that have expired since it began."""
+        if failure is Failure.EXPIRED:
+            return self._backend.renew_credentials(began)
+        return failure is Failure.PASSING
 
     def resumed(self, what: str, key: str, open_rest: Callable[[T | None], Iterator[T]]) -> Iterator[T]:
         """The items of an iterator that may fail in the middle. Each item has attempts of its own.

@@ -107,9 +107,7 @@ class S3Listing:
             )
             for found in pages:
                 page = [object_info(o) for o in found if until is None or o["path"] <= until]
-                keys = [after, *(o.key for o in page)]
-                # The console of S3 marks a folder by an empty object `folder/`; obstore drops its slash.
-                if any(not o.size for o in page) or any(map(operator.ge, keys, keys[1:])):
+                if not _is_exact(page, after):
                     raise _NotByObstoreError
                 if page:
                     yield page
@@ -153,3 +151,13 @@ class S3Listing:
         ]
         folders = [found["Prefix"].removeprefix(root) for found in page.get("CommonPrefixes", [])]
         return objects, folders, page["IsTruncated"]
+
+
+def _is_exact(page: list[ObjectInfo], after: str) -> bool:
+    """Whether obstore gave a page's keys as they are.
+
+    The console of S3 marks a folder by an empty object `folder/`, whose slash obstore drops; keys that it
+    changed are out of order.
+    """
+    keys = [after, *(o.key for o in page)]
+    return all(o.size for o in page) and all(map(operator.lt, keys, keys[1:]))
