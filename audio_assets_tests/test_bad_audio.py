@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audio_assets import audio
-from audio_assets.audio import Audio, decode_flac
+from audio_assets.audio import SAMPLE_RATE_HZ, Audio, decode_flac, types
 from audio_assets.errors import AudioError
 from audio_assets_tests.support.bad_audio import constant_flac, constant_frame, damaged, stream_info
 from audio_assets_tests.support.project import Project
@@ -107,8 +106,8 @@ def test_any_bytes_are_audio_of_what_their_header_says_or_are_refused(body: byte
         return
     fixed = int.from_bytes(body[18:26], "big")
     assert (became.sample_rate_hz, became.channels) == (fixed >> 44, (fixed >> 41 & 7) + 1)
-    expected = became.duration_s * audio.SAMPLE_RATE_HZ
-    assert abs(len(became.samples) - expected) <= 2 * audio.SAMPLE_RATE_HZ / became.sample_rate_hz + 1
+    expected = became.duration_s * SAMPLE_RATE_HZ
+    assert abs(len(became.samples) - expected) <= 2 * SAMPLE_RATE_HZ / became.sample_rate_hz + 1
     assert np.isfinite(became.samples).all()
 
 
@@ -118,13 +117,13 @@ def test_any_bytes_are_audio_of_what_their_header_says_or_are_refused(body: byte
 def test_hours_of_silence_are_audio():
     silence = decode_flac(constant_flac(3 * 3600, level=100))
     assert silence.duration_s == 3 * 3600
-    assert len(silence.samples) == 3 * 3600 * audio.SAMPLE_RATE_HZ
-    np.testing.assert_array_equal(silence.samples[:: audio.SAMPLE_RATE_HZ], np.float32(100 / 2**15))
+    assert len(silence.samples) == 3 * 3600 * SAMPLE_RATE_HZ
+    np.testing.assert_array_equal(silence.samples[::SAMPLE_RATE_HZ], np.float32(100 / 2**15))
 
 
 @pytest.mark.parametrize("claimed", [-1, 0], ids=["said", "unsaid"])
 def test_audio_longer_than_the_limit_is_refused(claimed: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(audio, "LONGEST_S", 60)
+    monkeypatch.setattr(types, "LONGEST_S", 60)
     assert decode_flac(constant_flac(60, claimed=claimed)).duration_s == 60
     with pytest.raises(AudioError, match="cut it into pieces"):
         decode_flac(constant_flac(60.1, claimed=claimed))
@@ -134,6 +133,8 @@ def test_memory_follows_the_audio_inside_whatever_an_object_claims_or_expands_to
     code = """if True:
         import resource
         from audio_assets import audio
+        from audio_assets.audio import types
+        from audio_assets.errors import AudioError
         from audio_assets_tests.support.bad_audio import constant_flac, damaged
 
         def peak_mb():
@@ -143,12 +144,12 @@ def test_memory_follows_the_audio_inside_whatever_an_object_claims_or_expands_to
         bodies.append(constant_flac(1, claimed=16_000 * 86_400 * 40))
         # 80 kB that decode to 11 GB in float32, where nobody stops them.
         bodies.append(constant_flac(30 * 60, rate=192_000, channels=8, claimed=0))
-        audio.LONGEST_S = 60
+        types.LONGEST_S = 60
         before = peak_mb()
         for body in bodies:
             try:
                 audio.decode_flac(body)
-            except audio.AudioError:
+            except AudioError:
                 pass
         print(peak_mb() - before)"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, text=True)

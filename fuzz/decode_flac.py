@@ -12,6 +12,8 @@ import atheris  # pyright: ignore[reportMissingModuleSource]
 
 with atheris.instrument_imports(include=["audio_assets"]):
     from audio_assets import audio
+    from audio_assets.audio import types
+    from audio_assets.errors import AudioError
 
 from audio_assets_tests.support.bad_audio import frame, stream_info
 
@@ -21,7 +23,7 @@ def one_input(data: bytes) -> None:
     body = _stream(chosen) if chosen.ConsumeBool() else chosen.ConsumeBytes(len(data))
     try:
         decoded = audio.decode_flac(body)
-    except audio.AudioError:
+    except AudioError:
         return
     fixed = int.from_bytes(body[body.index(b"fLaC") + 18 :][:8], "big")
     assert (decoded.sample_rate_hz, decoded.channels) == (fixed >> 44, (fixed >> 41 & 7) + 1)
@@ -43,6 +45,6 @@ def _stream(chosen: atheris.FuzzedDataProvider) -> bytes:
 
 
 if __name__ == "__main__":
-    audio.LONGEST_S = 60  # A bomb ends here instead of after 12 h of audio.
+    types.LONGEST_S = 60  # A bomb ends here instead of after 12 h of audio.
     atheris.Setup(sys.argv, one_input)
     atheris.Fuzz()

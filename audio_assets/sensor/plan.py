@@ -20,6 +20,8 @@ PARTITIONS_PER_RUN = 100
 """A run covers a range, so that the model is loaded once; the size of the range bounds what a failure costs.
 The backfills of the UI go by it too."""
 OBJECTS_PER_RUN = 20_000
+# The first sight of a large bucket is worked off, rather than queued at once.
+MAX_RUNS_IN_FLIGHT = 25
 # A run passes over a partition that is done in well under the time that starting another run takes.
 LARGEST_GAP = 20
 

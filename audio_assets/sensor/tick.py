@@ -15,11 +15,10 @@ from audio_assets.partitions import FolderMinute, folder_of_partition
 from audio_assets.sensor import marked_folders
 from audio_assets.sensor.event_queue import Event
 from audio_assets.sensor.marked_folders import Changes, Inventory
-from audio_assets.sensor.plan import FolderContents, Plan, RunRange, plan, retry_delay
+from audio_assets.sensor.plan import MAX_RUNS_IN_FLIGHT, FolderContents, Plan, RunRange, plan, retry_delay
 from audio_assets.sensor.state import Cursor, ReportProgress
 from audio_assets.source import AudioSource
 
-MAX_RUNS_IN_FLIGHT = 25
 # The daemon deletes partition keys one by one; the next full scan meets the rest again.
 DELETED_PER_TICK = 1_000
 # Fingerprints whose runs are asked for in one query.

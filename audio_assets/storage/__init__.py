@@ -8,9 +8,9 @@ The map of this room, from the front door down:
 
     store.py         `ObjectStore`: lists, reads, replaces a file only in the version that was read;
                      `BACKENDS`: URI scheme -> backend
-    retry.py         what failed is tried again: exponential backoff with jitter
+    retry.py         what failed is tried again: `RetryPolicy`, exponential backoff with jitter
     verify.py        what came is compared with its size and its ETag
-    types.py         `Backend`: what each store must give; `ObjectInfo`, `RetryPolicy`, `Failure`
+    types.py         `Backend`: what each store must give; `ObjectInfo`, `Failure`
     s3.py            `S3Backend`: how S3 is listed, read and written
     s3_client.py     the clients of a bucket and their credentials
     s3_listing.py    how a bucket is listed fast and exactly
@@ -22,7 +22,8 @@ A store is added by a subclass of `Backend` and an entry in `BACKENDS`, also fro
 What lies in the store (audio, tables) is known elsewhere: `audio_assets.source`, `audio_assets.table`.
 """
 
+from audio_assets.storage.retry import RetryPolicy
 from audio_assets.storage.store import BACKENDS, ObjectStore
-from audio_assets.storage.types import Backend, ObjectInfo, RetryPolicy
+from audio_assets.storage.types import Backend, ObjectInfo
 
 __all__ = ["BACKENDS", "Backend", "ObjectInfo", "ObjectStore", "RetryPolicy"]

@@ -4,18 +4,41 @@ The clients' own retries are off: those cannot be counted, do not renew credenti
 object should look like. The backend says what a failure means.
 """
 
+import dataclasses
 import itertools
 import logging
+import random
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from audio_assets.errors import ConflictError, ObjectChangedError, ObjectRefusedError, StorageError
-from audio_assets.storage.types import Backend, Failure, RetryPolicy
+from audio_assets.storage.types import STALL_S, Backend, Failure
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class RetryPolicy:
+    """How often and how patiently a store is asked.
+
+    Attributes:
+        attempts: for one object or one page of a listing, the first included.
+        stall_s: seconds without a byte after which a connection is given up.
+    """
+
+    attempts: int = 10
+    stall_s: float = STALL_S
+
+    def pause(self, failures: int) -> float:
+        """Seconds to wait after so many failures: exponential backoff with jitter.
+
+        0.1, 0.2, 0.4 … 15 s, each shortened by up to a half at random, so that clients that failed together
+        do not come back together.
+        """
+        return min(0.1 * 2 ** (failures - 1), 15.0) * random.uniform(0.5, 1.0)
 
 
 class Retrying:

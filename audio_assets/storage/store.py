@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from audio_assets.errors import ConflictError, ObjectChangedError
 from audio_assets.storage.local import LocalBackend
-from audio_assets.storage.retry import Retrying
+from audio_assets.storage.retry import Retrying, RetryPolicy
 from audio_assets.storage.s3 import S3Backend
-from audio_assets.storage.types import LOCATIONS, BackendOptions, ObjectInfo, OpenBackend, RetryPolicy
+from audio_assets.storage.types import LOCATIONS, BackendOptions, ObjectInfo, OpenBackend
 from audio_assets.storage.verify import Verifier
 
 if TYPE_CHECKING:

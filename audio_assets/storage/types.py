@@ -7,7 +7,6 @@ file of its own (`s3`, `local`).
 import dataclasses
 import datetime as dt
 import enum
-import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -20,6 +19,9 @@ PAGE = 1000
 
 LAST = "\U0010ffff"
 """The last character of Unicode: `folder/` + LAST sorts after all keys in the folder."""
+
+STALL_S = 60.0
+"""Seconds without a byte after which a connection is given up, unless a setting says otherwise."""
 
 LOCATIONS = "s3://bucket/prefix or file:///folder"
 """How a location reads, for errors."""
@@ -56,27 +58,6 @@ class Streamed(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class RetryPolicy:
-    """How often and how patiently a store is asked.
-
-    Attributes:
-        attempts: for one object or one page of a listing, the first included.
-        stall_s: seconds without a byte after which a connection is given up.
-    """
-
-    attempts: int = 10
-    stall_s: float = 60.0
-
-    def pause(self, failures: int) -> float:
-        """Seconds to wait after so many failures: exponential backoff with jitter.
-
-        0.1, 0.2, 0.4 … 15 s, each shortened by up to a half at random, so that clients that failed together
-        do not come back together.
-        """
-        return min(0.1 * 2 ** (failures - 1), 15.0) * random.uniform(0.5, 1.0)
-
-
-@dataclasses.dataclass(frozen=True)
 class BackendOptions:
     """How a store is reached. Each backend takes what concerns it and ignores the rest.
 
@@ -87,7 +68,7 @@ class BackendOptions:
         endpoint_url: of a server other than the provider's own, None for that one.
     """
 
-    stall_s: float = RetryPolicy.stall_s
+    stall_s: float = STALL_S
     open_session: "Callable[[], boto3.Session] | None" = None
     endpoint_url: str | None = None
 

@@ -1,88 +1,25 @@
-"""Bytes of an object -> mono float32 at 16 kHz, the array that the recogniser and the tokeniser take.
+"""FLAC -> mono float32 at 16 kHz. libsndfile (soundfile) decodes and soxr resamples.
 
-`DECODERS` says which suffixes are audio and what decodes them. FLAC's own decoder is here too: libsndfile
-(soundfile) decodes and soxr resamples. Both release the interpreter lock, so that threads decode side by
-side. The bytes come from anywhere: what cannot be decoded is refused with a reason that says what to do,
-and memory follows the audio inside, up to a limit. How a FLAC's header is read is in `flac_header.py`.
+Both release the interpreter lock, so that threads decode side by side. The bytes come from anywhere: what
+cannot be decoded is refused with a reason that says what to do, and memory follows the audio inside, up to a
+limit. How a FLAC's header is read is in `flac_header.py`.
 """
 
-import dataclasses
 import hashlib
 import io
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import numpy as np
 import soundfile
 import soxr
 
+from audio_assets.audio import types
+from audio_assets.audio.flac_header import BYTES_PER_SAMPLE, FlacHeader, corrupt_flac, read_header
+from audio_assets.audio.types import SAMPLE_RATE_HZ, Audio
 from audio_assets.errors import AudioError
-from audio_assets.flac_header import BYTES_PER_SAMPLE, FlacHeader, corrupt_flac, read_header
-
-SAMPLE_RATE_HZ = 16_000
-"""What Whisper was trained on (Radford et al. 2022, section 2.2)."""
-
-LONGEST_S = 12 * 3600
-"""What one object may hold: 2.8 GB of float32. A few kilobytes of FLAC can really hold hours of silence."""
-LARGEST_BYTES = 4 * 2**30
-"""What is fetched into memory at most."""
 
 # Samples of all channels in a block: bounds what decoding needs besides its result, whatever a header says.
 _BLOCK_VALUES = 2**20
-
-
-@dataclasses.dataclass(frozen=True)
-class Audio:
-    """Decoded audio and what it was decoded from.
-
-    Attributes:
-        samples: float32 [samples], mono, 16 kHz, nominally in [-1, 1].
-        duration_s: of the source, in seconds.
-        sample_rate_hz: of the source.
-        channels: of the source.
-    """
-
-    samples: np.ndarray
-    duration_s: float
-    sample_rate_hz: int
-    channels: int
-
-
-class Decoder(Protocol):
-    """Decodes the objects of one audio format. The pipeline calls it from several threads at once."""
-
-    def __call__(self, body: bytes, admit: Callable[[int], None] | None) -> Audio:
-        """Decode one object.
-
-        Args:
-            body: its bytes, `LARGEST_BYTES` at most.
-            admit: where it is given, to be told the bytes of each further block of `Audio.samples` before
-                that block is held. It bounds the memory of all threads together: it may wait, or raise an
-                exception, which must pass through. Once with all bytes is enough for short audio.
-
-        Raises:
-            AudioError: the bytes are no audio of this format; says what is wrong and what to do.
-        """
-        ...
-
-
-def check_size(size: int) -> None:
-    """Refuse an object that is too large to be fetched.
-
-    Args:
-        size: bytes.
-
-    Raises:
-        AudioError: it is.
-    """
-    if size > LARGEST_BYTES:
-        raise AudioError(
-            f"the object has {size / 2**30:.1f} GiB, more than the {LARGEST_BYTES / 2**30:.0f} GiB that are"
-            " read; cut it into pieces"
-        )
-
-
-# --- FLAC -----------------------------------------------------------------------------------------------
 
 
 def decode_flac(body: bytes, admit: Callable[[int], None] | None = None) -> Audio:
@@ -130,7 +67,7 @@ def _read_blocks(body: bytes, header: FlacHeader) -> Iterator[np.ndarray]:
     """
     rate = header.rate_hz
     claimed_s = header.frames / rate
-    if claimed_s > LONGEST_S:
+    if claimed_s > types.LONGEST_S:
         raise _too_long(f"its header says {claimed_s / 3600:.1f} h")
     width = BYTES_PER_SAMPLE[header.bits]
     integer = "int16" if width == 2 else "int32"
@@ -143,7 +80,7 @@ def _read_blocks(body: bytes, header: FlacHeader) -> Iterator[np.ndarray]:
         with _SequentialFile(io.BytesIO(body[header.start :])) as file:
             while len(block := file.read(block_frames, dtype=integer, always_2d=True)):
                 frames += len(block)
-                if frames > LONGEST_S * rate:
+                if frames > types.LONGEST_S * rate:
                     raise _too_long("it goes on after that")
                 # libsndfile fills up samples with zeros below; the checksum is of the bytes above.
                 md5.update(block.view(np.uint8).reshape(-1, item)[:, item - width :].tobytes())
@@ -166,21 +103,5 @@ def _mix_down(block: np.ndarray) -> np.ndarray:
 
 
 def _too_long(reason: str) -> AudioError:
-    hours = LONGEST_S / 3600
+    hours = types.LONGEST_S / 3600
     return AudioError(f"more than {hours:.0f} h of audio in one object ({reason}); cut it into pieces")
-
-
-# --- which decoder --------------------------------------------------------------------------------------
-
-DECODERS: dict[str, Decoder] = {".flac": decode_flac}
-"""Suffix of an object's key, in lower case, with its dot -> what decodes it.
-
-A module of one's own adds a format by `DECODERS[".wav"] = decode_wav`. An object of any other suffix is never
-fetched; its row has the status `not_flac`.
-"""
-
-
-def decoder_of(key: str) -> Decoder | None:
-    """What decodes an object by the suffix of its key, None where the suffix is no audio's."""
-    _, dot, suffix = key.rpartition(".")
-    return DECODERS.get(f"{dot}{suffix}".lower())

@@ -1,6 +1,6 @@
 """What the bytes of a FLAC say of themselves before the first sample, and why they cannot be FLAC.
 
-No audio is decoded here; `audio.decode_flac` does that.
+No audio is decoded here; `flac.py` does that.
 """
 
 import dataclasses

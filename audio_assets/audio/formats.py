@@ -1,0 +1,17 @@
+"""Which suffixes are audio, and what decodes each: another format is added here."""
+
+from audio_assets.audio.flac import decode_flac
+from audio_assets.audio.types import Decoder
+
+DECODERS: dict[str, Decoder] = {".flac": decode_flac}
+"""Suffix of an object's key, in lower case, with its dot -> what decodes it.
+
+A module of one's own adds a format by `DECODERS[".wav"] = decode_wav`. An object of any other suffix is never
+fetched; its row has the status `not_flac`.
+"""
+
+
+def decoder_of(key: str) -> Decoder | None:
+    """What decodes an object by the suffix of its key, None where the suffix is no audio's."""
+    _, dot, suffix = key.rpartition(".")
+    return DECODERS.get(f"{dot}{suffix}".lower())
