@@ -32,6 +32,12 @@ def test_a_code_location_loads_without_torch_and_whisper():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_code_location_loads_without_warnings():
+    code = "from audio_assets.definitions import defs; defs().get_repository_def()"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert loaded.stderr == ""
+
+
 def test_the_assets_depend_on_each_other_as_data_flows(repository: dg.RepositoryDefinition):
     graph = repository.asset_graph
     parents = {

@@ -367,6 +367,13 @@ def test_every_table_of_figures_is_included_somewhere() -> None:
     assert sorted(included) == sorted(include.INCLUDES)
 
 
+def test_every_figure_says_how_it_was_measured_and_is_included_somewhere() -> None:
+    figures = include.results_of("figures")
+    text = "".join(document.read_text() for document in include.documents())
+    assert sorted(re.findall(r"<!-- figure: (\w+) -->", text)) == sorted(figures)
+    assert all(figure["how"] for figure in figures.values())
+
+
 def test_a_table_of_figures_is_included_or_says_why_not() -> None:
     by_hand = re.compile(r"<!-- figures by hand: [^>]+ -->\n\n(?:\|.*\n)+")
     marked = 0

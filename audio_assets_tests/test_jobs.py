@@ -34,7 +34,7 @@ def retry(project: Project) -> PartitionBackfill | None:
 def test_jobs_say_who_owns_them():
     repository = defs().get_repository_def()
     for name in ("process_audio", "retry_failed_objects"):
-        assert repository.get_job(name).metadata["owner"].value == "team:speech"
+        assert repository.get_job(name).owners == ["team:speech"]
 
 
 @on_disk

@@ -3,8 +3,10 @@
     python -m benchmarks.include
 
 A document holds a pair of comments, `<!-- include: NAME -->` and `<!-- /include -->`. The function that
-INCLUDES lists under that name makes what stands between them, from the raw results in benchmarks/results/.
-Nobody copies a figure by hand: a test fails where a document differs from the results.
+INCLUDES lists under that name makes what stands between them, from the raw results in benchmarks/results/. A
+figure within a sentence stands between `<!-- figure: NAME -->` and `<!-- /figure -->`; `figures.json` has it,
+with how it was measured. Nobody copies a figure by hand: a test fails where a document differs from the
+results.
 """
 
 import json
@@ -17,6 +19,7 @@ from typing import Any
 PROJECT = pathlib.Path(__file__).parents[1]
 RESULTS = pathlib.Path(__file__).with_name("results")
 BLOCK = re.compile(r"<!-- include: (?P<name>\w+) -->.*?<!-- /include -->", re.DOTALL)
+FIGURE = re.compile(r"<!-- figure: (?P<name>\w+) -->.*?<!-- /figure -->", re.DOTALL)
 
 ENGINES: dict[str, str] = {
     "the seed's loop": "the seed's loop: `transcribe(path)`, `load_audio(path)`, `tokenise`, one by one",
@@ -239,16 +242,20 @@ def documents() -> list[pathlib.Path]:
 
 
 def with_figures(text: str) -> str:
-    """A document with every block made anew.
+    """A document with every block and every figure made anew.
 
     Raises:
-        KeyError: a block has a name that INCLUDES does not list.
+        KeyError: a block has a name that INCLUDES does not list, or a figure one that figures.json lacks.
     """
+    figures = results_of("figures")
 
     def made_anew(block: re.Match[str]) -> str:
         return f"<!-- include: {block['name']} -->\n\n{INCLUDES[block['name']]()}\n\n<!-- /include -->"
 
-    return BLOCK.sub(made_anew, text)
+    def figure(found: re.Match[str]) -> str:
+        return f"<!-- figure: {found['name']} -->{figures[found['name']]['figure']}<!-- /figure -->"
+
+    return FIGURE.sub(figure, BLOCK.sub(made_anew, text))
 
 
 def main() -> None:

@@ -15,14 +15,13 @@ from audio_assets.defs.speech import speech
 from audio_assets.parallel import map_ahead
 from audio_assets.table import THREADS
 
-# `owners=` is in beta in Dagster 1.13 and would warn at every start.
-OWNER = {"owner": "team:speech"}
+OWNERS = ["team:speech"]
 
 process_audio = dg.define_asset_job(
     "process_audio",
     selection=ASSETS,
     description="From objects to rows, for a partition or a range of them.",
-    metadata=OWNER,
+    owners=OWNERS,
 )
 
 
@@ -62,7 +61,7 @@ def ask_for_failed_objects(context: dg.OpExecutionContext, bucket: Bucket) -> No
 
 @dg.job(
     description="Tries every failed object again, by a backfill of the partitions that have one.",
-    metadata=OWNER,
+    owners=OWNERS,
 )
 def retry_failed_objects() -> None:
     ask_for_failed_objects()
