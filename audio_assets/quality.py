@@ -7,22 +7,28 @@ Plain Python and Arrow. Which findings fail a check, and how the UI shows them, 
 import dataclasses
 import functools
 import operator
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from audio_assets.partitions import FolderMinute
 from audio_assets.rows import identities
 from audio_assets.schema import AUDIO_TABLE, FAILED, NOT_FLAC, OK, FieldMetadata, conform, matches
 
+# Loaded where it is used: it loads pandas, and the process of the sensor's ticks does without these 50 MB.
+if TYPE_CHECKING:
+    import pyarrow.compute as pc
+
 EXAMPLES = 10
 
 
-def _is_disallowed(field: pa.Field) -> pc.Expression:
+def _is_disallowed(field: pa.Field) -> "pc.Expression":
     """Whether a value is outside of what its field allows.
 
     Null never is: where a column may be null is said by the schema. NaN is, where the field has a limit.
     """
+    import pyarrow.compute as pc
+
     metadata = FieldMetadata.of(field)
     value = pc.field(field.name)
     wrong = pc.scalar(False)
@@ -36,8 +42,10 @@ def _is_disallowed(field: pa.Field) -> pc.Expression:
     return value.is_valid() & wrong
 
 
-_DISALLOWED = {field.name: _is_disallowed(field) for field in AUDIO_TABLE if FieldMetadata.of(field).allowed}
-_ANY_DISALLOWED = functools.reduce(operator.or_, _DISALLOWED.values())
+@functools.cache
+def _disallowed() -> "dict[str, pc.Expression]":
+    """By column that has limits: whether its value is outside of them."""
+    return {field.name: _is_disallowed(field) for field in AUDIO_TABLE if FieldMetadata.of(field).allowed}
 
 
 @dataclasses.dataclass
@@ -116,10 +124,10 @@ class Findings:
 
     def _find_disallowed(self, rows: pa.Table) -> None:
         # One pass over the rows, of which hardly ever one is left.
-        suspects = rows.filter(_ANY_DISALLOWED)
+        suspects = rows.filter(functools.reduce(operator.or_, _disallowed().values()))
         if not len(suspects):
             return
-        for column, is_disallowed in _DISALLOWED.items():
+        for column, is_disallowed in _disallowed().items():
             wrong = suspects.filter(is_disallowed).select(["Key", column])
             self.disallowed += len(wrong)
             allowed = FieldMetadata.of(AUDIO_TABLE.field(column)).allowed
