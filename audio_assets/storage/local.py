@@ -20,7 +20,8 @@ from obstore.exceptions import InvalidPathError, NotModifiedError, PreconditionE
 from obstore.store import LocalStore
 
 from audio_assets.errors import ConflictError, ObjectChangedError, ObjectRefusedError, StorageError
-from audio_assets.storage.obstore_keys import is_plain, object_info
+from audio_assets.storage import obstore_io
+from audio_assets.storage.obstore_io import is_plain, object_info
 from audio_assets.storage.types import (
     LAST,
     LOCATIONS,
@@ -30,8 +31,6 @@ from audio_assets.storage.types import (
     ObjectInfo,
     Streamed,
 )
-
-_STREAMED_BYTES = 2**20
 
 
 class LocalBackend(Backend):
@@ -125,19 +124,10 @@ class LocalBackend(Backend):
     def read_latest(self, key: str) -> tuple[bytes, str] | None:
         if not self._folder.is_dir():
             return None
-        try:
-            found = obstore.get(self._store(), key)
-            return bytes(found.bytes()), found.meta["e_tag"] or ""
-        except FileNotFoundError:
-            return None
+        return obstore_io.read_latest(self._store(), key)
 
     def stream(self, key: str, offset: int, version: str | None) -> Streamed:
-        options: Any = {"range": {"offset": offset}} if offset else {}
-        if version is not None:
-            options["if_match"] = version
-        found = obstore.get(self._store(), key, options=options)
-        pieces = map(bytes, found.stream(_STREAMED_BYTES))
-        return Streamed(found.meta["e_tag"] or "", found.meta["size"], pieces)
+        return obstore_io.stream(self._store(), key, offset, version)
 
     # --- writing ------------------------------------------------------------------------------------------
 

@@ -12,14 +12,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import AlreadyExistsError, NotModifiedError, PreconditionError
 
 from audio_assets.errors import ConflictError, ObjectChangedError
-from audio_assets.storage import s3_errors
-from audio_assets.storage.obstore_keys import is_plain
+from audio_assets.storage import obstore_io, s3_errors
+from audio_assets.storage.obstore_io import is_plain
 from audio_assets.storage.s3_client import S3Connection
 from audio_assets.storage.s3_listing import S3Listing
 from audio_assets.storage.types import LOCATIONS, Backend, BackendOptions, Failure, ObjectInfo, Streamed
 
 PROBE = ".write-probe"
-_STREAMED_BYTES = 2**20
 
 
 class S3Backend(Backend):
@@ -73,19 +72,10 @@ class S3Backend(Backend):
             raise
 
     def read_latest(self, key: str) -> tuple[bytes, str] | None:
-        try:
-            found = obstore.get(self._connection.store, key)
-            return bytes(found.bytes()), found.meta["e_tag"] or ""
-        except FileNotFoundError:
-            return None
+        return obstore_io.read_latest(self._connection.store, key)
 
     def stream(self, key: str, offset: int, version: str | None) -> Streamed:
-        options: Any = {"range": {"offset": offset}} if offset else {}
-        if version is not None:
-            options["if_match"] = version
-        found = obstore.get(self._connection.store, key, options=options)
-        pieces = map(bytes, found.stream(_STREAMED_BYTES))
-        return Streamed(found.meta["e_tag"] or "", found.meta["size"], pieces)
+        return obstore_io.stream(self._connection.store, key, offset, version)
 
     # --- writing ------------------------------------------------------------------------------------------
 

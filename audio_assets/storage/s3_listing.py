@@ -11,7 +11,7 @@ from typing import Any
 
 import obstore
 
-from audio_assets.storage.obstore_keys import is_plain, object_info
+from audio_assets.storage.obstore_io import is_plain, object_info
 from audio_assets.storage.s3_client import S3Connection
 from audio_assets.storage.types import LAST, PAGE, ObjectInfo
 
