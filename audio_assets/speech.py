@@ -1,7 +1,7 @@
 """One pass over the audio: fetch ahead, batch across partitions, write each partition as it completes.
 
 The transcripts and the tokens of a run's partitions are made here, each object being fetched and decoded
-once. Which rows are reused and what a row says is decided in `speech_rows.py`, how Whisper is batched in
+once. Which rows are reused and what a row says is decided in `partition_rows.py`, how Whisper is batched in
 `transcription`, how tokens are made in `tokenisation.py`.
 """
 
@@ -21,8 +21,8 @@ import numpy as np
 from audio_assets.audio import Audio, check_size, decoder_of
 from audio_assets.errors import AudioError, ConflictError, ObjectChangedError, ObjectRefusedError
 from audio_assets.parallel import MemoryBudget, map_ahead
+from audio_assets.partition_rows import Finished, PartitionRows, audio_values, transcript_values
 from audio_assets.partitions import FolderMinute
-from audio_assets.speech_rows import Finished, PartitionRows, audio_values, transcript_values
 from audio_assets.storage import ObjectInfo, ObjectStore
 from audio_assets.table import THREADS, Table, replace_rounds
 from audio_assets.tokenisation import Tokeniser

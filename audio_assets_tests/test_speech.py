@@ -23,9 +23,9 @@ from audio_assets.audio import types as audio_types
 from audio_assets.digest import group
 from audio_assets.errors import ConflictError, MissingInputError, ObjectRefusedError, StorageError
 from audio_assets.parallel import MemoryBudget
+from audio_assets.partition_rows import Finished
 from audio_assets.partitions import FolderMinute
 from audio_assets.speech import Job, SpeechPass, Tokenising, Transcribing
-from audio_assets.speech_rows import Finished
 from audio_assets.storage import ObjectInfo, ObjectStore
 from audio_assets.table import CONFLICT_ROUNDS, Snapshot, Table
 from audio_assets.transcription import Segment, Stats, Transcript

@@ -34,9 +34,9 @@ from audio_assets.transcription.batch import DecodeBatch, Row
 from audio_assets.transcription.decoder import Decoder
 from audio_assets.transcription.encoder import Encoder
 from audio_assets.transcription.graphs import Graphs, bucket
+from audio_assets.transcription.kv_cache import DecodeState, KVCache
 from audio_assets.transcription.options import Options
 from audio_assets.transcription.sampling import Sampler, draw
-from audio_assets.transcription.slots import DecodeState, KVCache
 
 DIMS = ModelDimensions(
     n_mels=80,

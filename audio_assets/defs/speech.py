@@ -14,8 +14,8 @@ from audio_assets.defs.internals.pool import GPU, place_in_pool
 from audio_assets.defs.metadata import TAGS, markdown_table, partition_metadata, table_metadata
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
+from audio_assets.partition_rows import Finished
 from audio_assets.speech import SpeechPass, Transcribing
-from audio_assets.speech_rows import Finished
 from audio_assets.table import Table
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ What computes, in the order in which audio flows:
     mel.py          audio -> log-mel spectrograms
     encoder.py      log-mel windows -> audio features
     batch.py        the decode batch: prefill, decode steps, finished rows
-    slots.py        the KV cache and the state of each row: every tensor of the decode batch
+    kv_cache.py     the KV cache and the state of each row: every tensor of the decode batch
     decoder.py      tokens and the KV cache -> logits
     sampling.py     logits and Whisper's rules -> the next token
 

@@ -19,9 +19,9 @@ from whisper.tokenizer import Tokenizer
 
 from audio_assets.transcription.decoder import Decoder
 from audio_assets.transcription.graphs import Graphs
+from audio_assets.transcription.kv_cache import DecodeState
 from audio_assets.transcription.longform import Decode, Decoded
 from audio_assets.transcription.sampling import Sampler
-from audio_assets.transcription.slots import DecodeState
 
 # Rows that a thread of a CPU steps on its own: fewer are not worth reading all of the weights once more.
 ROWS_FOR_A_THREAD = 8

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from whisper.model import ResidualAttentionBlock, TextDecoder
 
+from audio_assets.transcription.kv_cache import KVCache
 from audio_assets.transcription.layers import MLP, LayerNorm, Linear, attend_to_cache, fused_projection
-from audio_assets.transcription.slots import KVCache
 from audio_assets.transcription.workers import Workers
 
 
