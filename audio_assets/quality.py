@@ -48,6 +48,12 @@ def _disallowed() -> "dict[str, pc.Expression]":
     return {field.name: _is_disallowed(field) for field in AUDIO_TABLE if FieldMetadata.of(field).allowed}
 
 
+@functools.cache
+def _any_disallowed() -> "pc.Expression":
+    """Whether any value of a row is outside of its limits."""
+    return functools.reduce(operator.or_, _disallowed().values())
+
+
 @dataclasses.dataclass
 class Findings:
     """What was found in the partitions that `add` has seen.
@@ -124,7 +130,7 @@ class Findings:
 
     def _find_disallowed(self, rows: pa.Table) -> None:
         # One pass over the rows, of which hardly ever one is left.
-        suspects = rows.filter(functools.reduce(operator.or_, _disallowed().values()))
+        suspects = rows.filter(_any_disallowed())
         if not len(suspects):
             return
         for column, is_disallowed in _disallowed().items():
