@@ -159,12 +159,9 @@ def _open_queue(url: str, account: tuple[str | None, ...]) -> EventQueue:
 class Whisper(dg.ConfigurableResource):
     """The recogniser: Whisper, on the device that the machine has.
 
-    Another recogniser takes its place by `resources={"whisper": MyRecogniser()}`. The assets ask three things
-    of such a resource, which need not derive from this one:
-
-        model: a name for the run's log.
-        transcribing(table) -> Transcribing: the identity of its rows, and how to load it. Loads no weights.
-        load() -> Recogniser: what transcribes; `audio_assets.transcription.recogniser` says what it must do.
+    Another recogniser takes its place by `resources={"whisper": MyRecogniser()}`. Such a resource need not
+    derive from this one. The assets ask it for `transcribing(table) -> Transcribing` alone: the identity of
+    its rows, and how to load a `Recogniser`. That call loads no weights.
 
     Attributes:
         model: WHISPER_MODEL, a name that `whisper.load_model` knows or the path of a checkpoint.
