@@ -14,8 +14,11 @@ import urllib.parse
 ROOT_FOLDER = "."
 """The `FolderName` of objects that lie right under the source's prefix."""
 
-SEPARATOR = "|"
-"""Stands between folder and minute in a partition key. No other module knows it."""
+SEPARATOR = "@"
+"""Stands between folder and minute in a partition key. No other module knows it.
+
+Not `|`, which Dagster's UI takes for the separator of a multi-partition: it then offers half of the key.
+"""
 
 # Letters of all alphabets stay as they are: Spark and Hive decode %XX, but one byte at a time. The rest is
 # what readers, shells or file systems stumble over: all other signs, blanks at the ends, lone dots.
@@ -43,10 +46,12 @@ class FolderMinute:
     Attributes:
         folder: the part of an object's key before its file name, `.` for none.
         minute: UTC, whole minutes.
+        shortened: whether `folder` is what a path holds of a name that is too long for a directory.
     """
 
     folder: str
     minute: dt.datetime
+    shortened: bool = False
 
     def __post_init__(self) -> None:
         if self.minute.utcoffset() != dt.timedelta(0) or self.minute.second or self.minute.microsecond:
@@ -65,7 +70,7 @@ class FolderMinute:
 
     @property
     def key(self) -> str:
-        """The partition key, e.g. `p225|2023-08-24-00:21`; `parse` reads it back."""
+        """The partition key, e.g. `p225@2023-08-24-00:21`; `parse` reads it back."""
         folder = _key_escapes(SEPARATOR).sub(_percent, self.folder)
         # Not strftime, which takes ten times as long: a tick of the sensor does this for every partition.
         return f"{folder}{SEPARATOR}{self.minute.isoformat('-', 'minutes')[:16]}"
@@ -95,31 +100,34 @@ class FolderMinute:
     def path(self) -> str:
         """The partition's file below its table, in Hive directories.
 
-        Folder names are percent-encoded as Hive readers decode them; one too long for a directory is cut and
-        ends in a digest instead. The file name never starts with `.` or `_`, which readers take for a hidden
-        file.
+        Folder names are percent-encoded as Hive readers decode them; one too long for a directory is
+        shortened and ends in a digest instead. The file name never starts with `.` or `_`, which readers take
+        for a hidden file.
         """
-        folder = _PATH_ESCAPES.sub(_percent, _cut(self.folder))
+        folder = _shortened_directory(self.folder) if self.shortened else _directory(self.folder)
         # Only the directory says which folder it is; the name must fit what file systems and S3 allow.
         visible = re.sub(r"^[._]", _percent, folder).encode()[:LONGEST_FILE_NAME].decode(errors="ignore")
-        file = f"{visible or '-'}_{self.minute:%Y-%m-%d_%H-%M}.parquet"
+        # Not strftime, as in `key`.
+        date = self.minute.isoformat()[:10]
+        time = f"{self.minute.hour:02}-{self.minute.minute:02}"
         return (
-            f"FolderName={folder}/LastModifiedDate={self.minute:%Y-%m-%d}"
-            f"/LastModifiedHour={self.minute.hour}/LastModifiedMinute={self.minute.minute}/{file}"
+            f"FolderName={folder}/LastModifiedDate={date}/LastModifiedHour={self.minute.hour}"
+            f"/LastModifiedMinute={self.minute.minute}/{visible or '-'}_{date}_{time}.parquet"
         )
 
     @classmethod
     def from_path(cls, path: str) -> "FolderMinute | None":
         """The partition that a file belongs to, None where `path` is no partition's file.
 
-        Its folder is the one that the path names, which `path` may have cut.
+        Its folder is the one that the path names, which `path` may have shortened.
         """
         found = _PATH.search(path)
         if found is None:
             return None
         time = f"{found['date']}T{int(found['hour']):02}:{int(found['minute']):02}Z"
+        shortened = _SHORTENED.search(found["folder"]) is not None
         try:
-            partition = cls(urllib.parse.unquote(found["folder"]), dt.datetime.fromisoformat(time))
+            partition = cls(urllib.parse.unquote(found["folder"]), dt.datetime.fromisoformat(time), shortened)
         except ValueError:
             return None
         # Whatever else somebody lays beside it would be read as the same rows again.
@@ -165,20 +173,33 @@ def _key_escapes(separator: str) -> re.Pattern[str]:
     r"""What a folder's name is not allowed to have in a partition key.
 
     Dagster refuses control characters and "..." in a key. Its UI reads , [ ] * " \ as syntax where partitions
-    are typed, and trims blanks at the ends. % escapes.
+    are typed, takes | for the separator of a multi-partition, and trims blanks at the ends. % escapes.
     """
-    return re.compile(rf'[\x00-\x1f\x7f%{re.escape(separator)},\[\]*"\\]|\.{{3,}}|^\s+|\s+$')
+    return re.compile(rf'[\x00-\x1f\x7f%|{re.escape(separator)},\[\]*"\\]|\.{{3,}}|^\s+|\s+$')
 
 
-def _cut(folder: str) -> str:
-    """The folder itself where its directory's name fits, else its beginning and a digest of all of it."""
+# What is encoded nowhere else, so that no folder's own name can be taken for a shortened one.
+_TILDE = "%7E"
+_SHORTENED = re.compile(rf"{_TILDE}[0-9a-f]{{32}}$")
+
+
+def _directory(folder: str) -> str:
+    """The encoded folder where its directory's name fits, else its beginning and a digest of all of it."""
+    encoded = _PATH_ESCAPES.sub(_percent, folder)
     kept = folder
     end = ""
-    while (size := len(f"FolderName={_PATH_ESCAPES.sub(_percent, kept + end)}".encode())) > LONGEST_SEGMENT:
-        end = f"~{hashlib.sha256(folder.encode()).hexdigest()[:32]}"
+    while (size := len(f"FolderName={encoded}{end}".encode())) > LONGEST_SEGMENT:
+        end = f"{_TILDE}{hashlib.sha256(folder.encode()).hexdigest()[:32]}"
         # One sign takes at most 12 bytes: four, each as %XX.
         kept = kept[: -max(1, (size - LONGEST_SEGMENT) // 12)]
-    return kept + end
+        encoded = _PATH_ESCAPES.sub(_percent, kept)
+    return encoded + end
+
+
+def _shortened_directory(shortened: str) -> str:
+    """The directory that a shortened name was read from."""
+    kept, _, digest = shortened.rpartition("~")
+    return f"{_PATH_ESCAPES.sub(_percent, kept)}{_TILDE}{digest}"
 
 
 def _percent(found: re.Match[str]) -> str:

@@ -48,7 +48,7 @@ def test_demo_fills_the_table_repeats_for_nothing_and_notices_what_is_wrong(fold
     first = demo(folder)
     assert first.returncode == 0, first.stdout
     assert "26 new objects of 26" in first.stdout
-    assert "p225|2023-08-24-00:21" in first.stdout
+    assert "p225@2023-08-24-00:21" in first.stdout
     assert "word error rate" in first.stdout
     assert LAST_LINE in first.stdout
 

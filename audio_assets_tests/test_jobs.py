@@ -10,7 +10,7 @@ from audio_assets.definitions import defs
 from audio_assets_tests.support.audio import flac
 from audio_assets_tests.support.project import Project
 
-KEY = "p225|2023-08-24-00:21"
+KEY = "p225@2023-08-24-00:21"
 on_disk = pytest.mark.parametrize("place", ["local"], indirect=True)
 broken = pathlib.Path("broken")
 

@@ -83,14 +83,14 @@ def test_seconds_and_other_zones_are_no_minutes(partition: FolderMinute):
 
 
 def test_a_key_reads_like_folder_and_minute():
-    assert FolderMinute("p225", MINUTE).key == "p225|2023-08-24-00:21"
+    assert FolderMinute("p225", MINUTE).key == "p225@2023-08-24-00:21"
 
 
 def test_only_what_dagster_and_its_ui_cannot_take_is_escaped_in_keys():
-    plain = "Ünï çode/日本 (1)+a=b&c;d:e'f#g?h..i{j}<k>$~`!@^"
-    assert FolderMinute(plain, MINUTE).key.startswith(plain + "|")
-    assert FolderMinute("a|b, 50%...", MINUTE).key.startswith("a%7Cb%2C 50%25%2E%2E%2E|")
-    assert FolderMinute(" a ", MINUTE).key.startswith("%20a%20|")
+    plain = "Ünï çode/日本 (1)+a=b&c;d:e'f#g?h..i{j}<k>$~`!^"
+    assert FolderMinute(plain, MINUTE).key.startswith(plain + "@")
+    assert FolderMinute("a@b|c, 50%...", MINUTE).key.startswith("a%40b%7Cc%2C 50%25%2E%2E%2E@")
+    assert FolderMinute(" a ", MINUTE).key.startswith("%20a%20@")
 
 
 @given(partitions)
@@ -106,7 +106,7 @@ def test_dagster_takes_every_key(partition: FolderMinute):
 
 @given(partitions)
 def test_no_key_holds_what_the_ui_takes_for_syntax(partition: FolderMinute):
-    assert not re.search(r'[,\[\]*"\\]|\.\.\.', partition.key)
+    assert not re.search(r'[|,\[\]*"\\]|\.\.\.', partition.key)
     assert partition.key.count(SEPARATOR) == 1
     assert partition.key == partition.key.strip()
 
@@ -120,18 +120,18 @@ def test_distinct_partitions_have_distinct_keys_and_paths(one: FolderMinute, oth
 @pytest.mark.parametrize(
     "key",
     [
-        *("", "p225", "p225|", "p225|2023-08-24", "p225|2023-08-24-24:00", "a|b|2023-08-24-00:21"),
+        *("", "p225", "p225@", "p225@2023-08-24", "p225@2023-08-24-24:00", "a@b@2023-08-24-00:21"),
         # Others than `FolderMinute.key` writes would be a second name of the same partition.
-        *("p225|2023-8-24-0:21", "p%32|2023-08-24-00:21", "a,b|2023-08-24-00:21", " a|2023-08-24-00:21"),
+        *("p225@2023-8-24-0:21", "p%32@2023-08-24-00:21", "a,b@2023-08-24-00:21", " a@2023-08-24-00:21"),
     ],
 )
 def test_what_is_no_partition_key_says_how_one_reads(key: str):
-    with pytest.raises(ValueError, match=r"p225\|2023-08-24-00:21"):
+    with pytest.raises(ValueError, match="p225@2023-08-24-00:21"):
         FolderMinute.parse(key)
 
 
 @given(
-    st.text() | st.builds("{}|{}".format, names, st.datetimes().map(lambda m: m.strftime("%Y-%m-%d-%H:%M")))
+    st.text() | st.builds("{}@{}".format, names, st.datetimes().map(lambda m: m.strftime("%Y-%m-%d-%H:%M")))
 )
 def test_a_text_is_the_key_of_one_partition_or_of_none(text: str):
     try:
@@ -151,18 +151,18 @@ def test_partitions_sort_by_folder_then_time():
 @pytest.fixture
 def other_separator(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The separator is changed in the one place that says it."""
-    monkeypatch.setattr(partitions_module, "SEPARATOR", "@")
+    monkeypatch.setattr(partitions_module, "SEPARATOR", "~")
     folder_of_partition.cache_clear()
-    yield "@"
+    yield "~"
     folder_of_partition.cache_clear()
 
 
 @pytest.mark.usefixtures("other_separator")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(partitions)
-@example(FolderMinute("a@b|c", MINUTE))
+@example(FolderMinute("a~b|c", MINUTE))
 def test_another_separator_leaves_keys_that_read_back(partition: FolderMinute):
-    assert partition.key.count("@") == 1
+    assert partition.key.count("~") == 1
     assert FolderMinute.parse(partition.key) == partition
     assert folder_of_partition(partition.key) == partition.folder
     assert minute_of_partition(partition.key) == partition.minute.isoformat("-", "minutes")[:16]
@@ -172,7 +172,7 @@ def test_another_separator_leaves_keys_that_read_back(partition: FolderMinute):
 @pytest.mark.usefixtures("other_separator")
 def test_another_separator_is_known_wherever_keys_are_sorted_grouped_and_named():
     keys = [FolderMinute(f, MINUTE + dt.timedelta(days=d)).key for f, d in (("a", 0), ("b|c", 40), ("d", 9))]
-    assert keys == ["a@2023-08-24-00:21", "b|c@2023-10-03-00:21", "d@2023-09-02-00:21"]
+    assert keys == ["a~2023-08-24-00:21", "b%7Cc~2023-10-03-00:21", "d~2023-09-02-00:21"]
     found = {FolderMinute.parse(key): Digest(1, 1) for key in keys}
     contents = FolderContents({"a", "b|c", "d"}, found)
     now = MINUTE + dt.timedelta(days=365)
@@ -186,8 +186,8 @@ def test_another_separator_is_known_wherever_keys_are_sorted_grouped_and_named()
         "2023-10",
         "all",
     ]
-    with pytest.raises(ValueError, match="should read like p225@2023-08-24-00:21"):
-        FolderMinute.parse("a|2023-08-24-00:21")
+    with pytest.raises(ValueError, match="should read like p225~2023-08-24-00:21"):
+        FolderMinute.parse("a@2023-08-24-00:21")
 
 
 # --- Hive paths -----------------------------------------------------------------------------------------
@@ -207,20 +207,25 @@ def test_a_path_reads_back_as_its_partition(partition: FolderMinute):
         read = FolderMinute.from_path(path)
         assert read is not None
         assert (read.path, read.minute) == (partition.path, partition.minute)
-        assert read == partition or "~" in read.folder
+        assert read == partition or read.shortened
 
 
 @given(long_names)
 @example("#" * 1_000)
 @example(" " * 1_000)
 @example("日" * 340)
-def test_a_folder_too_long_for_a_directory_is_cut_and_told_apart_by_a_digest(name: str):
+def test_a_folder_too_long_for_a_directory_is_shortened_and_told_apart_by_a_digest(name: str):
     one = FolderMinute(name, MINUTE)
     other = FolderMinute(name + "x", MINUTE)
     assert one.path != other.path
     directory = one.path.partition("/")[0].removeprefix("FolderName=")
-    assert re.fullmatch(r".{50,}~[0-9a-f]{32}", directory)
+    assert re.fullmatch(r".{50,}%7E[0-9a-f]{32}", directory)
     assert FolderMinute.parse(one.key) == one
+    read = FolderMinute.from_path(one.path)
+    assert read is not None
+    assert (read.path, read.shortened) == (one.path, True)
+    # A folder may be called as the shortened one reads.
+    assert FolderMinute(read.folder, MINUTE).path != one.path
 
 
 @given(partitions)

@@ -31,7 +31,7 @@ THREE = "p228/p228_001_mic1.flac"
 WORDS = {EIGHT: "eight", THREE: "three"}
 CONFIDENCE = ("avg_logprob", "no_speech_prob", "compression_ratio", "temperature")
 ASSETS = ["s3_inventory", "transcripts", "tokens", "audio_table"]
-KEY = "p225|2023-08-24-00:21"
+KEY = "p225@2023-08-24-00:21"
 
 # Where S3 makes no difference.
 on_disk = pytest.mark.parametrize("place", ["local"], indirect=True)
@@ -94,7 +94,7 @@ def test_a_range_is_one_run_with_one_model_load(project: Project, model_loads: l
     put_sample(project, THREE, minutes=2)
     [request] = project.tick()
     keys = project.partition_keys
-    assert keys == [KEY, "p225|2023-08-24-00:22", "p228|2023-08-24-00:23"]
+    assert keys == [KEY, "p225@2023-08-24-00:22", "p228@2023-08-24-00:23"]
     assert project.execute(request).success
     assert len(model_loads) == 1
     for asset in ASSETS:
@@ -120,7 +120,7 @@ def test_every_partition_says_how_many_rows_its_file_has(project: Project):
             for e in events
             if e.asset_materialization
         }
-        assert counts == {KEY: 2, "p226|2023-08-24-00:21": 1}
+        assert counts == {KEY: 2, "p226@2023-08-24-00:21": 1}
 
 
 @on_disk

@@ -14,8 +14,8 @@ from audio_assets_tests.support.project import Project
 
 pytestmark = pytest.mark.parametrize("place", ["local"], indirect=True)
 
-OLD = "p225|2023-08-24-00:21"
-NEW = "p225|2026-01-01-00:00"
+OLD = "p225@2023-08-24-00:21"
+NEW = "p225@2026-01-01-00:00"
 BEFORE = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 
 
@@ -89,7 +89,7 @@ def test_what_is_not_in_the_table_or_in_a_run_is_kept(processed: Project):
     processed.tick()
     processed.instance.add_dynamic_partitions("folder_minute", ["made up"])
     choice = choose(processed.instance, BEFORE)
-    assert (choice.retire, choice.keep) == ([OLD], ["p226|2023-08-24-00:21"])
+    assert (choice.retire, choice.keep) == ([OLD], ["p226@2023-08-24-00:21"])
     create_run_for_test(
         processed.instance,
         job_name="process_audio",
@@ -97,7 +97,7 @@ def test_what_is_not_in_the_table_or_in_a_run_is_kept(processed: Project):
         tags={"dagster/asset_partition_range_start": OLD, "dagster/asset_partition_range_end": NEW},
     )
     choice = choose(processed.instance, BEFORE)
-    assert (choice.retire, choice.keep) == ([], [OLD, "p226|2023-08-24-00:21"])
+    assert (choice.retire, choice.keep) == ([], [OLD, "p226@2023-08-24-00:21"])
 
 
 def test_a_minute_counts_by_its_beginning(processed: Project):

@@ -22,7 +22,7 @@ from audio_assets_tests.support.places import Place
 from audio_assets_tests.support.project import Project
 from audio_assets_tests.support.refusing_server import server_that_answers
 
-KEY = "p225|2023-08-24-00:21"
+KEY = "p225@2023-08-24-00:21"
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "PLANTEDKEYID",
     "AWS_SECRET_ACCESS_KEY": "planted/secret+key",
@@ -195,7 +195,7 @@ def test_objects_of_any_name_get_rows_and_files_below_the_tables_root(
     }
 
 
-@pytest.mark.parametrize("key", ["../../x|2023-08-24-00:21", "/etc|2023-08-24-00:21", "..|2023-08-24-00:21"])
+@pytest.mark.parametrize("key", ["../../x@2023-08-24-00:21", "/etc@2023-08-24-00:21", "..@2023-08-24-00:21"])
 @pytest.mark.parametrize("place", ["local"], indirect=True)
 def test_no_partition_key_leads_out_of_the_tables_root(project: Project, tmp_path: pathlib.Path, key: str):
     before = set(tmp_path.iterdir())

@@ -79,12 +79,12 @@ def test_new_objects_are_asked_for_once(project: Project):
     project.place.put("p226/c.txt")
     project.place.put("top.txt")
     [request] = project.tick()
-    assert ranges([request]) == [(".|2023-08-24-00:21", "p226|2023-08-24-00:21")]
+    assert ranges([request]) == [(".@2023-08-24-00:21", "p226@2023-08-24-00:21")]
     assert project.partition_keys == [
-        ".|2023-08-24-00:21",
-        "p225|2023-08-24-00:21",
-        "p225|2023-08-24-00:22",
-        "p226|2023-08-24-00:21",
+        ".@2023-08-24-00:21",
+        "p225@2023-08-24-00:21",
+        "p225@2023-08-24-00:22",
+        "p226@2023-08-24-00:21",
     ]
     assert project.execute(request).success
     assert keys(project) == ["p225/a.txt", "p225/b.txt", "p226/c.txt", "top.txt"]
@@ -99,7 +99,7 @@ def test_a_late_object_is_asked_for_alone(project: Project):
     project.catch_up()
     project.place.put("p22b/late.txt")
     [request] = project.tick()
-    assert ranges([request]) == [("p22b|2023-08-24-00:21",) * 2]
+    assert ranges([request]) == [("p22b@2023-08-24-00:21",) * 2]
     assert project.execute(request).success
     assert keys(project, "p22b") == ["p22b/late.txt", "p22b/x.txt"]
     assert project.tick() == []
@@ -148,7 +148,7 @@ def test_a_deleted_folder_loses_its_rows_and_then_its_partitions(project: Projec
     assert project.execute(request).success
     assert keys(project) == ["p226/a.txt"]
     assert project.tick() == []
-    assert project.partition_keys == ["p226|2023-08-24-00:21"]
+    assert project.partition_keys == ["p226@2023-08-24-00:21"]
     project.place.put("p225/back.txt")
     assert project.catch_up() == 1
     assert keys(project, "p225") == ["p225/back.txt"]
@@ -172,7 +172,7 @@ def test_objects_that_arrive_during_a_run_are_asked_for_next(project: Project):
     project.place.put("p225/c.txt", uploaded=later(1))
     assert project.execute(request).success
     assert keys(project) == ["p225/a.txt", "p225/b.txt"]
-    assert ranges(project.tick()) == [("p225|2023-08-24-00:22",) * 2]
+    assert ranges(project.tick()) == [("p225@2023-08-24-00:22",) * 2]
 
 
 def test_every_folder_name_comes_back_from_the_table(project: Project):
@@ -246,7 +246,7 @@ def test_partitions_of_a_run_under_way_are_not_asked_for_again(project: Project,
     assert project.tick() == []
     project.place.put("p228/new.txt")
     project.place.put("p226/late.txt")
-    assert ranges(project.tick()) == [("p228|2023-08-24-00:21",) * 2]
+    assert ranges(project.tick()) == [("p228@2023-08-24-00:21",) * 2]
 
 
 @on_disk
@@ -254,11 +254,11 @@ def test_a_single_partition_under_way_is_passed_over(project: Project):
     for folder in ("p225", "p226", "p227"):
         project.place.put(f"{folder}/a.txt")
     project.tick()
-    tags = {"dagster/partition": "p226|2023-08-24-00:21"}
+    tags = {"dagster/partition": "p226@2023-08-24-00:21"}
     create_run_for_test(
         project.instance, job_name="process_audio", status=dg.DagsterRunStatus.STARTED, tags=tags
     )
-    assert ranges(project.tick()) == [("p225|2023-08-24-00:21",) * 2, ("p227|2023-08-24-00:21",) * 2]
+    assert ranges(project.tick()) == [("p225@2023-08-24-00:21",) * 2, ("p227@2023-08-24-00:21",) * 2]
 
 
 @on_disk
@@ -269,7 +269,7 @@ def test_a_run_of_other_assets_stands_in_nobodys_way(project: Project):
         project.instance,
         job_name="process_audio",
         status=dg.DagsterRunStatus.STARTED,
-        tags={"dagster/partition": "p225|2023-08-24-00:21"},
+        tags={"dagster/partition": "p225@2023-08-24-00:21"},
         asset_selection=frozenset({dg.AssetKey("tokens")}),
     )
     assert ranges(project.tick()) == ranges([request])
@@ -287,7 +287,7 @@ def test_partitions_under_way_are_not_deleted(project: Project):
     )
     project.place.delete("p225/a.txt")
     project.tick()
-    assert project.partition_keys == ["p225|2023-08-24-00:21"]
+    assert project.partition_keys == ["p225@2023-08-24-00:21"]
     project.instance.report_run_canceled(run)
     project.tick()
     assert project.partition_keys == []
@@ -300,15 +300,15 @@ def test_no_more_runs_are_asked_for_than_may_be_in_flight(project: Project, monk
     for folder in range(5):
         project.place.put(f"p{folder}/a.txt")
     first = project.tick()
-    assert ranges(first) == [("p0|2023-08-24-00:21",) * 2, ("p1|2023-08-24-00:21",) * 2]
+    assert ranges(first) == [("p0@2023-08-24-00:21",) * 2, ("p1@2023-08-24-00:21",) * 2]
     assert len(project.partition_keys) == 5
     create_run_for_test(
         project.instance,
         job_name="process_audio",
         status=dg.DagsterRunStatus.NOT_STARTED,
-        tags={"dagster/partition": "p0|2023-08-24-00:21"},
+        tags={"dagster/partition": "p0@2023-08-24-00:21"},
     )
-    assert ranges(project.tick()) == [("p1|2023-08-24-00:21",) * 2]
+    assert ranges(project.tick()) == [("p1@2023-08-24-00:21",) * 2]
 
 
 @on_disk
@@ -343,7 +343,7 @@ def test_a_failed_run_holds_up_no_other_partition(project: Project, monkeypatch:
     project.reload()
     project.place.put("p226/a.txt")
     asked = project.tick()
-    assert any("p226|2023-08-24-00:21" in r for r in ranges(asked))
+    assert any("p226@2023-08-24-00:21" in r for r in ranges(asked))
     assert all(project.execute(r).success for r in asked)
 
 
@@ -388,7 +388,7 @@ def test_a_tick_that_runs_out_of_time_goes_on_in_the_next(project: Project, monk
     assert asked == [(f"{a}|2023-08-24-00:21", f"{b}|2023-08-24-00:21") for a, b in changed]
     # The next full scan begins at the first folder again.
     project.place.put("p0/later.txt")
-    assert full_scan()[0] == [("p0|2023-08-24-00:21",) * 2]
+    assert full_scan()[0] == [("p0@2023-08-24-00:21",) * 2]
     assert sorted(keys(project)) == sorted(
         [*(f"{folder}/a.txt" for folder in folders if folder != "p4")]
         + [f"{folder}/new.txt" for folder in ("p0", "p1/deep", "p3")]
@@ -429,7 +429,7 @@ def test_a_folder_that_is_too_large_for_a_tick_is_compared_once_it_is_whole(
 def test_a_cursor_that_says_nothing_sensible_begins_a_full_scan(project: Project, cursor: str):
     project.place.put("p225/a.txt")
     project.cursor = cursor
-    assert ranges(project.tick()) == [("p225|2023-08-24-00:21",) * 2]
+    assert ranges(project.tick()) == [("p225@2023-08-24-00:21",) * 2]
     assert json.loads(project.cursor or "") == {}
 
 
@@ -442,11 +442,11 @@ def test_the_newest_audio_is_asked_for_first_if_so_set(project: Project, monkeyp
         for minute in range(2):
             project.place.put(f"{folder}/{minute}.txt", uploaded=later(minute))
     [request] = project.tick()
-    assert ranges([request]) == [("p225|2023-08-24-00:22", "p226|2023-08-24-00:22")]
+    assert ranges([request]) == [("p225@2023-08-24-00:22", "p226@2023-08-24-00:22")]
     assert project.execute(request).success
     # What comes in meanwhile goes before what waits.
     project.place.put("p225/new.txt", uploaded=later(9))
-    assert ranges(project.tick()) == [("p225|2023-08-24-00:30",) * 2]
+    assert ranges(project.tick()) == [("p225@2023-08-24-00:30",) * 2]
 
 
 @on_disk
@@ -495,9 +495,9 @@ def test_hundreds_of_partitions_are_one_round_of_ranges(project: Project):
 @on_disk
 def test_a_key_that_somebody_made_up_is_deleted_and_stops_nothing(project: Project):
     project.place.put("p225/a.txt")
-    project.instance.add_dynamic_partitions("folder_minute", ["made up", "p9|2023-08-24-00:21"])
+    project.instance.add_dynamic_partitions("folder_minute", ["made up", "p9@2023-08-24-00:21"])
     assert project.catch_up() == 1
-    assert project.partition_keys == ["p225|2023-08-24-00:21"]
+    assert project.partition_keys == ["p225@2023-08-24-00:21"]
 
 
 @pytest.mark.parametrize("uri", ["file:///no/such/bucket", "s3://no-such-bucket/prefix"])

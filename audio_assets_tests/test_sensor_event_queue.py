@@ -323,7 +323,7 @@ def test_a_folder_too_large_to_list_is_looked_at_object_by_object(
     assert project.partition_keys == [
         f"p225|{MINUTE_KEY}",
         f"p226|{MINUTE_KEY}",
-        "p225|2023-08-24-00:22",
+        "p225@2023-08-24-00:22",
     ]
 
 

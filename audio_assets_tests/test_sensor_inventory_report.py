@@ -94,8 +94,8 @@ def test_old_versions_and_deleted_objects_do_not_count(s3_place: S3Place, report
     manifest = deliver(reports, report(form, [rows], s3_place.bucket, ALL_VERSIONS))
     opened = Report.open(reports.store, manifest, s3_place.store)
     assert {p.key for p in opened.partitions(opened.files[0], source(s3_place))} == {
-        "kept|2023-08-24-03:21",
-        "back|2023-08-24-03:21",
+        "kept@2023-08-24-03:21",
+        "back@2023-08-24-03:21",
     }
 
 
@@ -144,9 +144,9 @@ def deliver_report(place: S3Place, reports: S3Place, files: list[list[str]]) -> 
 
 
 MANIFEST = "reports/{}/daily/2026-11-22T01-00Z/manifest.json"
-FIRST = "p 225|2023-08-24-00:21"
-SECOND = "p 225|2023-08-24-00:22"
-THIRD = "p226|2023-08-24-00:23"
+FIRST = "p 225@2023-08-24-00:21"
+SECOND = "p 225@2023-08-24-00:22"
+THIRD = "p226@2023-08-24-00:23"
 
 
 @on_s3
@@ -202,7 +202,7 @@ def test_a_new_report_seeds_what_is_new(seeded: Project, s3_place: S3Place, repo
     assert seeded.catch_up() == 0
     deliver_report(s3_place, reports, [["p 225/a.txt", "p 225/b.txt"], ["p226/c.txt", "p226/new.txt"]])
     assert seeded.catch_up() == 1
-    assert seeded.partition_keys == [SECOND, THIRD, "p226|2023-08-24-03:21"]
+    assert seeded.partition_keys == [SECOND, THIRD, "p226@2023-08-24-03:21"]
     assert len(seeded.table()) == 4
 
 
@@ -224,7 +224,7 @@ def test_events_tell_what_has_changed_since_the_report(
     assert seeded.catch_up() == 1
     sizes = seeded.table().set_index("Key")["Size"].to_dict()
     assert sizes == {"p 225/a.txt": 5, "p226/c.txt": 0, "p226/new.txt": 0}
-    assert seeded.partition_keys == [FIRST, THIRD, "p226|2023-08-24-03:21"]
+    assert seeded.partition_keys == [FIRST, THIRD, "p226@2023-08-24-03:21"]
 
 
 @on_s3

@@ -174,7 +174,7 @@ def test_a_run_without_effect_is_asked_for_again_later_under_another_run_key(buc
 def test_without_events_full_scans_follow_one_another(processed: Bucket):
     cursor = processed.tick().cursor
     processed.place.put("p227/c.txt")
-    assert ranges(processed.tick(cursor=cursor)) == [("p227|2023-08-24-00:21",) * 2]
+    assert ranges(processed.tick(cursor=cursor)) == [("p227@2023-08-24-00:21",) * 2]
 
 
 def test_a_full_scan_that_is_out_of_time_goes_on_where_it_stopped(

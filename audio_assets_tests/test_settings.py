@@ -43,7 +43,7 @@ from audio_assets_tests.support.places import S3Place
 from audio_assets_tests.support.project import Project
 from audio_assets_tests.support.refusing_server import server_that_answers
 
-KEY = "p225|2023-08-24-00:21"
+KEY = "p225@2023-08-24-00:21"
 
 # Where S3 makes no difference.
 on_disk = pytest.mark.parametrize("place", ["local"], indirect=True)

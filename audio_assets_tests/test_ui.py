@@ -370,7 +370,7 @@ def test_what_is_typed_into_the_partition_box_is_what_gets_launched(dev: Dagster
     wanted = [FolderMinute("p225", MINUTE + dt.timedelta(minutes=m)).key for m in range(2)]
     with visit("/asset-groups") as page:
         page.get_by_role("button", name="Materialize all").click()
-        select_partitions(page, "p225|2023-08", matches=2)
+        select_partitions(page, "p225@2023-08", matches=2)
         click_launch(page, "Launch backfill")
     [run] = wait_for_backfill(dev)
     assert [run["tags"][f"dagster/asset_partition_range_{end}"] for end in ("start", "end")] == wanted

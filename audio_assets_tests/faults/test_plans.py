@@ -14,7 +14,7 @@ from audio_assets_tests.support.project import Project
 
 SHARE = 0.1
 
-KEY = "p225|2023-08-24-00:21"
+KEY = "p225@2023-08-24-00:21"
 
 OpenProject = Callable[[S3Place], Project]
 

@@ -24,8 +24,8 @@ from audio_assets_tests.support.project import Project
 from audio_assets_tests.support.run_process import settings, start
 
 KEYS = [
-    *("p225|2023-08-24-00:21", "p225|2023-08-24-00:22"),
-    *("p226|2023-08-24-00:21", "p226/deep|2023-08-24-00:21"),
+    *("p225@2023-08-24-00:21", "p225@2023-08-24-00:22"),
+    *("p226@2023-08-24-00:21", "p226/deep@2023-08-24-00:21"),
 ]
 CHANGED = "deleted or overwritten after it was listed"
 

@@ -102,7 +102,7 @@ def test_a_run_of_the_project_waits_and_says_so(project: Project):
     other = Step(project.instance)
     assert other.entered.wait(60)
     threading.Timer(2, other.leave.set).start()
-    run = project.run("p225|2023-08-24-00:21", assets=["s3_inventory", "tokens"])
+    run = project.run("p225@2023-08-24-00:21", assets=["s3_inventory", "tokens"])
     assert run.success
     said = [entry.user_message for entry in project.instance.all_logs(run.run_id)]
     assert said.count("Another step has this place in the pool gpu; waiting for its end") == 1
