@@ -17,8 +17,8 @@ from audio_assets.storage import ObjectInfo
 class Digest:
     """A fingerprint of a partition's objects that does not depend on their order.
 
-    The wrap-around sum of a 64-bit hash of each (Key, ETag), beside their number; it streams and needs no
-    sorting.
+    The wrap-around sum of a 64-bit hash of each object's Key, ETag and LastModified in whole seconds, beside
+    their number; it streams and needs no sorting. Seconds, because some stores list no smaller unit.
     """
 
     count: int = 0
@@ -30,7 +30,8 @@ class Digest:
         count = 0
         total = 0
         for o in objects:
-            hashed = hashlib.blake2b(f"{o.key}\0{o.etag}".encode(), digest_size=8)
+            text = f"{o.key}\0{o.etag}\0{int(o.last_modified.timestamp())}"
+            hashed = hashlib.blake2b(text.encode(), digest_size=8)
             count += 1
             total += int.from_bytes(hashed.digest(), "big")
         return cls(count, total % 2**64)

@@ -38,7 +38,7 @@ def choose(instance: dg.DagsterInstance, before: dt.datetime) -> Choice:
     records = InstanceRecords(instance)
     registered = records.registered()
     # The sensor registers anew what it has no record of.
-    done = records.digests().keys() - records.unfinished(registered).covered
+    done = records.records().keys() - records.unfinished(registered).covered
     old = [key for key in registered if (minute := _minute(key)) is not None and minute < before]
     return Choice([key for key in old if key in done], [key for key in old if key not in done])
 

@@ -45,6 +45,19 @@ class Snapshot:
 
 
 @dataclasses.dataclass(frozen=True)
+class Updated:
+    """A partition as `Table.update` left it.
+
+    Attributes:
+        rows: with the table's schema.
+        version: of the file that holds them; empty where there are none and no file.
+    """
+
+    rows: pa.Table
+    version: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Table:
     """One table below AUDIO_TABLE_URI.
 
@@ -83,33 +96,40 @@ class Table:
         found = self.store.read_latest(self.path(partition))
         return None if found is None else pq.read_table(pa.BufferReader(found[0]))
 
-    def replace(self, partition: FolderMinute, rows: pa.Table, snapshot: Snapshot) -> bool:
+    def replace(self, partition: FolderMinute, rows: pa.Table, snapshot: Snapshot) -> str:
         """Replace one partition's file as a whole, unless it holds these rows already.
+
+        A partition without rows has no file: readers such as `datasets` fail at an empty one.
 
         Args:
             rows: with the table's schema.
             snapshot: what `read` gave; its version fences the write.
 
         Returns:
-            Whether anything was written.
+            The version of the file that holds the rows, which is that of `snapshot` where nothing was
+            written; empty where there is no file.
 
         Raises:
             ConflictError: another run replaced the file since it was read.
             StorageError: it cannot be written.
         """
         rows = rows.select(self.schema.names).cast(self.schema)
-        if snapshot.rows is not None and snapshot.rows.equals(rows):
-            return False
+        path = self.path(partition)
+        if not len(rows):
+            if snapshot.version is not None:
+                self.store.delete(path, snapshot.version)
+            return ""
+        if snapshot.rows is not None and snapshot.version is not None and snapshot.rows.equals(rows):
+            return snapshot.version
         sink = io.BytesIO()
         pq.write_table(rows, sink, compression="zstd", write_page_checksum=True)
-        self.store.replace(self.path(partition), sink.getvalue(), snapshot.version)
-        return True
+        return self.store.replace(path, sink.getvalue(), snapshot.version)
 
     def update(
         self,
         partitions: Sequence[FolderMinute],
         compute: Callable[[Sequence[FolderMinute]], Mapping[FolderMinute, pa.Table]],
-    ) -> dict[FolderMinute, pa.Table]:
+    ) -> dict[FolderMinute, Updated]:
         """Compute partitions anew and replace their files, by optimistic concurrency.
 
         Args:
@@ -118,24 +138,46 @@ class Table:
                 It is called again for those whose file another run replaced meanwhile.
 
         Returns:
-            The rows of each partition, whether or not its file had to be written.
+            What each partition holds, whether or not its file had to be written.
 
         Raises:
             ConflictError: other runs keep replacing the files.
             StorageError: a file cannot be read or written.
         """
-        updated: dict[FolderMinute, pa.Table] = {}
+        updated: dict[FolderMinute, Updated] = {}
         for now, conflicts in replace_rounds(partitions):
             snapshots = {partition: self.read(partition) for partition in now}
             computed = compute(now)
             for partition, snapshot in snapshots.items():
+                rows = computed[partition]
                 try:
-                    self.replace(partition, computed[partition], snapshot)
+                    version = self.replace(partition, rows, snapshot)
                 except ConflictError:
                     conflicts.append(partition)
                 else:
-                    updated[partition] = computed[partition]
+                    updated[partition] = Updated(rows, version)
         return updated
+
+    def files(self, folder: str | None = None) -> Iterator[tuple[str, str]]:
+        """All files below the table, from a listing: a request for each thousand.
+
+        Args:
+            folder: a `FolderName`, None for all.
+
+        Yields:
+            Where a file lies below the table, and its version; files of others that lie there included.
+
+        Raises:
+            StorageError: the store cannot be listed.
+        """
+        below = f"{self.name}/"
+        prefix = below
+        if folder is not None:
+            # Any minute has the folder's directory in its path.
+            some_minute = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+            prefix += FolderMinute(folder, some_minute).path.partition("/")[0] + "/"
+        for path, version in self.store.list_files(prefix):
+            yield path.removeprefix(below), version
 
     def partitions(
         self,
@@ -144,17 +186,24 @@ class Table:
         end: dt.datetime | None = None,
     ) -> list[FolderMinute]:
         """The partitions that have a file, with `start` <= minute < `end`, in order."""
-        prefix = self.name
-        if folder is not None:
-            # Any minute has the folder's directory in its path.
-            some_minute = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-            prefix += "/" + FolderMinute(folder, some_minute).path.partition("/")[0]
-        found = (FolderMinute.from_path(path) for path in self.store.list_keys(prefix + "/"))
+        found = (FolderMinute.from_path(path) for path, _ in self.files(folder))
         return sorted(
             p
             for p in found
             if p is not None and (start is None or p.minute >= start) and (end is None or p.minute < end)
         )
+
+    def with_full_name(self, partition: FolderMinute) -> FolderMinute:
+        """The same partition with the folder's full name, which the file's rows tell where its path does not.
+
+        Raises:
+            StorageError: the file cannot be read.
+        """
+        if not partition.shortened:
+            return partition
+        rows = self.read(partition).rows
+        keys = [] if rows is None else rows["Key"].to_pylist()
+        return FolderMinute.of(keys[0], partition.minute) if keys else partition
 
     def scan(self, partitions: Sequence[FolderMinute], columns: Sequence[str] | None = None) -> pa.Table:
         """Read partitions side by side into one table, partition columns included.

@@ -18,7 +18,7 @@ from audio_assets.partitions import FolderMinute
 from audio_assets.rows import inventory_rows
 from audio_assets.source import AudioSource
 from audio_assets.storage import ObjectInfo
-from audio_assets.table import THREADS
+from audio_assets.table import THREADS, Updated
 
 # The inventory is made anew only where the bucket has changed. Three days without a change are a long
 # weekend; a week without one means that uploads, the sensor or its runs have stopped.
@@ -41,13 +41,13 @@ freshness_policy = dg.FreshnessPolicy.time_window(
 def s3_inventory(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.MaterializeResult:
     """The objects of each folder and minute: key, ETag, size, time of last modification.
 
-    A folder is listed once for all of its partitions in the run. A partition whose objects are gone keeps
-    a file without rows.
+    A folder is listed once for all of its partitions in the run. A partition whose objects are gone
+    leaves no file.
     """
     bucket.check(context.log)
     table = bucket.inventory
 
-    def update(partitions: Sequence[FolderMinute]) -> dict[FolderMinute, pa.Table]:
+    def update(partitions: Sequence[FolderMinute]) -> dict[FolderMinute, Updated]:
         return table.update(partitions, lambda some: _list_folder(bucket.source, some))
 
     by_folder = itertools.groupby(sorted(partitions_of(context)), key=lambda partition: partition.folder)
@@ -55,8 +55,8 @@ def s3_inventory(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Materi
     metadata = {}
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         for updated in pool.map(update, folders):
-            for partition, rows in updated.items():
-                metadata[partition.key] = partition_metadata(table, table.path(partition), len(rows))
+            for partition, now in updated.items():
+                metadata[partition.key] = partition_metadata(table, table.path(partition), len(now.rows))
     add_partition_metadata(context, table.name, metadata)
     return dg.MaterializeResult()
 

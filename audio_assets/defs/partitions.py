@@ -14,6 +14,7 @@ from audio_assets.sensor.plan import PARTITIONS_PER_RUN
 FOLDER_MINUTE = "folder_minute"
 ASSETS = [dg.AssetKey(name) for name in ("s3_inventory", "transcripts", "tokens", "audio_table")]
 """The assets that have these partitions, in the order in which data flows."""
+AUDIO_TABLE = ASSETS[-1]
 # SQLite takes no more than 32,766 values in one statement.
 KEYS_AT_A_TIME = 10_000
 

@@ -7,16 +7,17 @@ from collections.abc import Collection, Sequence
 
 import dagster as dg
 
-from audio_assets.defs.audio_table import audio_table
 from audio_assets.defs.internals.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
-    DATA_VERSION_TAG,
     PARTITION_NAME_TAG,
 )
-from audio_assets.defs.partitions import FOLDER_MINUTE, KEYS_AT_A_TIME, parts
+from audio_assets.defs.partitions import AUDIO_TABLE, FOLDER_MINUTE, KEYS_AT_A_TIME, parts
+from audio_assets.record import PartitionRecord
 from audio_assets.sensor.tick import Unfinished
 
+RECORD_TAG = "audio_assets/record"
+"""Holds a `PartitionRecord`, on the observation of a partition of `audio_table`."""
 FINGERPRINT_TAG = "audio_assets/request"
 """Names what a run was asked for by `RunRange.fingerprint`."""
 UNFINISHED = [
@@ -38,18 +39,18 @@ class InstanceRecords:
         """The partition keys, in the order in which they were registered."""
         return list(self._instance.get_dynamic_partitions(FOLDER_MINUTE))
 
-    def digests(self, keys: Collection[str] | None = None) -> dict[str, str]:
-        """By partition key, the digest that `audio_table` was last made from.
+    def records(self, keys: Collection[str] | None = None) -> dict[str, PartitionRecord]:
+        """By partition key, what is recorded of it.
 
         Args:
             keys: of which partitions, None for all.
         """
         some = [None] if keys is None else parts(sorted(keys), KEYS_AT_A_TIME)
         return {
-            key: tags[DATA_VERSION_TAG]
+            key: PartitionRecord.from_json(tags[RECORD_TAG])
             for part in some
             for key, tags in self._instance.event_log_storage.get_latest_tags_by_partition(
-                audio_table.key, dg.DagsterEventType.ASSET_OBSERVATION, [DATA_VERSION_TAG], part
+                AUDIO_TABLE, dg.DagsterEventType.ASSET_OBSERVATION, [RECORD_TAG], part
             ).items()
         }
 
@@ -73,7 +74,7 @@ def covered(runs: Collection[dg.DagsterRun], registered: Sequence[str]) -> set[s
     place = {key: at for at, key in enumerate(registered)} if runs else {}
     covered: set[str] = set()
     for run in runs:
-        if run.asset_selection is not None and audio_table.key not in run.asset_selection:
+        if run.asset_selection is not None and AUDIO_TABLE not in run.asset_selection:
             continue
         if key := run.tags.get(PARTITION_NAME_TAG):
             covered.add(key)

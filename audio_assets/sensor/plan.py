@@ -46,7 +46,7 @@ class RunRange:
     Attributes:
         start, end: first and last partition key, inclusive.
         partitions: how many of the range need work.
-        fingerprint: of what is asked for; the same for the same desired state.
+        fingerprint: of what is asked for; the same for the same actual and the same desired state.
     """
 
     start: str
@@ -91,7 +91,8 @@ def plan(
 
     Args:
         contents: what is in the folders that were looked at; all others are left alone.
-        recorded: by partition key, the digest that `audio_table` was last made from.
+        recorded: by partition key, the digest that its rows in the table were made from; what has no rows is
+            left out, or has the digest of no objects.
         registered: the partition keys that Dagster knows, in its order.
         busy: partition keys that a queued or running run covers; they are compared again when it ends.
         now: the clock that `settle_time` is measured by.
@@ -106,21 +107,32 @@ def plan(
     empty = str(EMPTY)
     with_rows = [key for key in gone if recorded.get(key, empty) != empty]
 
+    desired = {key: digest for key, (_, digest) in found.items()} | dict.fromkeys(with_rows, EMPTY)
+    pending = {key: digest for key, digest in desired.items() if recorded.get(key) != str(digest)}
     closed = now - dt.timedelta(minutes=1) - settle_time
-    wanted = {key: digest for key, (p, digest) in found.items() if p.minute <= closed}
-    open_minutes = len(found) - len(wanted)
-    wanted |= dict.fromkeys(with_rows, EMPTY)
-    pending = {key: digest for key, digest in wanted.items() if recorded.get(key) != str(digest)}
+    open_minutes = {key for key, (p, _) in found.items() if p.minute > closed}
+    had_rows = {key for key in pending if recorded.get(key, empty) != empty}
+    changed = {key for key in had_rows if key not in open_minutes and key not in busy}
+    # An object that is overwritten moves from a changed partition to an open minute of the same folder. That
+    # minute does not wait for its end, so that the object is not without a row until then.
+    overwritten = {folder_of_partition(key) for key in changed}
+    open_minutes = {key for key in open_minutes if found[key][0].folder not in overwritten}
+    pending = {key: digest for key, digest in pending.items() if key not in open_minutes}
     if reported is not None:
         pending |= _unlisted(contents.folders, recorded, registered, reported)
 
     known = set(registered)
     add = _to_register(pending, known, newest_first=newest_first)
+    chunks = list(_chunks([*registered, *add], pending, busy))
+    if newest_first:
+        chunks.sort(key=lambda chunk: max(map(minute_of_partition, chunk)), reverse=True)
+    # What gains a row before what loses one.
+    chunks.sort(key=lambda chunk: not changed.isdisjoint(chunk))
     return Plan(
         add,
         delete=_to_delete(gone, known, {*with_rows, *busy}),
-        ranges=_ranges([*registered, *add], pending, busy, newest_first),
-        open=open_minutes,
+        ranges=[_range(chunk, pending, recorded) for chunk in chunks],
+        open=len(open_minutes),
         differing=_differing(found, recorded, pending),
         pending=pending.keys(),
     )
@@ -186,16 +198,6 @@ def _differing(
     return differing | {folder for folder in others if folder is not None}
 
 
-def _ranges(
-    order: Sequence[str], pending: Mapping[str, Digest], busy: Collection[str], newest_first: bool
-) -> list[RunRange]:
-    """The runs that the pending partitions need, in the order in which they are to be asked for."""
-    chunks = list(_chunks(order, pending, busy))
-    if newest_first:
-        chunks.sort(key=lambda chunk: max(map(minute_of_partition, chunk)), reverse=True)
-    return [_range(chunk, pending) for chunk in chunks]
-
-
 def _chunks(
     order: Sequence[str], pending: Mapping[str, Digest], busy: Collection[str]
 ) -> Iterator[list[str]]:
@@ -224,8 +226,9 @@ def _chunks(
         yield chunk
 
 
-def _range(chunk: Sequence[str], pending: Mapping[str, Digest]) -> RunRange:
-    state = "\n".join(f"{key}={pending[key]}" for key in chunk)
+def _range(chunk: Sequence[str], pending: Mapping[str, Digest], recorded: Mapping[str, str]) -> RunRange:
+    # With what is there now: a partition that returns to an earlier state is no second try of that state.
+    state = "\n".join(f"{key}={recorded.get(key)}>{pending[key]}" for key in chunk)
     return RunRange(chunk[0], chunk[-1], len(chunk), hashlib.sha256(state.encode()).hexdigest()[:16])
 
 

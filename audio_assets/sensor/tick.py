@@ -12,15 +12,19 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Protocol
 
 from audio_assets.partitions import FolderMinute, folder_of_partition
+from audio_assets.record import PartitionRecord
 from audio_assets.sensor import marked_folders
 from audio_assets.sensor.event_queue import Event
 from audio_assets.sensor.marked_folders import Changes, Inventory
 from audio_assets.sensor.plan import MAX_RUNS_IN_FLIGHT, FolderContents, Plan, RunRange, plan, retry_delay
 from audio_assets.sensor.state import Cursor, ReportProgress
+from audio_assets.sensor.table_files import TableFiles
 from audio_assets.source import AudioSource
 
 # The daemon deletes partition keys one by one; the next full scan meets the rest again.
 DELETED_PER_TICK = 1_000
+# Stands for the digest of rows that other settings made; equals none.
+STALE = "stale"
 # Fingerprints whose runs are asked for in one query.
 RANGES_AT_A_TIME = 500
 
@@ -44,8 +48,8 @@ class Unfinished:
 class Records(Protocol):
     """What the orchestrator has on record. It is asked as late as can be: a tick lists for seconds."""
 
-    def digests(self, keys: Collection[str] | None = None) -> Mapping[str, str]:
-        """By partition key, the digest that `audio_table` was last made from; None asks for all keys."""
+    def records(self, keys: Collection[str] | None = None) -> Mapping[str, PartitionRecord]:
+        """By partition key, what is recorded of it; None asks for all keys."""
         ...
 
     def unfinished(self, registered: Sequence[str]) -> Unfinished:
@@ -64,6 +68,7 @@ class TickInputs:
 
     Attributes:
         source: is listed.
+        files: lists the tables, at the least those files that lie in the folders asked for; None asks for all.
         inventory: the objects that a partition was last made from.
         registered: the partition keys, in the order in which they were registered.
         records: what else the orchestrator has on record.
@@ -72,12 +77,15 @@ class TickInputs:
         stop: whether to leave the rest of the listing to the next tick.
         settle_time: how long after its end a minute counts as closed.
         newest_first: ask for the newest minutes of all folders first, rather than go folder by folder.
+        is_stale: whether a partition has rows that were made by other settings than today's.
+        redo_stale: ask for those partitions as well.
         events: what the bucket has told of, None where it sends no events.
         read_report: reads the S3 Inventory report that takes the place of full scans, None where there is
             none.
     """
 
     source: AudioSource
+    files: Callable[[Collection[str] | None], TableFiles]
     inventory: Inventory
     registered: Sequence[str]
     records: Records
@@ -86,6 +94,8 @@ class TickInputs:
     stop: Callable[[], bool]
     settle_time: dt.timedelta
     newest_first: bool = False
+    is_stale: Callable[[PartitionRecord], bool] = lambda record: False
+    redo_stale: bool = False
     events: Sequence[Event] | None = None
     read_report: ReadReport | None = None
 
@@ -117,7 +127,8 @@ class TickOutcome:
         runs: to ask for, in order.
         cursor: for the next tick.
         summary: what was looked at and what came of it, for the log.
-        compared_all: whether the whole table was compared, rather than the folders that events named.
+        records: what is recorded of the table's partitions and borne out by their files, by partition key;
+            None where only the folders that events named were compared.
     """
 
     add: list[str]
@@ -125,7 +136,7 @@ class TickOutcome:
     runs: list[RunAttempt]
     cursor: Cursor
     summary: str
-    compared_all: bool
+    records: Mapping[str, PartitionRecord] | None
 
     @property
     def idle(self) -> bool:
@@ -145,20 +156,26 @@ def tick(inputs: TickInputs) -> TickOutcome:
     cursor = inputs.cursor if inputs.events is not None else inputs.cursor.without_events()
     scans = inputs.read_report is None and cursor.full_scan_due(inputs.now)
     compares_all = scans or inputs.read_report is not None
-    recorded = records.digests() if compares_all else {}
+    # What a run that ends during this tick has written may be seen in part: its partitions count as busy too.
+    before = records.unfinished(registered)
+    table = _read_table(inputs, registered, None) if compares_all else _Table({}, {})
 
-    contents, cursor = _look(inputs, cursor, _folders((*registered, *recorded)) if scans else None)
+    known = _folders((*registered, *table.digests)) if scans else None
+    contents, cursor = _look(inputs, cursor, known)
     if not compares_all:
         here = [key for key in registered if folder_of_partition(key) in contents.folders]
-        recorded = records.digests({*here, *(p.key for p in contents.partitions)})
+        keys = {*here, *(p.key for p in contents.partitions)}
+        table = _read_table(inputs, keys, {*contents.folders, *(p.folder for p in contents.partitions)})
     reported, cursor = _read_report(inputs, cursor)
 
     unfinished = records.unfinished(registered)
+    stale = {key for key, record in table.records.items() if inputs.is_stale(record)}
+    actual = table.digests | (dict.fromkeys(stale, STALE) if inputs.redo_stale else {})
     decided = plan(
         contents,
-        recorded,
+        actual,
         registered,
-        unfinished.covered,
+        {*before.covered, *unfinished.covered},
         inputs.now,
         inputs.settle_time,
         reported=reported,
@@ -170,10 +187,35 @@ def tick(inputs: TickInputs) -> TickOutcome:
         cursor = cursor.without_events()
     else:
         starved = len(runs) < len(decided.ranges)
-        cursor = marked_folders.mark_differing(cursor, contents, recorded, decided, starved=starved)
+        cursor = marked_folders.mark_differing(cursor, contents, actual, decided, starved=starved)
     delete = decided.delete[:DELETED_PER_TICK]
     summary = _summary(contents, reported, decided, len(runs), len(delete))
-    return TickOutcome(decided.add, delete, runs, cursor, summary, compares_all)
+    if stale:
+        summary += f"; {len(stale)} partitions have rows made by other settings (job redo_stale)"
+    return TickOutcome(
+        decided.add, delete, runs, cursor, summary, table.records if compares_all else None
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    """What is in the table.
+
+    Attributes:
+        digests: as `TableFiles.digests`.
+        records: by partition key, those that the files bear out.
+    """
+
+    digests: Mapping[str, str]
+    records: Mapping[str, PartitionRecord]
+
+
+def _read_table(inputs: TickInputs, keys: Collection[str], folders: Collection[str] | None) -> _Table:
+    """The partitions of some keys, and those that have files in some folders; None for all folders."""
+    recorded = inputs.records.records(None if folders is None else keys)
+    digests = inputs.files(folders).digests(recorded, keys, folders)
+    records = {key: record for key, record in recorded.items() if digests.get(key) == record.digest}
+    return _Table(digests, records)
 
 
 def _look(inputs: TickInputs, cursor: Cursor, known: Collection[str] | None) -> tuple[FolderContents, Cursor]:
