@@ -10,6 +10,7 @@ fails the run or the sensor's tick, and says what to fix; the sensor asks for th
       ObjectRefusedError  the store gives none of the run's objects
     EventQueueError       the queue of the bucket's notifications does not answer
     MissingInputError     a partition was asked for before what it is made from
+    InstanceInUseError    the Dagster instance serves another source or table
     ReportError           the S3 Inventory report cannot be used
     ArgumentError         an argument or a setting is wrong
 
@@ -55,6 +56,10 @@ class ConflictError(RuntimeError):
 
 class MissingInputError(RuntimeError):
     """A partition was asked for before what it is made from."""
+
+
+class InstanceInUseError(RuntimeError):
+    """The Dagster instance serves another source or table at the moment; names both."""
 
 
 class ReportError(ValueError):

@@ -77,9 +77,17 @@ def test_a_digest_does_not_depend_on_the_order(found: list[ObjectInfo], random):
 
 
 @given(folders_of_objects, folders_of_objects)
-def test_a_digest_is_that_of_the_keys_and_etags(one: list[ObjectInfo], other: list[ObjectInfo]):
+def test_a_digest_is_that_of_the_keys_etags_and_times(one: list[ObjectInfo], other: list[ObjectInfo]):
+    # The second of LastModified is the same in all of them.
     same = {(o.key, o.etag) for o in one} == {(o.key, o.etag) for o in other}
     assert (str(Digest.of(one)) == str(Digest.of(other))) == same
+
+
+def test_the_same_bytes_again_have_another_digest_by_the_second():
+    [one] = objects("a")
+    at_once = one._replace(last_modified=one.last_modified + dt.timedelta(microseconds=999_999))
+    later = one._replace(last_modified=one.last_modified + dt.timedelta(seconds=1))
+    assert Digest.of([at_once]) == Digest.of([one]) != Digest.of([later])
 
 
 def test_a_digest_says_how_many_objects_there_are():
@@ -95,7 +103,7 @@ def test_digests_of_parts_sum_to_that_of_the_whole_and_are_read_back(found: list
 
 def test_a_digest_is_the_same_in_every_version_of_the_code():
     # Recorded in instances that exist: another sum would have every partition made anew.
-    assert str(Digest.of(objects("p225/a.flac", "p225/b.flac"))) == "2-493ee3157ace8fdf"
+    assert str(Digest.of(objects("p225/a.flac", "p225/b.flac"))) == "2-2632abc1edc78a3d"
 
 
 def test_objects_are_grouped_by_folder_and_minute():
@@ -286,3 +294,49 @@ def test_retries_wait_longer_each_time_and_never_more_than_an_hour():
 @pytest.mark.parametrize("tries", [1, 5, 10_000])
 def test_a_retry_is_never_refused(tries: int):
     assert dt.timedelta(0) < retry_delay(tries) <= dt.timedelta(hours=1)
+
+
+# --- objects that are overwritten -----------------------------------------------------------------------
+
+
+def test_an_open_minute_does_not_wait_where_its_folder_may_have_lost_a_row_to_it():
+    now = MINUTE + dt.timedelta(minutes=5, seconds=30)
+    recorded = {at(0): some(2), at(1): some(), at(1, "p226"): some()}
+    found = {at(0): some(1), at(1): some(), at(5): some(3), at(1, "p226"): some(), at(5, "p226"): some()}
+    decided = decide(found, recorded, now=now)
+    assert decided.add == [at(5).key]
+    # p226 has lost nothing, so its open minute waits.
+    assert decided.open == 1
+    assert decided.pending == {at(0).key, at(5).key}
+
+
+def test_a_minute_that_gains_rows_is_asked_for_before_one_that_loses_rows():
+    recorded = {at(m): some(2) for m in range(2 * LARGEST_GAP)}
+    found = {**recorded, at(0): some(1), at(99): some(1)}
+    assert ranges(decide(found, recorded)) == [(at(99).key, at(99).key), (at(0).key, at(0).key)]
+    gone = {p: digest for p, digest in found.items() if p != at(0)}
+    assert ranges(decide(gone, recorded)) == [(at(99).key, at(99).key), (at(0).key, at(0).key)]
+
+
+def test_deletions_do_not_wait_for_open_minutes():
+    now = MINUTE + dt.timedelta(minutes=5)
+    recorded = {at(0): some(2), at(5): some(1)}
+    found = {at(0): some(1), at(5): some(2)}
+    assert decide(found, recorded, now=now).pending == {at(0).key, at(5).key}
+    assert decide(found, recorded, now=now, busy={at(0)}).pending == {at(0).key}
+
+
+def test_a_partition_without_rows_that_gains_some_has_lost_none():
+    now = MINUTE + dt.timedelta(minutes=5)
+    decided = decide({at(0): some(), at(5): some()}, {at(0): EMPTY}, now=now)
+    assert (decided.open, decided.pending) == (1, {at(0).key})
+
+
+def test_a_return_to_an_earlier_state_is_no_second_try_of_it():
+    one = some(1)
+    other = some(2)
+    [first] = decide({at(0): one}, {}).ranges
+    [back] = decide({at(0): one}, {at(0): other}).ranges
+    assert first.fingerprint != back.fingerprint
+    [again] = decide({at(0): one}, {at(0): other}).ranges
+    assert again == back

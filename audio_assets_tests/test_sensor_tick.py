@@ -13,10 +13,12 @@ import pytest
 
 from audio_assets.digest import EMPTY, Digest, digest_partitions
 from audio_assets.partitions import FolderMinute
+from audio_assets.record import PartitionRecord
 from audio_assets.sensor import marked_folders, tick
 from audio_assets.sensor.event_queue import Event
 from audio_assets.sensor.plan import retry_delay
 from audio_assets.sensor.state import FULL_SCAN_INTERVAL, Cursor, ReportProgress
+from audio_assets.sensor.table_files import TableFiles
 from audio_assets.sensor.tick import RunAttempt, TickInputs, TickOutcome, Unfinished
 from audio_assets.source import AudioSource
 from audio_assets.storage import ObjectInfo, ObjectStore
@@ -26,6 +28,13 @@ from audio_assets_tests.support.places import LocalPlace
 NOW = UPLOADED + dt.timedelta(days=1)
 P225 = FolderMinute("p225", MINUTE)
 P226 = FolderMinute("p226", MINUTE)
+
+
+VERSION = "v"
+
+
+def record(digest: str) -> PartitionRecord:
+    return PartitionRecord(digest, "" if digest == str(EMPTY) else VERSION)
 
 
 @dataclasses.dataclass
@@ -38,9 +47,14 @@ class Recorded:
     ends: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     asked: list[Collection[str] | None] = dataclasses.field(default_factory=list)
 
-    def digests(self, keys: Collection[str] | None = None) -> dict[str, str]:
+    def records(self, keys: Collection[str] | None = None) -> dict[str, PartitionRecord]:
         self.asked.append(keys)
-        return {key: digest for key, digest in self.by_key.items() if keys is None or key in keys}
+        return {key: record(digest) for key, digest in self.by_key.items() if keys is None or key in keys}
+
+    def files(self, folders: Collection[str] | None) -> TableFiles:
+        """As if every record were true of the table, and a listing gave no more than was asked for."""
+        found = (FolderMinute.parse(key) for key, digest in self.by_key.items() if record(digest).version)
+        return TableFiles({p.path: VERSION for p in found if folders is None or p.folder in folders})
 
     def unfinished(self, registered: Sequence[str]) -> Unfinished:
         return Unfinished(self.unfinished_runs, self.covered)
@@ -61,6 +75,7 @@ class Bucket:
         source = AudioSource(self.place.store, ObjectStore(f"{self.place.uri}/output_parquet"))
         return TickInputs(
             source=source,
+            files=self.records.files,
             inventory=lambda partition: [],
             registered=list(self.records.by_key),
             records=self.records,
@@ -109,7 +124,7 @@ def test_a_first_tick_scans_everything_and_asks_for_it(bucket: Bucket):
     assert outcome.delete == []
     assert ranges(outcome) == [(P225.key, P226.key)]
     assert outcome.cursor == Cursor()
-    assert outcome.compared_all
+    assert outcome.records is not None
     assert not outcome.idle
     assert outcome.summary == (
         "2 partitions in 2 folders looked at; 2 partitions registered; 1 runs asked for"
@@ -196,11 +211,11 @@ def test_a_full_scan_that_is_out_of_time_goes_on_where_it_stopped(
 
 def test_with_events_a_full_scan_waits_for_its_hour(processed: Bucket):
     outcome = processed.tick(events=[])
-    assert outcome.compared_all
+    assert outcome.records is not None
     assert outcome.cursor == Cursor(full_scan_began=NOW.timestamp())
     soon = NOW + FULL_SCAN_INTERVAL - dt.timedelta(seconds=1)
-    assert not processed.tick(events=[], cursor=outcome.cursor, now=soon).compared_all
-    assert processed.tick(events=[], cursor=outcome.cursor, now=NOW + FULL_SCAN_INTERVAL).compared_all
+    assert not processed.tick(events=[], cursor=outcome.cursor, now=soon).records
+    assert processed.tick(events=[], cursor=outcome.cursor, now=NOW + FULL_SCAN_INTERVAL).records is not None
 
 
 # --- events ---------------------------------------------------------------------------------------------

@@ -8,14 +8,15 @@ import pyarrow as pa
 
 from audio_assets import schema
 from audio_assets.defs.internals.partition_metadata import add_partition_metadata
-from audio_assets.defs.internals.tags import DATA_VERSION_TAG
 from audio_assets.defs.metadata import TAGS, partition_metadata, preview, table_metadata
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
+from audio_assets.defs.records import RECORD_TAG
 from audio_assets.defs.resources import Bucket
-from audio_assets.digest import Digest
 from audio_assets.errors import MissingInputError
+from audio_assets.partition_rows import read_inventory
 from audio_assets.partitions import FolderMinute
-from audio_assets.rows import audio_rows, inventory_objects
+from audio_assets.record import PartitionRecord
+from audio_assets.rows import audio_rows
 from audio_assets.table import THREADS, Table
 
 
@@ -34,57 +35,68 @@ def audio_table(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Materia
     """A row for each object, FLAC or not: its text, its tokens, how sure Whisper was, where it came from."""
     bucket.check(context.log)
     table = bucket.audio_table
-    inputs = (bucket.inventory, bucket.transcripts, bucket.tokens)
 
     def compute(partitions: Sequence[FolderMinute]) -> dict[FolderMinute, pa.Table]:
-        return {partition: _join(inputs, partition) for partition in partitions}
+        return {partition: _join(bucket, partition) for partition in partitions}
 
     metadata = {}
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         # One at a time and many side by side, rather than all in one update: a partition's rows are read and
         # written in a row, which leaves other runs little time to come between.
         for updated in pool.map(lambda partition: table.update([partition], compute), partitions_of(context)):
-            for partition, rows in updated.items():
-                metadata[partition.key] = _describe(table, partition, rows)
-                _record_digest(context, partition, rows)
+            for partition, now in updated.items():
+                record = PartitionRecord.of(now.rows, now.version)
+                metadata[partition.key] = _describe(table, partition, now.rows, record)
+                _log_record(context, partition, record)
     add_partition_metadata(context, table.name, metadata)
     return dg.MaterializeResult()
 
 
-def _join(inputs: Sequence[Table], partition: FolderMinute) -> pa.Table:
+def _join(bucket: Bucket, partition: FolderMinute) -> pa.Table:
+    inventory = read_inventory(bucket.source, bucket.inventory, partition)
     try:
-        return audio_rows(*(_read(table, partition) for table in inputs))
+        return audio_rows(
+            inventory, *(_read(table, partition, inventory) for table in (bucket.transcripts, bucket.tokens))
+        )
     except MissingInputError as e:
         raise MissingInputError(f"{partition.key}: {e}") from e
 
 
-def _read(table: Table, partition: FolderMinute) -> pa.Table:
+def _read(table: Table, partition: FolderMinute, inventory: pa.Table) -> pa.Table:
     rows = table.read(partition).rows
-    if rows is None:
+    if rows is not None:
+        return rows
+    if len(inventory):
         raise MissingInputError(f"{table.name} has no such partition; materialise that first")
-    return rows
+    return table.schema.empty_table()
 
 
-def _describe(table: Table, partition: FolderMinute, rows: pa.Table) -> dict[str, dg.MetadataValue]:
-    failed = rows["status"].to_pylist().count(schema.FAILED)
-    return partition_metadata(table, table.path(partition), len(rows)) | {
-        "failed": dg.MetadataValue.int(failed),
+def _describe(
+    table: Table, partition: FolderMinute, rows: pa.Table, record: PartitionRecord
+) -> dict[str, dg.MetadataValue]:
+    """What the partition's file holds, the most asked for first."""
+    seconds = sum(filter(None, rows["duration_s"].to_pylist()))
+    return {
+        **{status: dg.MetadataValue.int(getattr(record, status)) for status in schema.STATUSES},
+        "audio_hours": dg.MetadataValue.float(round(seconds / 3600, 4)),
+        "whisper_model": dg.MetadataValue.text(", ".join(record.whisper_models) or "none"),
+        "tokeniser": dg.MetadataValue.text(", ".join(record.tokenisers) or "none"),
         "preview": preview(rows),
+        **partition_metadata(table, table.path(partition), len(rows)),
     }
 
 
-def _record_digest(context: dg.AssetExecutionContext, partition: FolderMinute, rows: pa.Table) -> None:
-    """Record which objects the partition is made from; the sensor compares this with the bucket.
+def _log_record(context: dg.AssetExecutionContext, partition: FolderMinute, record: PartitionRecord) -> None:
+    """Record what the partition's file was made from; the sensor compares this with the bucket.
 
     It is an observation because the materialisations of a range share their tags, and each partition needs
     its own.
     """
-    digest = Digest.of(inventory_objects(rows))
     context.log_event(
         dg.AssetObservation(
             context.asset_key,
             partition=partition.key,
-            description="The objects that this table is made from; new_s3_keys compares with it.",
-            tags={DATA_VERSION_TAG: str(digest)},
+            description="What this partition's file was made from; new_s3_keys compares it with the bucket.",
+            tags={RECORD_TAG: record.to_json()},
         )
     )

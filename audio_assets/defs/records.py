@@ -46,13 +46,14 @@ class InstanceRecords:
             keys: of which partitions, None for all.
         """
         some = [None] if keys is None else parts(sorted(keys), KEYS_AT_A_TIME)
-        return {
-            key: PartitionRecord.from_json(tags[RECORD_TAG])
+        found = {
+            key: _record(tags[RECORD_TAG])
             for part in some
             for key, tags in self._instance.event_log_storage.get_latest_tags_by_partition(
                 AUDIO_TABLE, dg.DagsterEventType.ASSET_OBSERVATION, [RECORD_TAG], part
             ).items()
         }
+        return {key: record for key, record in found.items() if record is not None}
 
     def unfinished(self, registered: Sequence[str]) -> Unfinished:
         """The runs that are queued or under way."""
@@ -67,6 +68,14 @@ class InstanceRecords:
             ended = record.end_time or record.update_timestamp.timestamp()
             tries[record.dagster_run.tags[FINGERPRINT_TAG]].append(ended)
         return tries
+
+
+def _record(text: str) -> PartitionRecord | None:
+    """None for what another version of this project recorded: its partition is made again."""
+    try:
+        return PartitionRecord.from_json(text)
+    except (ValueError, TypeError):
+        return None
 
 
 def covered(runs: Collection[dg.DagsterRun], registered: Sequence[str]) -> set[str]:

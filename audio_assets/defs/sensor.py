@@ -6,10 +6,11 @@ and what the tick asks for goes back to Dagster.
 
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import dagster as dg
 
+from audio_assets.defs.internals.instance_owner import claim
 from audio_assets.defs.internals.partition_statuses import (
     keep_partition_statuses,
     refresh_partition_statuses,
@@ -24,6 +25,7 @@ from audio_assets.partitions import FolderMinute
 from audio_assets.rows import inventory_objects
 from audio_assets.sensor.event_queue import EventQueue, Received
 from audio_assets.sensor.state import Cursor, ReportProgress
+from audio_assets.sensor.table_files import TableFiles
 from audio_assets.sensor.tick import RunAttempt, TickInputs, TickOutcome, tick
 from audio_assets.settings import BACKFILL_ORDER, SETTLE_SECONDS
 from audio_assets.storage import ObjectInfo
@@ -42,6 +44,7 @@ LISTING_SECONDS = 12
 def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.SensorResult:
     """Compare bucket and table, folder by folder; a tick that runs out of time goes on in the next."""
     bucket.check(context.log)
+    claim(context.instance, bucket.source_uri, bucket.table_uri)
     now = dt.datetime.now(dt.UTC)
     stop = _stop_after(LISTING_SECONDS)
     queue = bucket.events
@@ -55,7 +58,7 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
 
     keep_partition_statuses(context.instance, inputs.registered, add=outcome.add, delete=outcome.delete)
     # A tick that looks only where events point costs no more than they do: it does not count for the UI.
-    if outcome.compared_all and outcome.idle:
+    if outcome.records is not None and outcome.idle:
         refresh_partition_statuses(context.instance)
     return dg.SensorResult(
         run_requests=[_run_request(attempt) for attempt in outcome.runs],
@@ -101,8 +104,13 @@ def _inputs(
         except ValueError as e:
             raise ValueError(f"{e} (S3_INVENTORY_MANIFEST)") from e
 
+    def files(folders: Collection[str] | None) -> TableFiles:
+        others = (bucket.inventory, bucket.transcripts, bucket.tokens)
+        return TableFiles.read(bucket.audio_table, others, folders)
+
     return TickInputs(
         source=bucket.source,
+        files=files,
         inventory=inventory,
         registered=records.registered(),
         records=records,

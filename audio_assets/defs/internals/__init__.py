@@ -5,6 +5,7 @@
     dynamic_partitions.py   many partition keys deleted at once
     backfill.py             a backfill, launched by a job
     partition_metadata.py   the metadata of many partitions at once
+    instance_owner.py       which source and table an instance serves
     pool.py                 one step on the GPU at a time, on SQLite too
 
 No other module imports from `dagster._core` or another private place. Each file has a test of its own in

@@ -1,0 +1,308 @@
+"""Whatever moves (the table, the source, the instance, files of the table), bucket and table agree in the end.
+
+Nobody is told that anything has moved. What the table must hold is found by brute force, from a listing of
+the bucket.
+"""
+
+import datetime as dt
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator
+
+import dagster as dg
+import pytest
+
+from audio_assets.defs.internals import instance_owner
+from audio_assets.errors import InstanceInUseError
+from audio_assets.partitions import FolderMinute
+from audio_assets.settings import PROJECT
+from audio_assets.source import AudioSource
+from audio_assets.storage import ObjectStore
+from audio_assets.table import Table
+from audio_assets_tests.support.audio import MINUTE, UPLOADED
+from audio_assets_tests.support.places import LocalPlace, Place, S3Place
+from audio_assets_tests.support.project import Project
+
+P225 = FolderMinute("p225", MINUTE)
+TABLES = ("s3_inventory", "transcripts", "tokens", "audio_table")
+
+
+def tables(project: Project) -> tuple[AudioSource, Table]:
+    bucket = project.repository.get_top_level_resources()["bucket"].get_object_to_set_on_execution_context()
+    return bucket.source, bucket.audio_table
+
+
+def agree(project: Project) -> None:
+    """Each object of the bucket has its row, once, and there is no other row and no file without rows."""
+    _, table = tables(project)
+    everything = [o for _, page in project.place.store.scan() for o in page]
+    listed = [o for o in everything if not o.key.startswith("output_parquet/")]
+    wanted = sorted((o.key, o.etag, o.last_modified.replace(microsecond=0)) for o in listed)
+    rows = project.table()
+    found = zip(rows["Key"], rows["ETag"], rows["LastModified"].dt.floor("s"), strict=True)
+    assert sorted(found) == wanted
+    with_rows = {FolderMinute.of(o.key, o.last_modified).path for o in listed}
+    assert {path for path, _ in table.files()} == with_rows
+
+
+@pytest.fixture
+def bucket(project: Project) -> Project:
+    """Five objects in three folders, all of them in the table."""
+    for minute, key in enumerate(("top.txt", "p225/a.txt", "p225/b.txt", "p226/a.txt", "p227/deep/a.txt")):
+        project.place.put(key, b"1", UPLOADED + dt.timedelta(minutes=minute // 2))
+    assert project.catch_up()
+    agree(project)
+    return project
+
+
+@pytest.fixture
+def elsewhere(place: Place, tmp_path: pathlib.Path) -> Place:
+    """Another place of the same kind."""
+    if isinstance(place, S3Place):
+        other = S3Place(f"{place.bucket}-2", "other/")
+        other.backend.create_bucket(other.bucket, "us-east-1")
+        return other
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    return LocalPlace(folder)
+
+
+# --- the table moves ------------------------------------------------------------------------------------
+
+
+def test_a_table_that_moves_is_made_in_its_new_place(
+    bucket: Project, elsewhere: Place, monkeypatch: pytest.MonkeyPatch
+):
+    before = [path for path, _ in tables(bucket)[1].files()]
+    monkeypatch.setenv("AUDIO_TABLE_URI", f"{elsewhere.uri}/tables")
+    bucket.reload()
+    assert bucket.catch_up()
+    # Those in the old place, inside the source, are no audio.
+    agree(bucket)
+    assert sorted(path for path, _ in tables(bucket)[1].files()) == sorted(before)
+    assert bucket.catch_up() == 0
+
+
+def test_a_table_outside_of_the_source_that_moves(
+    project: Project, elsewhere: Place, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AUDIO_TABLE_URI", f"{elsewhere.uri}/one")
+    project.reload()
+    project.place.put("p225/a.txt")
+    project.place.put("p226/a.txt")
+    assert project.catch_up()
+    monkeypatch.setenv("AUDIO_TABLE_URI", f"{elsewhere.uri}/two")
+    project.reload()
+    assert project.catch_up()
+    agree(project)
+    assert project.catch_up() == 0
+    # What was left behind is as it was.
+    monkeypatch.setenv("AUDIO_TABLE_URI", f"{elsewhere.uri}/one")
+    assert len(project.table()) == 2
+
+
+def test_a_table_that_was_copied_with_its_bytes_is_taken_over(
+    project: Project, elsewhere: Place, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AUDIO_TABLE_URI", f"{elsewhere.uri}/one")
+    project.reload()
+    project.place.put("p225/a.txt")
+    assert project.catch_up()
+    copied = ObjectStore(f"{elsewhere.uri}/two")
+    for path, _ in ObjectStore(f"{elsewhere.uri}/one").list_files(""):
+        found = ObjectStore(f"{elsewhere.uri}/one").read_latest(path)
+        assert found is not None
+        copied.replace(path, found[0], None)
+    monkeypatch.setenv("AUDIO_TABLE_URI", f"{elsewhere.uri}/two")
+    project.reload()
+    # On S3 the version of a file is that of its bytes; on a disk a copy is another file, and looked at once.
+    assert project.catch_up() == (0 if isinstance(elsewhere, S3Place) else 1)
+    agree(project)
+    assert project.catch_up() == 0
+
+
+# --- the source moves -----------------------------------------------------------------------------------
+
+
+def test_a_source_that_moves_to_a_replica(bucket: Project, elsewhere: Place, monkeypatch: pytest.MonkeyPatch):
+    for _, page in bucket.place.store.scan():
+        for o in page:
+            elsewhere.put(o.key, bucket.place.store.read(o), o.last_modified)
+    monkeypatch.setenv("AUDIO_SOURCE_URI", elsewhere.uri)
+    bucket.reload()
+    bucket.catch_up()
+    assert len(bucket.table()) == 5
+    agree(bucket)
+    assert bucket.catch_up() == 0
+
+
+def test_the_demo_first_and_then_a_bucket_of_ones_own(
+    bucket: Project, elsewhere: Place, monkeypatch: pytest.MonkeyPatch
+):
+    elsewhere.put("mine/a.txt")
+    monkeypatch.setenv("AUDIO_SOURCE_URI", elsewhere.uri)
+    bucket.reload()
+    assert bucket.catch_up() == 1
+    agree(bucket)
+    mine = FolderMinute("mine", MINUTE)
+    assert bucket.partition_keys == [mine.key]
+    written = [key for key, _ in elsewhere.store.list_files("output_parquet/") if key.endswith(".parquet")]
+    assert sorted(written) == sorted(f"output_parquet/{name}/{mine.path}" for name in TABLES)
+
+
+# --- files of the table are lost or changed -------------------------------------------------------------
+
+
+def remove(place: Place, *prefixes: str) -> int:
+    doomed = [key for key, _ in place.store.list_files("output_parquet/") if key.startswith(prefixes)]
+    for key in doomed:
+        place.delete(key)
+    return len(doomed)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_files_that_were_deleted_by_hand_are_made_again(bucket: Project, table: str):
+    assert remove(bucket.place, f"output_parquet/{table}/FolderName=p225/") == 2
+    assert bucket.catch_up() == 1
+    agree(bucket)
+    assert len(list(bucket.place.store.list_files(f"output_parquet/{table}/FolderName=p225/"))) == 2
+    assert bucket.catch_up() == 0
+
+
+def test_a_table_that_was_deleted_as_a_whole_is_made_again(bucket: Project):
+    assert remove(bucket.place, "output_parquet/")
+    assert bucket.catch_up()
+    agree(bucket)
+
+
+def test_a_file_that_was_edited_by_hand_is_made_again(bucket: Project):
+    _, table = tables(bucket)
+    found = table.read(P225)
+    assert found.rows is not None
+    edited = found.rows.set_column(0, "Key", [["p225/else.txt"] * len(found.rows)])
+    table.replace(P225, edited, found)
+    assert "p225/else.txt" in set(bucket.table("p225")["Key"])
+    assert bucket.catch_up() == 1
+    agree(bucket)
+
+
+def test_a_file_of_a_partition_without_objects_is_removed(bucket: Project):
+    _, table = tables(bucket)
+    found = table.read(P225)
+    assert found.rows is not None
+    stranger = FolderMinute("stranger", MINUTE)
+    table.replace(stranger, found.rows, table.read(stranger))
+    assert bucket.catch_up() == 1
+    agree(bucket)
+
+
+# --- the instance is another one ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def new_instance(tmp_path: pathlib.Path) -> Iterator[Callable[[], dg.DagsterInstance]]:
+    opened: list[dg.DagsterInstance] = []
+
+    def make() -> dg.DagsterInstance:
+        home = tmp_path / f"home {len(opened)}"
+        home.mkdir()
+        shutil.copy(PROJECT / "dagster.yaml", home)
+        opened.append(dg.DagsterInstance.from_config(str(home)))
+        return opened[-1]
+
+    yield make
+    for instance in opened:
+        instance.dispose()
+
+
+def test_a_new_instance_over_an_existing_table(
+    bucket: Project, new_instance: Callable[[], dg.DagsterInstance]
+):
+    bucket.place.put("p225/a.txt", b"uploaded again", UPLOADED + dt.timedelta(minutes=9))
+    bucket.place.delete("p226/a.txt")
+    bucket.place.delete("p227/deep/a.txt")
+    anew = Project(bucket.place, new_instance())
+    assert anew.catch_up()
+    agree(anew)
+    assert anew.catch_up() == 0
+    assert [FolderMinute.parse(key).folder for key in anew.partition_keys] == [".", "p225", "p225"]
+
+
+def test_a_new_instance_removes_a_folder_whose_name_is_too_long_for_a_directory(
+    s3_place: S3Place, new_instance: Callable[[], dg.DagsterInstance], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AUDIO_SOURCE_URI", s3_place.uri)
+    project = Project(s3_place, new_instance())
+    key = f"{'x' * 400}/a.txt"
+    s3_place.put(key)
+    s3_place.put("p225/a.txt")
+    assert project.catch_up()
+    agree(project)
+    s3_place.delete(key)
+    anew = Project(s3_place, new_instance())
+    assert anew.catch_up()
+    agree(anew)
+    assert anew.catch_up() == 0
+
+
+def test_two_sources_on_one_instance_are_refused_in_words(
+    bucket: Project, elsewhere: Place, monkeypatch: pytest.MonkeyPatch
+):
+    elsewhere.put("p999/a.txt")
+    here = bucket.partition_keys
+    monkeypatch.setenv("AUDIO_SOURCE_URI", elsewhere.uri)
+    bucket.reload()
+    # As another process that lives would see it.
+    monkeypatch.setattr(instance_owner, "this_process", lambda: "another process")
+    monkeypatch.setattr(instance_owner, "is_alive", lambda process: True)
+    with pytest.raises(
+        InstanceInUseError, match=r"serves .* at the moment.*give this one a DAGSTER_HOME"
+    ) as caught:
+        bucket.tick()
+    assert elsewhere.uri in str(caught.value)
+    assert bucket.place.uri in str(caught.value)
+    assert bucket.partition_keys == here
+    assert not list(elsewhere.store.list_files("output_parquet/"))
+    # The first one goes on; the second one may begin when it has ended.
+    monkeypatch.setattr(instance_owner, "is_alive", lambda process: False)
+    assert bucket.catch_up() == 1
+    agree(bucket)
+
+
+# --- what comes back ------------------------------------------------------------------------------------
+
+
+def test_a_partition_that_returns_to_an_earlier_state_does_not_wait(bucket: Project):
+    bucket.place.put("p225/late.txt", b"1")
+    assert bucket.catch_up() == 1
+    bucket.place.delete("p225/late.txt")
+    assert bucket.catch_up() == 1
+    bucket.place.put("p225/late.txt", b"1")
+    if isinstance(bucket.place, S3Place):
+        # To a disk, a file that is written again is another one.
+        assert bucket.catch_up() == 1
+    bucket.place.delete("p225/late.txt")
+    bucket.catch_up()
+    agree(bucket)
+
+
+def test_the_same_bytes_again_in_the_same_minute_have_their_new_time(bucket: Project):
+    again = UPLOADED + dt.timedelta(seconds=2)
+    bucket.place.put("top.txt", b"1", again)
+    assert bucket.catch_up() == 1
+    agree(bucket)
+    [row] = bucket.table(".").to_dict("records")
+    assert row["LastModified"].to_pydatetime().replace(microsecond=0) == again.replace(microsecond=0)
+
+
+# --- what was overwritten -------------------------------------------------------------------------------
+
+
+def test_an_overwritten_object_is_in_the_table_before_its_new_minute_is_over(bucket: Project):
+    bucket.place.put("p225/a.txt", b"new", dt.datetime.now(dt.UTC))
+    requests = bucket.tick()
+    assert len(requests) == 2
+    for request in requests:
+        assert bucket.execute(request).success
+        assert (bucket.table("p225", columns=["Key"])["Key"] == "p225/a.txt").sum() >= 1
+    agree(bucket)

@@ -1,0 +1,50 @@
+"""What is recorded of a partition, from its rows and back."""
+
+import json
+
+import pytest
+
+from audio_assets import schema
+from audio_assets.digest import EMPTY, Digest
+from audio_assets.record import PartitionRecord
+from audio_assets.rows import inventory_objects
+from audio_assets_tests.support.rows import row, rows
+
+
+def test_a_record_counts_the_rows_of_a_file():
+    made = rows(
+        row("a.flac", transcribed_text="one", whisper_model="tiny", tokeniser="simulated"),
+        row("b.flac", transcribed_text="", whisper_model="tiny", tokeniser="own"),
+        row("c.flac", status=schema.FAILED, transcribed_text=None, whisper_model="base", tokeniser="own"),
+        row("d.txt", status=schema.NOT_FLAC, transcribed_text=None, whisper_model=None, tokeniser=None),
+    )
+    record = PartitionRecord.of(made, "v1")
+    assert record == PartitionRecord(
+        digest=str(Digest.of(inventory_objects(made))),
+        version="v1",
+        ok=2,
+        failed=1,
+        not_flac=1,
+        empty=1,
+        whisper_models={"tiny": 2, "base": 1},
+        tokenisers={"simulated": 1, "own": 2},
+    )
+    assert record.rows == 4
+    assert PartitionRecord.from_json(record.to_json()) == record
+
+
+def test_a_partition_without_rows_has_the_digest_of_no_objects():
+    record = PartitionRecord.of(schema.AUDIO_TABLE.empty_table(), "")
+    assert record == PartitionRecord(str(EMPTY), "")
+
+
+def test_a_record_is_one_short_line():
+    record = PartitionRecord("1-00000000000000ff", "v1", whisper_models={"Zürich\n": 1})
+    assert "\n" not in record.to_json()
+    assert json.loads(record.to_json())["version"] == "v1"
+
+
+@pytest.mark.parametrize("text", ["", "1-00000000000000ff", "[]", "{}", '{"digest": "", "else": 1}'])
+def test_what_is_no_record_is_refused(text: str):
+    with pytest.raises((ValueError, TypeError)):
+        PartitionRecord.from_json(text)
