@@ -15,6 +15,12 @@ from audio_assets.digest import Digest
 from audio_assets.rows import inventory_objects
 from audio_assets.schema import FAILED, NOT_FLAC, OK
 
+MANY = "many"
+"""Takes the place of producers that are too many to be recorded."""
+
+# Postgres indexes the text, and takes at most 2,704 bytes there.
+LONGEST_BYTES = 2_000
+
 
 @dataclasses.dataclass(frozen=True)
 class PartitionRecord:
@@ -59,8 +65,13 @@ class PartitionRecord:
         return self.ok + self.failed + self.not_flac
 
     def to_json(self) -> str:
-        """What `from_json` reads."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, separators=(",", ":"))
+        """What `from_json` reads; at most LONGEST_BYTES, for which producers give way to MANY."""
+        text = json.dumps(dataclasses.asdict(self), separators=(",", ":"))
+        if len(text) <= LONGEST_BYTES:
+            return text
+        whisper_models = {MANY: sum(self.whisper_models.values())}
+        tokenisers = {MANY: sum(self.tokenisers.values())}
+        return dataclasses.replace(self, whisper_models=whisper_models, tokenisers=tokenisers).to_json()
 
     @classmethod
     def from_json(cls, text: str) -> "PartitionRecord":

@@ -6,7 +6,7 @@ import pytest
 
 from audio_assets import schema
 from audio_assets.digest import EMPTY, Digest
-from audio_assets.record import PartitionRecord
+from audio_assets.record import LONGEST_BYTES, MANY, PartitionRecord
 from audio_assets.rows import inventory_objects
 from audio_assets_tests.support.rows import row, rows
 
@@ -42,6 +42,14 @@ def test_a_record_is_one_short_line():
     record = PartitionRecord("1-00000000000000ff", "v1", whisper_models={"Zürich\n": 1})
     assert "\n" not in record.to_json()
     assert json.loads(record.to_json())["version"] == "v1"
+
+
+def test_a_record_of_any_number_of_producers_is_short_enough_for_an_index_of_postgres():
+    models = {f"whisper modèle-{i} language=detected engine=1": 2 for i in range(100)}
+    record = PartitionRecord("1-00000000000000ff", "v1", ok=200, whisper_models=models, tokenisers={"a": 200})
+    read = PartitionRecord.from_json(record.to_json())
+    assert len(record.to_json().encode()) <= LONGEST_BYTES
+    assert (read.ok, read.whisper_models, read.tokenisers) == (200, {MANY: 200}, {MANY: 200})
 
 
 @pytest.mark.parametrize("text", ["", "1-00000000000000ff", "[]", "{}", '{"digest": "", "else": 1}'])

@@ -35,7 +35,7 @@ from audio_assets.settings import (
     markdown_table,
 )
 from audio_assets.storage import ObjectInfo, ObjectStore
-from audio_assets.storage.s3 import PROBE
+from audio_assets.storage.types import WRITE_PROBE
 from audio_assets.table import Table
 from audio_assets.transcription.checkpoint import load_model
 from audio_assets_tests.support.audio import flac
@@ -515,4 +515,4 @@ def test_a_store_that_ignores_conditions_is_warned_of(
 def test_a_store_that_honours_conditions_is_asked_once_and_keeps_one_empty_object(s3_place: S3Place):
     for _ in range(2):
         assert ObjectStore(f"{s3_place.uri}/tables").conditional_writes
-    assert s3_place.all_keys("tables/") == [f"tables/{PROBE}"]
+    assert s3_place.all_keys("tables/") == [f"tables/{WRITE_PROBE}"]

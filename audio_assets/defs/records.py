@@ -10,14 +10,18 @@ import dagster as dg
 from audio_assets.defs.internals.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
+    DATA_VERSION_TAG,
     PARTITION_NAME_TAG,
 )
 from audio_assets.defs.partitions import AUDIO_TABLE, FOLDER_MINUTE, KEYS_AT_A_TIME, parts
 from audio_assets.record import PartitionRecord
 from audio_assets.sensor.tick import Unfinished
 
-RECORD_TAG = "audio_assets/record"
-"""Holds a `PartitionRecord`, on the observation of a partition of `audio_table`."""
+RECORD_TAG = DATA_VERSION_TAG
+"""Holds a `PartitionRecord`, on the observation of a partition of `audio_table`.
+
+It is the only tag whose latest value Dagster gives for all partitions in one query.
+"""
 FINGERPRINT_TAG = "audio_assets/request"
 """Names what a run was asked for by `RunRange.fingerprint`."""
 UNFINISHED = [

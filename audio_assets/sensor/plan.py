@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, S
 
 from audio_assets.digest import EMPTY, UNLISTED, Digest
 from audio_assets.partitions import FolderMinute, folder_of_partition, minute_of_partition
+from audio_assets.record import PartitionRecord
 
 PARTITIONS_PER_RUN = 100
 """A run covers a range, so that the model is loaded once; the size of the range bounds what a failure costs.
@@ -86,6 +87,7 @@ def plan(
     *,
     reported: Collection[FolderMinute] | None = None,
     newest_first: bool = False,
+    made_before: Mapping[str, PartitionRecord] | None = None,
 ) -> Plan:
     """Compare the bucket with the table.
 
@@ -101,6 +103,8 @@ def plan(
             a report, what is registered and has no record is asked for without having been listed.
         newest_first: register and ask for the newest minutes of all folders first, rather than go folder by
             folder.
+        made_before: by partition key, what its last run recorded, whether or not the table still bears it
+            out. It tells a request of today from an equal one before that run.
     """
     found = {p.key: (p, digest) for p, digest in sorted(contents.partitions.items())}
     gone = _gone(found, contents.folders, recorded, registered, by_report=reported is not None)
@@ -131,7 +135,7 @@ def plan(
     return Plan(
         add,
         delete=_to_delete(gone, known, {*with_rows, *busy}),
-        ranges=[_range(chunk, pending, recorded) for chunk in chunks],
+        ranges=[_range(chunk, pending, recorded, made_before or {}) for chunk in chunks],
         open=len(open_minutes),
         differing=_differing(found, recorded, pending),
         pending=pending.keys(),
@@ -226,9 +230,14 @@ def _chunks(
         yield chunk
 
 
-def _range(chunk: Sequence[str], pending: Mapping[str, Digest], recorded: Mapping[str, str]) -> RunRange:
+def _range(
+    chunk: Sequence[str],
+    pending: Mapping[str, Digest],
+    recorded: Mapping[str, str],
+    made_before: Mapping[str, PartitionRecord],
+) -> RunRange:
     # With what is there now: a partition that returns to an earlier state is no second try of that state.
-    state = "\n".join(f"{key}={recorded.get(key)}>{pending[key]}" for key in chunk)
+    state = "\n".join(f"{key}={recorded.get(key)} {made_before.get(key)}>{pending[key]}" for key in chunk)
     return RunRange(chunk[0], chunk[-1], len(chunk), hashlib.sha256(state.encode()).hexdigest()[:16])
 
 

@@ -37,7 +37,9 @@ class TableFiles:
     )
 
     @classmethod
-    def read(cls, audio_table: Table, others: Sequence[Table], folders: Collection[str] | None) -> "TableFiles":
+    def read(
+        cls, audio_table: Table, others: Sequence[Table], folders: Collection[str] | None
+    ) -> "TableFiles":
         """List the tables.
 
         Args:

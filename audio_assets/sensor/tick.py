@@ -68,7 +68,7 @@ class TickInputs:
 
     Attributes:
         source: is listed.
-        files: lists the tables, at the least those files that lie in the folders asked for; None asks for all.
+        files: lists the tables, at the least the files of the folders asked for; None asks for all.
         inventory: the objects that a partition was last made from.
         registered: the partition keys, in the order in which they were registered.
         records: what else the orchestrator has on record.
@@ -158,7 +158,7 @@ def tick(inputs: TickInputs) -> TickOutcome:
     compares_all = scans or inputs.read_report is not None
     # What a run that ends during this tick has written may be seen in part: its partitions count as busy too.
     before = records.unfinished(registered)
-    table = _read_table(inputs, registered, None) if compares_all else _Table({}, {})
+    table = _read_table(inputs, registered, None) if compares_all else _Table({}, {}, {})
 
     known = _folders((*registered, *table.digests)) if scans else None
     contents, cursor = _look(inputs, cursor, known)
@@ -180,6 +180,7 @@ def tick(inputs: TickInputs) -> TickOutcome:
         inputs.settle_time,
         reported=reported,
         newest_first=inputs.newest_first,
+        made_before=table.recorded,
     )
     room = max(0, MAX_RUNS_IN_FLIGHT - unfinished.runs)
     runs = list(itertools.islice(_due(decided.ranges, records, inputs.now), room))
@@ -192,9 +193,7 @@ def tick(inputs: TickInputs) -> TickOutcome:
     summary = _summary(contents, reported, decided, len(runs), len(delete))
     if stale:
         summary += f"; {len(stale)} partitions have rows made by other settings (job redo_stale)"
-    return TickOutcome(
-        decided.add, delete, runs, cursor, summary, table.records if compares_all else None
-    )
+    return TickOutcome(decided.add, delete, runs, cursor, summary, table.records if compares_all else None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,10 +202,12 @@ class _Table:
 
     Attributes:
         digests: as `TableFiles.digests`.
+        recorded: by partition key, all that is recorded.
         records: by partition key, those that the files bear out.
     """
 
     digests: Mapping[str, str]
+    recorded: Mapping[str, PartitionRecord]
     records: Mapping[str, PartitionRecord]
 
 
@@ -215,7 +216,7 @@ def _read_table(inputs: TickInputs, keys: Collection[str], folders: Collection[s
     recorded = inputs.records.records(None if folders is None else keys)
     digests = inputs.files(folders).digests(recorded, keys, folders)
     records = {key: record for key, record in recorded.items() if digests.get(key) == record.digest}
-    return _Table(digests, records)
+    return _Table(digests, recorded, records)
 
 
 def _look(inputs: TickInputs, cursor: Cursor, known: Collection[str] | None) -> tuple[FolderContents, Cursor]:

@@ -16,9 +16,15 @@ from audio_assets.storage import obstore_io, s3_errors
 from audio_assets.storage.obstore_io import is_plain, quoted, version_of
 from audio_assets.storage.s3_client import S3Connection
 from audio_assets.storage.s3_listing import S3Listing
-from audio_assets.storage.types import LOCATIONS, Backend, BackendOptions, Failure, ObjectInfo, Streamed
-
-PROBE = ".write-probe"
+from audio_assets.storage.types import (
+    LOCATIONS,
+    WRITE_PROBE,
+    Backend,
+    BackendOptions,
+    Failure,
+    ObjectInfo,
+    Streamed,
+)
 
 
 class S3Backend(Backend):
@@ -109,7 +115,7 @@ class S3Backend(Backend):
 
         def refused(version: str | None) -> bool:
             try:
-                self.put(PROBE, b"", version)
+                self.put(WRITE_PROBE, b"", version)
             except ConflictError:
                 return True
             return False

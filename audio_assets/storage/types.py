@@ -20,6 +20,9 @@ PAGE = 1000
 LAST = "\U0010ffff"
 """The last character of Unicode: `folder/` + LAST sorts after all keys in the folder."""
 
+WRITE_PROBE = ".write-probe"
+"""The empty file by which a store shows whether it honours conditional writes."""
+
 STALL_S = 60.0
 """Seconds without a byte after which a connection is given up, unless a setting says otherwise."""
 

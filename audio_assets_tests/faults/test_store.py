@@ -12,7 +12,7 @@ import pytest
 
 from audio_assets.errors import ConflictError, ObjectRefusedError, StorageError
 from audio_assets.storage import ObjectInfo, ObjectStore, RetryPolicy
-from audio_assets.storage.s3 import PROBE
+from audio_assets.storage.types import WRITE_PROBE
 from audio_assets_tests.support.faulty_server import FAULTS, FaultyServer, Plan
 from audio_assets_tests.support.places import S3Place
 
@@ -195,10 +195,10 @@ def test_credentials_that_are_half_written_when_they_are_fetched_are_fetched_aga
 def test_whether_writes_are_conditional_is_learnt_under_every_fault(
     faulty: FaultyServer, bucket: S3Place, store: ObjectStore, fault: str
 ):
-    faulty.plan = once("PUT", PROBE, fault)
+    faulty.plan = once("PUT", WRITE_PROBE, fault)
     assert store.conditional_writes
     assert faulty.plan.injected["PUT", fault] == 1
-    assert store.read_latest(PROBE) is not None
+    assert store.read_latest(WRITE_PROBE) is not None
 
 
 # --- what lasts -----------------------------------------------------------------------------------------

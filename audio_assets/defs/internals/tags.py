@@ -4,6 +4,7 @@ Why private: Dagster 1.13 documents what these tags do and exports none of the c
 newer version moves or renames fails at import, where a copied text would match nothing, in silence.
 """
 
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -13,5 +14,6 @@ from dagster._core.storage.tags import (
 __all__ = [
     "ASSET_PARTITION_RANGE_END_TAG",
     "ASSET_PARTITION_RANGE_START_TAG",
+    "DATA_VERSION_TAG",
     "PARTITION_NAME_TAG",
 ]
