@@ -16,7 +16,8 @@ from audio_assets.audio import Audio, decoder_of
 from audio_assets.errors import MissingInputError, ObjectRefusedError
 from audio_assets.partitions import FolderMinute
 from audio_assets.rows import inventory_objects
-from audio_assets.schema import FAILED, NOT_FLAC, OK
+from audio_assets.schema import FAILED, INVENTORY, NOT_FLAC, OK
+from audio_assets.source import AudioSource
 from audio_assets.storage import ObjectInfo
 from audio_assets.table import Snapshot, Table
 
@@ -60,6 +61,28 @@ class Finished:
     retries: dict[str, list[str]]
 
 
+def read_inventory(source: AudioSource, inventory: Table, partition: FolderMinute) -> pa.Table:
+    """The rows of a partition in `s3_inventory`; none where the partition has no file and no objects.
+
+    A partition without objects leaves no file, so that the source has to say which of the two it is: a
+    partition whose objects are gone, or one that was never inventoried.
+
+    Returns:
+        Rows of `schema.INVENTORY`.
+
+    Raises:
+        MissingInputError: it has objects and no inventory.
+        StorageError: the inventory cannot be read, or the source cannot be listed.
+    """
+    rows = inventory.read(partition).rows
+    if rows is not None:
+        return rows
+    for page in source.objects(partition.folder):
+        if any(FolderMinute.of(o.key, o.last_modified) == partition for o in page):
+            raise MissingInputError(f"{partition.key} has no {inventory.name}; materialise that first")
+    return INVENTORY.empty_table()
+
+
 class PartitionRows:
     """A partition under way: its objects, and the rows that each table has so far.
 
@@ -97,18 +120,18 @@ class PartitionRows:
                     self._add(output, info, NOT_FLAC)
 
     @classmethod
-    def read(cls, partition: FolderMinute, inventory: Table, outputs: Sequence[Output]) -> "PartitionRows":
+    def read(
+        cls, partition: FolderMinute, source: AudioSource, inventory: Table, outputs: Sequence[Output]
+    ) -> "PartitionRows":
         """Read a partition's inventory and the rows that it has.
 
         Raises:
-            MissingInputError: it has no inventory.
-            StorageError: a table cannot be read.
+            MissingInputError: it has objects and no inventory.
+            StorageError: a table cannot be read, or the source cannot be listed.
         """
         # Before the inventory, so that of two runs the one with the newer inventory writes last.
         snapshots = {output.table.name: output.table.read(partition) for output in outputs}
-        listed = inventory.read(partition).rows
-        if listed is None:
-            raise MissingInputError(f"{partition.key} has no {inventory.name}; materialise that first")
+        listed = read_inventory(source, inventory, partition)
         return cls(partition, inventory_objects(listed), outputs, snapshots)
 
     def _reuse(self, output: Output) -> None:

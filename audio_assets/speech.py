@@ -23,7 +23,8 @@ from audio_assets.errors import AudioError, ConflictError, ObjectChangedError, O
 from audio_assets.parallel import MemoryBudget, map_ahead
 from audio_assets.partition_rows import Finished, PartitionRows, audio_values, transcript_values
 from audio_assets.partitions import FolderMinute
-from audio_assets.storage import ObjectInfo, ObjectStore
+from audio_assets.source import AudioSource
+from audio_assets.storage import ObjectInfo
 from audio_assets.table import THREADS, Table, replace_rounds
 from audio_assets.tokenisation import Tokeniser
 
@@ -106,7 +107,7 @@ class SpeechPass:
     """One pass over some partitions.
 
     Args:
-        source: where the audio lies.
+        source: the objects to read.
         inventory: the table that says what is in each partition.
         transcribing: None where transcripts are not asked for.
         tokenising: None where tokens are not asked for.
@@ -118,7 +119,7 @@ class SpeechPass:
 
     def __init__(
         self,
-        source: ObjectStore,
+        source: AudioSource,
         inventory: Table,
         transcribing: Transcribing | None = None,
         tokenising: Tokenising | None = None,
@@ -140,7 +141,7 @@ class SpeechPass:
         """Make the partitions' files, yielding each once it is written.
 
         Raises:
-            MissingInputError: a partition has no inventory.
+            MissingInputError: a partition has objects and no inventory.
             StorageError: the store fails for good, or gives none of the objects; partitions that were yielded
                 stay written.
             ConflictError: another run keeps replacing the same partition.
@@ -204,7 +205,7 @@ class SpeechPass:
             yield job
 
     def _open(self, partition: FolderMinute) -> PartitionRows:
-        return PartitionRows.read(partition, self._inventory, self._outputs)
+        return PartitionRows.read(partition, self._source, self._inventory, self._outputs)
 
     def _jobs(self, opened: Iterator[PartitionRows]) -> Iterator[Job]:
         turns = itertools.count()
@@ -217,7 +218,7 @@ class SpeechPass:
         """Fetch, decode and tokenise one object, in one of many threads."""
         try:
             check_size(job.info.size)
-            body = self._source.read(job.info, functools.partial(job.partition.retried, job.info))
+            body = self._source.store.read(job.info, functools.partial(job.partition.retried, job.info))
             self._readable = True
             job.audio = self._decode(job, body)
         except (AudioError, ObjectChangedError, ObjectRefusedError) as e:

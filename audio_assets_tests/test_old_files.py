@@ -14,7 +14,9 @@ import audio_assets.demo
 from audio_assets import schema
 from audio_assets.errors import StorageError
 from audio_assets.partitions import FolderMinute
+from audio_assets.source import AudioSource
 from audio_assets.speech import SpeechPass, Transcribing
+from audio_assets.storage import ObjectStore
 from audio_assets.table import Snapshot, Table, read_slice
 from audio_assets.transcription import Transcriber
 from audio_assets_tests.support.audio import MINUTE, UPLOADED
@@ -147,7 +149,8 @@ def test_old_rows_are_reused_as_they_are_where_a_column_was_added(local_place: L
         raise AssertionError("the rows are there")
 
     # The source has no objects: whoever read one would fail.
-    speech_pass = SpeechPass(local_place.store, inventory, Transcribing(table, identity, load))
+    source = AudioSource(local_place.store, ObjectStore(f"{local_place.uri}/../tables"))
+    speech_pass = SpeechPass(source, inventory, Transcribing(table, identity, load))
     [finished] = speech_pass.run([PARTITION])
     assert finished.computed == 0
     assert finished.statuses["transcripts"] == {"ok": 1, "not_flac": 1}

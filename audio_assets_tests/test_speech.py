@@ -23,14 +23,15 @@ from audio_assets.audio import types as audio_types
 from audio_assets.digest import group
 from audio_assets.errors import ConflictError, MissingInputError, ObjectRefusedError, StorageError
 from audio_assets.parallel import MemoryBudget
-from audio_assets.partition_rows import Finished
+from audio_assets.partition_rows import Finished, read_inventory
 from audio_assets.partitions import FolderMinute
+from audio_assets.source import AudioSource
 from audio_assets.speech import Job, SpeechPass, Tokenising, Transcribing
 from audio_assets.storage import ObjectInfo, ObjectStore
 from audio_assets.table import CONFLICT_ROUNDS, Snapshot, Table
 from audio_assets.transcription import Segment, Stats, Transcript
 from audio_assets.transcription.recogniser import Recogniser
-from audio_assets_tests.support.audio import UPLOADED, flac
+from audio_assets_tests.support.audio import MINUTE, UPLOADED, flac
 from audio_assets_tests.support.bad_audio import constant_flac
 from audio_assets_tests.support.places import LocalPlace
 
@@ -112,6 +113,7 @@ class Bench:
         self.place = place
         self.source = CountingStore(place.uri)
         tables = ObjectStore(f"{place.uri}/../tables")
+        self.audio = AudioSource(self.source, tables)
         self.inventory = Table(tables, "s3_inventory", schema.INVENTORY)
         self.transcripts = Table(tables, "transcripts", schema.TRANSCRIPTS)
         self.tokens = Table(tables, "tokens", schema.TOKENS)
@@ -136,7 +138,7 @@ class Bench:
         self.recogniser.batches.clear()
         self.tokeniser.calls.clear()
         return SpeechPass(
-            self.source,
+            self.audio,
             self.inventory,
             Transcribing(self.transcripts, self.identity, self.recogniser.load) if transcripts else None,
             Tokenising(self.tokens, self.tokeniser) if tokens else None,
@@ -591,12 +593,26 @@ def test_a_store_that_refuses_every_object_fails_the_run_and_writes_none_of_them
     assert bench.transcripts.partitions() == bench.tokens.partitions() == partitions[3:]
 
 
-def test_a_partition_without_inventory_is_named(bench: Bench):
+def test_a_partition_with_objects_and_without_inventory_is_named(bench: Bench):
     bench.place.put("p225/a.flac", SILENCE)
     [partition] = bench.take_inventory()
+    bench.place.put("p226/a.flac", SILENCE)
     missing = dataclasses.replace(partition, folder="p226")
-    with pytest.raises(MissingInputError, match=r"p226\|2023-08-24-00:21 has no s3_inventory; materialise"):
+    with pytest.raises(
+        MissingInputError, match=f"{re.escape(missing.key)} has no s3_inventory; materialise that first"
+    ):
         bench.run([partition, missing])
+
+
+@pytest.mark.parametrize("other", [None, "p226/a.flac", "p225/b.flac", "p225/c/a.flac"])
+def test_a_partition_without_objects_and_without_inventory_has_no_rows(bench: Bench, other: str | None):
+    if other:
+        bench.place.put(other, SILENCE, minutes_later(1))
+    partition = FolderMinute("p225", MINUTE)
+    assert read_inventory(bench.audio, bench.inventory, partition).equals(schema.INVENTORY.empty_table())
+    [finished] = bench.run([partition])
+    assert (finished.partition, finished.computed) == (partition, 0)
+    assert bench.rows(bench.tokens) == bench.rows(bench.transcripts) == {}
 
 
 def test_objects_are_fetched_a_bounded_number_ahead(bench: Bench, monkeypatch: pytest.MonkeyPatch):
@@ -755,7 +771,7 @@ def test_an_inventory_that_changes_during_the_pass_cannot_be_overwritten_by_olde
             return found
 
     watched = Watched(bench.inventory.store, bench.inventory.name, bench.inventory.schema)
-    slow = SpeechPass(bench.source, watched, None, Tokenising(bench.tokens, bench.tokeniser))
+    slow = SpeechPass(bench.audio, watched, None, Tokenising(bench.tokens, bench.tokeniser))
     bench.inventory = Table(watched.store, watched.name, watched.schema)
     list(slow.run([partition]))
     assert set(bench.rows(bench.tokens)) == {"p225/a.flac", "p225/b.flac"}

@@ -68,7 +68,7 @@ def speech(
     done_before: dict[str, float] = {}
     if transcribing:
         transcribing = _logged(transcribing, context.log, done_before)
-    speech_pass = SpeechPass(bucket.source.store, bucket.inventory, transcribing, tokenising)
+    speech_pass = SpeechPass(bucket.source, bucket.inventory, transcribing, tokenising)
 
     partitions = partitions_of(context)
     progress = _Progress(context.log, len(partitions))
