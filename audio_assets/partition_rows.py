@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import pyarrow as pa
 
 from audio_assets.audio import Audio, decoder_of
-from audio_assets.errors import MissingInputError, ObjectRefusedError
+from audio_assets.errors import MissingInputError
 from audio_assets.partitions import FolderMinute
 from audio_assets.rows import inventory_objects
 from audio_assets.schema import FAILED, INVENTORY, NOT_FLAC, OK
@@ -90,10 +90,6 @@ class PartitionRows:
         objects: those of the inventory, in its order.
         outputs: the tables to make.
         snapshots: each of these tables as it was read, by its name.
-
-    Attributes:
-        refused: the error of an object that the store did not give and did not fail to give before; None
-            where there is no such object.
     """
 
     def __init__(
@@ -104,7 +100,6 @@ class PartitionRows:
         snapshots: dict[str, Snapshot],
     ) -> None:
         self.partition = partition
-        self.refused: ObjectRefusedError | None = None
         self._objects = objects
         self._outputs = outputs
         self._snapshots = snapshots
@@ -155,6 +150,10 @@ class PartitionRows:
         """The objects that some table has no row of yet."""
         return [info for info in self._objects if any(self.lacks(output, info) for output in self._outputs)]
 
+    def failed_before(self, info: ObjectInfo) -> bool:
+        """Whether an object, with the same content, has a failed row of an earlier run."""
+        return (info.key, info.etag) in self._failed_before
+
     @property
     def complete(self) -> bool:
         return all(len(rows) == len(self._objects) for rows in self._rows.values())
@@ -169,11 +168,6 @@ class PartitionRows:
         """Note that an object was fetched and decoded."""
         self._computed += 1
         self._audio_s += audio.duration_s
-
-    def not_loaded(self, info: ObjectInfo, error: Exception) -> None:
-        """Note that an object could not be fetched or decoded."""
-        if isinstance(error, ObjectRefusedError) and (info.key, info.etag) not in self._failed_before:
-            self.refused = error
 
     def add_ok(self, output: Output, info: ObjectInfo, **values: Any) -> None:
         """Add an object's row, with values by column."""
