@@ -60,7 +60,7 @@ def model_loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         loads.append(model)
         return load(model, **options)  # type: ignore[arg-type]
 
-    resources._load_whisper.cache_clear()
+    resources._loaded.clear()
     monkeypatch.setattr(Transcriber, "load", counted)
     return loads
 
