@@ -114,6 +114,7 @@ class SpeechPass:
         inventory: the table that says what is in each partition.
         transcribing: None where transcripts are not asked for.
         tokenising: None where tokens are not asked for.
+        recompute: whether to make each row anew, though nothing has changed.
 
     Attributes:
         recogniser: once an object needed it; None before.
@@ -126,11 +127,14 @@ class SpeechPass:
         inventory: Table,
         transcribing: Transcribing | None = None,
         tokenising: Tokenising | None = None,
+        *,
+        recompute: bool = False,
     ) -> None:
         self.recogniser: Recogniser | None = None
         self.seconds = 0.0
         self._source = source
         self._inventory = inventory
+        self._recompute = recompute
         self._transcribing = transcribing
         self._tokenising = tokenising
         self._outputs = [output for output in (transcribing, tokenising) if output]
@@ -211,7 +215,9 @@ class SpeechPass:
         self._write_if_complete(job.partition)
 
     def _open(self, partition: FolderMinute) -> PartitionRows:
-        return PartitionRows.read(partition, self._source, self._inventory, self._outputs)
+        return PartitionRows.read(
+            partition, self._source, self._inventory, self._outputs, recompute=self._recompute
+        )
 
     def _jobs(self, opened: Iterator[PartitionRows]) -> Iterator[Job]:
         for partition in opened:
