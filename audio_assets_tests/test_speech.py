@@ -24,7 +24,7 @@ from audio_assets.audio import types as audio_types
 from audio_assets.digest import group
 from audio_assets.errors import ConflictError, MissingInputError, ObjectRefusedError, StorageError
 from audio_assets.parallel import MemoryBudget
-from audio_assets.partition_rows import Finished, read_inventory
+from audio_assets.partition_rows import Finished, read_inventory, stale_rows
 from audio_assets.partitions import FolderMinute
 from audio_assets.source import AudioSource
 from audio_assets.speech import Job, SpeechPass, Tokenising, Transcribing
@@ -141,7 +141,7 @@ class Bench:
             self.inventory.replace(partition, made, self.inventory.read(partition))
         return sorted(grouped)
 
-    def start(self, *, transcripts: bool = True, tokens: bool = True) -> SpeechPass:
+    def start(self, *, transcripts: bool = True, tokens: bool = True, recompute: bool = False) -> SpeechPass:
         self.source.fetched.clear()
         self.recogniser.batches.clear()
         self.tokeniser.calls.clear()
@@ -150,6 +150,7 @@ class Bench:
             self.inventory,
             Transcribing(self.transcripts, self.identity, self.recogniser.load) if transcripts else None,
             Tokenising(self.tokens, self.tokeniser) if tokens else None,
+            recompute=recompute,
         )
 
     def run(
@@ -349,6 +350,51 @@ def test_another_model_makes_its_own_rows_anew_and_leaves_the_tokens(bench: Benc
     assert bench.recogniser.batches == [[1_600]]
     assert bench.tokeniser.calls == []
     assert bench.rows(bench.transcripts)["p225/a.flac"]["whisper_model"] == "model 2"
+
+
+def test_a_pass_that_is_told_so_makes_every_row_anew(bench: Bench):
+    bench.place.put("p225/a.flac", SILENCE)
+    bench.place.put("p225/notes.txt", b"x")
+    partitions = bench.take_inventory()
+    bench.run(partitions)
+    before = bench.transcripts.read(partitions[0])
+    [finished] = bench.start(recompute=True).run(partitions)
+    assert finished.computed == 1
+    assert bench.source.fetched == {"p225/a.flac": 1}
+    assert len(bench.tokeniser.calls) == 1
+    # What comes out the same is not written.
+    assert bench.transcripts.read(partitions[0]) == before
+
+
+@pytest.mark.parametrize("computed", [True, False])
+def test_what_became_of_a_partition_tells_of_the_file_whatever_the_pass_did(bench: Bench, computed: bool):
+    bench.place.put("p225/a.flac", SILENCE)
+    bench.place.put("p225/b.flac", NOISE)
+    bench.place.put("p225/c.flac", b"junk")
+    bench.place.put("p225/notes.txt", b"x")
+    if not computed:
+        bench.run()
+    [finished] = bench.run()
+    assert finished.computed == (2 if computed else 0)
+    assert finished.statuses["transcripts"] == {"ok": 2, "failed": 1, "not_flac": 1}
+    assert finished.producers == {"transcripts": {"model 1": 3}, "tokens": {"tokeniser 1": 3}}
+    assert finished.duration_s == pytest.approx(0.3)
+    assert finished.tokens == 2 * 16
+
+
+def test_rows_of_other_settings_are_counted():
+    parts = ("whisper turbo", "language=en", "engine=2")
+    current = "whisper turbo sha256=1 language=en precision=float16 engine=2"
+    rows = pa.table(
+        {
+            "whisper_model": [current, current, current.replace("en", "de"), None, None, current],
+            "tokeniser": ["codec 2", "codec 1", "codec 1", "codec 1", None, None],
+        }
+    )
+    assert stale_rows(rows, parts, "codec 2") == 3
+    assert stale_rows(rows, parts, None) == stale_rows(rows.select(["whisper_model"]), parts, "codec 2") == 1
+    assert stale_rows(rows, None, "codec 2") == stale_rows(rows.select(["tokeniser"]), parts, "codec 2") == 3
+    assert stale_rows(rows.slice(0, 0), parts, "codec 2") == 0
 
 
 def test_failed_rows_are_tried_again(bench: Bench):

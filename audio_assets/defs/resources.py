@@ -160,8 +160,9 @@ class Whisper(dg.ConfigurableResource):
     """The recogniser: Whisper, on the device that the machine has.
 
     Another recogniser takes its place by `resources={"whisper": MyRecogniser()}`. Such a resource need not
-    derive from this one. The assets ask it for `transcribing(table) -> Transcribing` alone: the identity of
-    its rows, and how to load a `Recogniser`. That call loads no weights.
+    derive from this one. The assets ask it for `transcribing(table) -> Transcribing`: the identity of its
+    rows, and how to load a `Recogniser`. That call loads no weights. What looks for rows of other settings
+    asks it for `expected_parts() -> tuple[str, ...]`.
 
     Attributes:
         model: WHISPER_MODEL, a name that `whisper.load_model` knows or the path of a checkpoint.
