@@ -7,7 +7,7 @@ becomes a row of status `failed`; the other objects go on
 
 fails the run or the sensor's tick, and says what to fix; the sensor asks for the run again later
     StorageError          the store did not do what was asked, after all retries
-      ObjectRefusedError  the store gives none of the run's objects
+      ObjectRefusedError  the store gives none of the run's objects, or none any more
     EventQueueError       the queue of the bucket's notifications does not answer
     MissingInputError     a partition was asked for before what it is made from
     InstanceInUseError    the Dagster instance serves another source or table

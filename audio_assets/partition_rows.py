@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import pyarrow as pa
 
 from audio_assets.audio import Audio, decoder_of
-from audio_assets.errors import MissingInputError, ObjectRefusedError
+from audio_assets.errors import MissingInputError
 from audio_assets.partitions import FolderMinute
 from audio_assets.rows import inventory_objects
 from audio_assets.schema import FAILED, INVENTORY, NOT_FLAC, OK
 from audio_assets.source import AudioSource
 from audio_assets.storage import ObjectInfo
 from audio_assets.table import Snapshot, Table
+from audio_assets.transcription.identity import is_current
 
 if TYPE_CHECKING:
     from audio_assets.transcription import Transcript
@@ -45,17 +46,23 @@ class Output(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """What became of one partition.
+    """What became of one partition: what its files hold now, and what the pass did to them.
 
     Attributes:
         statuses: number of rows by `status`, for each table that was made, by its name.
-        computed: objects that were fetched and decoded.
-        audio_s: seconds of audio that were decoded.
+        producers: number of rows by what made them, likewise; without the rows that nothing made.
+        duration_s: seconds of audio behind the rows of `transcripts`; 0 where that was not made.
+        tokens: number of tokens in the rows of `tokens`; 0 where that was not made.
+        computed: objects that the pass fetched and decoded.
+        audio_s: seconds of audio that it decoded.
         retries: for each object whose reading had to be repeated, the reasons, one a repetition.
     """
 
     partition: FolderMinute
     statuses: dict[str, collections.Counter[str]]
+    producers: dict[str, collections.Counter[str]]
+    duration_s: float
+    tokens: int
     computed: int
     audio_s: float
     retries: dict[str, list[str]]
@@ -83,6 +90,24 @@ def read_inventory(source: AudioSource, inventory: Table, partition: FolderMinut
     return INVENTORY.empty_table()
 
 
+def stale_rows(rows: pa.Table, parts: Sequence[str] | None, tokeniser: str | None) -> int:
+    """How many rows other settings made than those of today.
+
+    Args:
+        rows: with the columns `whisper_model`, `tokeniser` or both, such as those of `audio_table`.
+        parts: what `transcription.identity.expected_parts` gives; None compares no model.
+        tokeniser: the identity of today's tokeniser; None compares none.
+    """
+    made = len(rows) * [False]
+    if parts is not None and "whisper_model" in rows.column_names:
+        models = rows["whisper_model"].to_pylist()
+        made = [model is not None and not is_current(model, parts) for model in models]
+    if tokeniser is not None and "tokeniser" in rows.column_names:
+        found = rows["tokeniser"].to_pylist()
+        made = [stale or name not in (None, tokeniser) for stale, name in zip(made, found, strict=True)]
+    return sum(made)
+
+
 class PartitionRows:
     """A partition under way: its objects, and the rows that each table has so far.
 
@@ -90,10 +115,7 @@ class PartitionRows:
         objects: those of the inventory, in its order.
         outputs: the tables to make.
         snapshots: each of these tables as it was read, by its name.
-
-    Attributes:
-        refused: the error of an object that the store did not give and did not fail to give before; None
-            where there is no such object.
+        recompute: whether to make each row anew, though nothing has changed.
     """
 
     def __init__(
@@ -102,9 +124,10 @@ class PartitionRows:
         objects: list[ObjectInfo],
         outputs: Sequence[Output],
         snapshots: dict[str, Snapshot],
+        *,
+        recompute: bool = False,
     ) -> None:
         self.partition = partition
-        self.refused: ObjectRefusedError | None = None
         self._objects = objects
         self._outputs = outputs
         self._snapshots = snapshots
@@ -114,14 +137,20 @@ class PartitionRows:
         self._audio_s = 0.0
         self._retries: dict[str, list[str]] = {}
         for output in outputs:
-            self._reuse(output)
+            self._reuse(output, recompute=recompute)
             for info in objects:
                 if self.lacks(output, info) and decoder_of(info.key) is None:
                     self._add(output, info, NOT_FLAC)
 
     @classmethod
     def read(
-        cls, partition: FolderMinute, source: AudioSource, inventory: Table, outputs: Sequence[Output]
+        cls,
+        partition: FolderMinute,
+        source: AudioSource,
+        inventory: Table,
+        outputs: Sequence[Output],
+        *,
+        recompute: bool = False,
     ) -> "PartitionRows":
         """Read a partition's inventory and the rows that it has.
 
@@ -132,9 +161,9 @@ class PartitionRows:
         # Before the inventory, so that of two runs the one with the newer inventory writes last.
         snapshots = {output.table.name: output.table.read(partition) for output in outputs}
         listed = read_inventory(source, inventory, partition)
-        return cls(partition, inventory_objects(listed), outputs, snapshots)
+        return cls(partition, inventory_objects(listed), outputs, snapshots, recompute=recompute)
 
-    def _reuse(self, output: Output) -> None:
+    def _reuse(self, output: Output, *, recompute: bool) -> None:
         """Keep the rows of the objects as they are, made by the same producer."""
         found = self._snapshots[output.table.name].rows
         listed = {(info.key, info.etag) for info in self._objects}
@@ -142,7 +171,9 @@ class PartitionRows:
             content = (row["Key"], row["ETag"])
             if row["status"] == FAILED:
                 self._failed_before.add(content)
-            elif row["status"] == OK and row[output.producer] == output.identity and content in listed:
+            elif recompute or row[output.producer] != output.identity or content not in listed:
+                continue
+            elif row["status"] == OK:
                 self._rows[output.table.name][row["Key"]] = row
 
     # --- what is missing ------------------------------------------------------------------------------
@@ -154,6 +185,10 @@ class PartitionRows:
     def missing(self) -> list[ObjectInfo]:
         """The objects that some table has no row of yet."""
         return [info for info in self._objects if any(self.lacks(output, info) for output in self._outputs)]
+
+    def failed_before(self, info: ObjectInfo) -> bool:
+        """Whether an object, with the same content, has a failed row of an earlier run."""
+        return (info.key, info.etag) in self._failed_before
 
     @property
     def complete(self) -> bool:
@@ -169,11 +204,6 @@ class PartitionRows:
         """Note that an object was fetched and decoded."""
         self._computed += 1
         self._audio_s += audio.duration_s
-
-    def not_loaded(self, info: ObjectInfo, error: Exception) -> None:
-        """Note that an object could not be fetched or decoded."""
-        if isinstance(error, ObjectRefusedError) and (info.key, info.etag) not in self._failed_before:
-            self.refused = error
 
     def add_ok(self, output: Output, info: ObjectInfo, **values: Any) -> None:
         """Add an object's row, with values by column."""
@@ -196,14 +226,30 @@ class PartitionRows:
             ConflictError: another run replaced a file since it was read.
             StorageError: one cannot be written.
         """
-        statuses: dict[str, collections.Counter[str]] = {}
+        made_rows: dict[str, list[dict[str, Any]]] = {}
         for output in self._outputs:
             name = output.table.name
-            rows = [self._rows[name][info.key] for info in self._objects]
-            statuses[name] = collections.Counter(row["status"] for row in rows)
+            made_rows[name] = rows = [self._rows[name][info.key] for info in self._objects]
             made = pa.Table.from_pylist(rows, schema=output.table.schema)
             output.table.replace(self.partition, made, self._snapshots[name])
-        return Finished(self.partition, statuses, self._computed, self._audio_s, self._retries)
+        return self._finished(made_rows)
+
+    def _finished(self, made: dict[str, list[dict[str, Any]]]) -> Finished:
+        producers = {output.table.name: output.producer for output in self._outputs}
+        all_rows = [row for rows in made.values() for row in rows]
+        return Finished(
+            self.partition,
+            {name: collections.Counter(row["status"] for row in rows) for name, rows in made.items()},
+            {
+                name: collections.Counter(filter(None, (row.get(producers[name]) for row in rows)))
+                for name, rows in made.items()
+            },
+            sum(row.get("duration_s") or 0.0 for row in all_rows),
+            sum(len(row["tokenized_info"]) for row in all_rows if row.get("tokenized_info") is not None),
+            self._computed,
+            self._audio_s,
+            self._retries,
+        )
 
 
 def audio_values(audio: Audio) -> dict[str, Any]:

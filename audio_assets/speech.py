@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from audio_assets.parallel import MemoryBudget, map_ahead
 from audio_assets.partition_rows import Finished, PartitionRows, audio_values, transcript_values
 from audio_assets.partitions import FolderMinute
 from audio_assets.source import AudioSource
-from audio_assets.storage import ObjectInfo
+from audio_assets.storage import ObjectInfo, ObjectStore
 from audio_assets.table import THREADS, Table, replace_rounds
 from audio_assets.tokenisation import Tokeniser
 
@@ -81,6 +82,7 @@ class Job:
         turn: 0, 1, 2 ... in the order in which the threads' results are taken.
         partition: the rows that it adds to.
         audio: None until it is decoded, and where that failed.
+        again: whether the store has refused it once in this round.
         error: why there is no audio.
         tokens: int16 [tokens], or why there are none; None where none are wanted.
     """
@@ -88,6 +90,7 @@ class Job:
     turn: int
     partition: PartitionRows
     info: ObjectInfo
+    again: bool = False
     audio: Audio | None = None
     error: Exception | None = None
     tokens: np.ndarray | Exception | None = None
@@ -111,6 +114,7 @@ class SpeechPass:
         inventory: the table that says what is in each partition.
         transcribing: None where transcripts are not asked for.
         tokenising: None where tokens are not asked for.
+        recompute: whether to make each row anew, though nothing has changed.
 
     Attributes:
         recogniser: once an object needed it; None before.
@@ -123,27 +127,29 @@ class SpeechPass:
         inventory: Table,
         transcribing: Transcribing | None = None,
         tokenising: Tokenising | None = None,
+        *,
+        recompute: bool = False,
     ) -> None:
         self.recogniser: Recogniser | None = None
         self.seconds = 0.0
         self._source = source
         self._inventory = inventory
+        self._recompute = recompute
         self._transcribing = transcribing
         self._tokenising = tokenising
         self._outputs = [output for output in (transcribing, tokenising) if output]
         # The threads that read objects also tokenise them, side by side where the tokeniser allows that.
         one_at_a_time = tokenising is not None and not tokenising.tokeniser.thread_safe
         self._tokeniser_lock = threading.Lock() if one_at_a_time else contextlib.nullcontext()
-        # Whether an object could be read, which shows that the account may read objects.
-        self._readable = False
+        self._access = _Access(source.store)
 
     def run(self, partitions: Sequence[FolderMinute]) -> Iterator[Finished]:
         """Make the partitions' files, yielding each once it is written.
 
         Raises:
             MissingInputError: a partition has objects and no inventory.
-            StorageError: the store fails for good, or gives none of the objects; partitions that were yielded
-                stay written.
+            StorageError: the store fails for good, or refuses an object twice and others that it gave before;
+                partitions that were yielded stay written.
             ConflictError: another run keeps replacing the same partition.
         """
         for to_make, conflicts in replace_rounds(partitions):
@@ -155,7 +161,8 @@ class SpeechPass:
         # The state of this round, of which no other has a part.
         self._memory = MemoryBudget(DECODED_BYTES_AHEAD)
         self._writes = _Writes(writing, conflicts)
-        self._held: list[PartitionRows] = []
+        self._turns = itertools.count()
+        self._refused: list[tuple[PartitionRows, ObjectInfo, ObjectRefusedError]] = []
         started = time.perf_counter()
         try:
             jobs = self._loaded_jobs(reading, writing, partitions)
@@ -164,7 +171,6 @@ class SpeechPass:
                     # From here on the recogniser takes the jobs, so that its batches cross partitions.
                     yield from self._recognise(itertools.chain([job], jobs))
                 yield from self._writes.finished()
-            self._write_held()
             yield from self._writes.finished(wait=True)
         finally:
             self.seconds += time.perf_counter() - started
@@ -185,43 +191,74 @@ class SpeechPass:
         # By the threads that write: those that read objects may all be waiting for memory, which the loop
         # below has to release.
         opened = map_ahead(writing, self._open, partitions, ahead=PARTITIONS_AHEAD)
-        loaded = map_ahead(
-            reading,
-            self._load,
-            self._jobs(opened),
-            ahead=OBJECTS_AHEAD,
-            weight=lambda job: job.info.size,
-            max_weight=BYTES_AHEAD,
-        )
-        for job in loaded:
-            self._memory.release(job.turn)
-            if job.audio:
-                job.partition.decoded(job.audio)
-            if job.error:
-                job.partition.not_loaded(job.info, job.error)
-                self._add_failed_transcript(job, str(job.error))
-            self._add_tokens(job)
-            self._write_if_complete(job.partition)
-            yield job
+        for jobs in (self._jobs(opened), self._refused_jobs()):
+            loaded = map_ahead(
+                reading,
+                self._load,
+                jobs,
+                ahead=OBJECTS_AHEAD,
+                weight=lambda job: job.info.size,
+                max_weight=BYTES_AHEAD,
+            )
+            for job in loaded:
+                self._memory.release(job.turn)
+                if not self._is_set_aside(job):
+                    self._add_what_needs_no_recogniser(job)
+                    yield job
+
+    def _add_what_needs_no_recogniser(self, job: Job) -> None:
+        if job.audio:
+            job.partition.decoded(job.audio)
+        if job.error:
+            self._add_failed_transcript(job, str(job.error))
+        self._add_tokens(job)
+        self._write_if_complete(job.partition)
 
     def _open(self, partition: FolderMinute) -> PartitionRows:
-        return PartitionRows.read(partition, self._source, self._inventory, self._outputs)
+        return PartitionRows.read(
+            partition, self._source, self._inventory, self._outputs, recompute=self._recompute
+        )
 
     def _jobs(self, opened: Iterator[PartitionRows]) -> Iterator[Job]:
-        turns = itertools.count()
         for partition in opened:
             self._write_if_complete(partition)
             for info in partition.missing():
-                yield Job(next(turns), partition, info)
+                yield Job(next(self._turns), partition, info)
+
+    def _is_set_aside(self, job: Job) -> bool:
+        """Whether an object is refused, and is to be read once more when all others are read.
+
+        A refusal may be the account's and pass. One that an earlier run has met as well is a row at once.
+        """
+        refused = isinstance(job.error, ObjectRefusedError)
+        if not refused or job.again or job.partition.failed_before(job.info):
+            return False
+        said = str(job.error)
+        job.partition.retried(job.info, said)
+        # Not the error as it came: it holds all frames that it came through.
+        self._refused.append((job.partition, job.info, ObjectRefusedError(said)))
+        return True
+
+    def _refused_jobs(self) -> Iterator[Job]:
+        """The objects that were set aside."""
+        if self._refused:
+            # A fault of the account that ends right between an object's second refusal and the proof that
+            # follows it would look like the object's own; hence a proof before it as well.
+            _, _, error = self._refused[0]
+            self._access.prove(error)
+        for partition, info, _ in self._refused:
+            yield Job(next(self._turns), partition, info, again=True)
 
     def _load(self, job: Job) -> Job:
         """Fetch, decode and tokenise one object, in one of many threads."""
         try:
             check_size(job.info.size)
             body = self._source.store.read(job.info, functools.partial(job.partition.retried, job.info))
-            self._readable = True
+            self._access.read(job.info)
             job.audio = self._decode(job, body)
         except (AudioError, ObjectChangedError, ObjectRefusedError) as e:
+            if job.again and isinstance(e, ObjectRefusedError):
+                self._access.prove(e)
             job.error = e
             return job
         if self._tokenising and job.partition.lacks(self._tokenising, job.info):
@@ -294,23 +331,48 @@ class SpeechPass:
     # --- from rows to files ---------------------------------------------------------------------------
 
     def _write_if_complete(self, partition: PartitionRows) -> None:
-        if not partition.complete:
-            return
-        if partition.refused:
-            # The fault may be the account's: only an object that is read shows that it is the object's.
-            self._held.append(partition)
-        else:
+        if partition.complete:
             self._writes.start(partition)
-        if self._readable:
-            self._write_held()
 
-    def _write_held(self) -> None:
-        """Write the partitions that waited for an object that can be read."""
-        for partition in self._held:
-            if partition.refused and not self._readable:
-                raise partition.refused
-            self._writes.start(partition)
-        self._held.clear()
+
+class _Access:
+    """Whether the account may read objects at all: what tells a fault of the account from that of an object.
+
+    Args:
+        source: where the objects lie.
+    """
+
+    def __init__(self, source: ObjectStore) -> None:
+        self._source = source
+        self._smallest: ObjectInfo | None = None
+        self._proved = -math.inf
+        self._one_at_a_time = threading.Lock()
+
+    def read(self, info: ObjectInfo) -> None:
+        """Note that an object could be read."""
+        if self._smallest is None or info.size < self._smallest.size:
+            self._smallest = info
+
+    def prove(self, refused: ObjectRefusedError) -> None:
+        """See that an object can be read, now, that could be read before.
+
+        Args:
+            refused: what is raised where it cannot.
+        """
+        asked = time.monotonic()
+        with self._one_at_a_time:
+            if self._proved > asked:
+                return  # Another thread has read it meanwhile.
+            started = time.monotonic()
+            if self._smallest is None:
+                raise refused
+            try:
+                self._source.read(self._smallest)
+            except ObjectRefusedError:
+                raise refused from None
+            except ObjectChangedError:
+                pass  # An answer that only those get who may read.
+            self._proved = started
 
 
 class _Writes:

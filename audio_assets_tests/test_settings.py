@@ -292,7 +292,7 @@ def test_a_model_that_does_not_fit_fails_the_run_by_model_and_device(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(whisper, "load_model", full)
-    resources._load_whisper.cache_clear()
+    resources._loaded.clear()
     project.place.put("p225/a.flac", flac())
     said = failure(project, "speech")
     assert (
@@ -306,7 +306,7 @@ def test_a_download_that_fails_says_so(project: Project, monkeypatch: pytest.Mon
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(whisper, "_download", unreachable)
-    resources._load_whisper.cache_clear()
+    resources._loaded.clear()
     project.place.put("p225/a.flac", flac())
     monkeypatch.setenv("WHISPER_MODEL", "tiny")
     project.reload()

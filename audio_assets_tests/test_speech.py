@@ -1,6 +1,7 @@
 """One pass over the audio, on a local folder with a hand-written recogniser in Whisper's place."""
 
 import collections
+import contextlib
 import dataclasses
 import datetime as dt
 import hashlib
@@ -23,7 +24,7 @@ from audio_assets.audio import types as audio_types
 from audio_assets.digest import group
 from audio_assets.errors import ConflictError, MissingInputError, ObjectRefusedError, StorageError
 from audio_assets.parallel import MemoryBudget
-from audio_assets.partition_rows import Finished, read_inventory
+from audio_assets.partition_rows import Finished, read_inventory, stale_rows
 from audio_assets.partitions import FolderMinute
 from audio_assets.source import AudioSource
 from audio_assets.speech import Job, SpeechPass, Tokenising, Transcribing
@@ -47,9 +48,16 @@ class CountingStore(ObjectStore):
         self.fetched: collections.Counter[str] = collections.Counter()
         self.broken: set[str] = set()
         self.refused: set[str] = set()
+        self.outage = range(0)
+        """Of the reads of this pass, 0, 1, 2 ..., those that meet a store that refuses everything."""
+        self._reading = threading.Lock()
 
     def read(self, info: ObjectInfo, retried: Callable[[str], object] | None = None) -> bytes:
-        self.fetched[info.key] += 1
+        with self._reading:
+            refuses_all = self.fetched.total() in self.outage
+            self.fetched[info.key] += 1
+        if refuses_all:
+            raise ObjectRefusedError(f"cannot read {self.uri}/{info.key}: the account is locked")
         if info.key in self.broken:
             raise StorageError(f"cannot read {self.uri}/{info.key}: connection reset")
         if info.key in self.refused:
@@ -133,7 +141,7 @@ class Bench:
             self.inventory.replace(partition, made, self.inventory.read(partition))
         return sorted(grouped)
 
-    def start(self, *, transcripts: bool = True, tokens: bool = True) -> SpeechPass:
+    def start(self, *, transcripts: bool = True, tokens: bool = True, recompute: bool = False) -> SpeechPass:
         self.source.fetched.clear()
         self.recogniser.batches.clear()
         self.tokeniser.calls.clear()
@@ -142,6 +150,7 @@ class Bench:
             self.inventory,
             Transcribing(self.transcripts, self.identity, self.recogniser.load) if transcripts else None,
             Tokenising(self.tokens, self.tokeniser) if tokens else None,
+            recompute=recompute,
         )
 
     def run(
@@ -341,6 +350,51 @@ def test_another_model_makes_its_own_rows_anew_and_leaves_the_tokens(bench: Benc
     assert bench.recogniser.batches == [[1_600]]
     assert bench.tokeniser.calls == []
     assert bench.rows(bench.transcripts)["p225/a.flac"]["whisper_model"] == "model 2"
+
+
+def test_a_pass_that_is_told_so_makes_every_row_anew(bench: Bench):
+    bench.place.put("p225/a.flac", SILENCE)
+    bench.place.put("p225/notes.txt", b"x")
+    partitions = bench.take_inventory()
+    bench.run(partitions)
+    before = bench.transcripts.read(partitions[0])
+    [finished] = bench.start(recompute=True).run(partitions)
+    assert finished.computed == 1
+    assert bench.source.fetched == {"p225/a.flac": 1}
+    assert len(bench.tokeniser.calls) == 1
+    # What comes out the same is not written.
+    assert bench.transcripts.read(partitions[0]) == before
+
+
+@pytest.mark.parametrize("computed", [True, False])
+def test_what_became_of_a_partition_tells_of_the_file_whatever_the_pass_did(bench: Bench, computed: bool):
+    bench.place.put("p225/a.flac", SILENCE)
+    bench.place.put("p225/b.flac", NOISE)
+    bench.place.put("p225/c.flac", b"junk")
+    bench.place.put("p225/notes.txt", b"x")
+    if not computed:
+        bench.run()
+    [finished] = bench.run()
+    assert finished.computed == (2 if computed else 0)
+    assert finished.statuses["transcripts"] == {"ok": 2, "failed": 1, "not_flac": 1}
+    assert finished.producers == {"transcripts": {"model 1": 3}, "tokens": {"tokeniser 1": 3}}
+    assert finished.duration_s == pytest.approx(0.3)
+    assert finished.tokens == 2 * 16
+
+
+def test_rows_of_other_settings_are_counted():
+    parts = ("whisper turbo", "language=en", "engine=2")
+    current = "whisper turbo sha256=1 language=en precision=float16 engine=2"
+    rows = pa.table(
+        {
+            "whisper_model": [current, current, current.replace("en", "de"), None, None, current],
+            "tokeniser": ["codec 2", "codec 1", "codec 1", "codec 1", None, None],
+        }
+    )
+    assert stale_rows(rows, parts, "codec 2") == 3
+    assert stale_rows(rows, parts, None) == stale_rows(rows.select(["whisper_model"]), parts, "codec 2") == 1
+    assert stale_rows(rows, None, "codec 2") == stale_rows(rows.select(["tokeniser"]), parts, "codec 2") == 3
+    assert stale_rows(rows.slice(0, 0), parts, "codec 2") == 0
 
 
 def test_failed_rows_are_tried_again(bench: Bench):
@@ -591,6 +645,108 @@ def test_a_store_that_refuses_every_object_fails_the_run_and_writes_none_of_them
     with pytest.raises(ObjectRefusedError, match=r"p\d/a\.flac: AccessDenied"):
         bench.run(partitions)
     assert bench.transcripts.partitions() == bench.tokens.partitions() == partitions[3:]
+
+
+def failed_rows(bench: Bench) -> list[str]:
+    rows = [*bench.rows(bench.transcripts).values(), *bench.rows(bench.tokens).values()]
+    return [row["Key"] for row in rows if row["status"] == "failed"]
+
+
+@pytest.mark.parametrize("asked", [{}, {"tokens": False}, {"transcripts": False}])
+def test_an_object_that_is_refused_for_a_while_is_read_at_the_end_and_no_failed_row(
+    bench: Bench, asked: dict[str, bool]
+):
+    for i in range(40):
+        bench.place.put(f"p{i // 4}/{i:02}.flac", flac(0.1, seed=i))
+    bench.source.outage = range(10, 40)
+    finished = bench.run(**asked)
+    assert len(finished) == 10
+    assert failed_rows(bench) == []
+    assert sum(f.computed for f in finished) == 40
+    retried = {key: reasons for f in finished for key, reasons in f.retries.items()}
+    assert len(retried) == 30
+    assert all(len(reasons) == 1 and "account is locked" in reasons[0] for reasons in retried.values())
+
+
+@pytest.mark.parametrize("asked", [{}, {"transcripts": False}], ids=["both", "tokens"])
+def test_a_store_that_refuses_all_from_mid_run_on_fails_the_run_and_costs_no_row(
+    bench: Bench, asked: dict[str, bool]
+):
+    bench.recogniser.batch = 1
+    for i in range(40):
+        bench.place.put(f"p{i // 4}/{i:02}.flac", flac(0.1, seed=i))
+    bench.place.put("p9/notes.txt", b"")
+    bench.source.outage = range(10, 1_000)
+    partitions = bench.take_inventory()
+    with pytest.raises(StorageError, match=r"p\d/\d\d\.flac: the account is locked"):
+        bench.run(partitions, **asked)
+    # The threads read side by side, so that which partitions are complete is not the same each time.
+    complete = bench.tokens.partitions()
+    assert len(complete) <= 2
+    assert failed_rows(bench) == []
+    bench.source.outage = range(0)
+    bench.run(partitions, **asked)
+    assert len(bench.source.fetched) == 40 - 4 * len(complete)
+    assert len(bench.rows(bench.tokens)) == 41
+    assert failed_rows(bench) == []
+
+
+@pytest.mark.parametrize("ends", [*range(1, 24), 1_000])
+def test_an_outage_never_leaves_a_failed_row_whenever_it_begins_and_ends(bench: Bench, ends: int):
+    for i in range(8):
+        bench.place.put(f"p{i // 2}/{i}.flac", flac(0.1, seed=i))
+    partitions = bench.take_inventory()
+    for begins in range(min(ends, 8)):
+        for table in (bench.tokens, bench.transcripts):
+            for partition in table.partitions():
+                (bench.place.folder.parent / "tables" / table.path(partition)).unlink()
+        bench.source.outage = range(begins, ends)
+        with contextlib.suppress(StorageError):
+            bench.run(partitions)
+        assert failed_rows(bench) == []
+        bench.source.outage = range(0)
+        bench.run(partitions)
+        assert len(bench.rows(bench.tokens)) == len(bench.rows(bench.transcripts)) == 8
+
+
+def test_an_outage_that_begins_when_a_refused_object_is_read_again_fails_the_run(bench: Bench):
+    for i in range(4):
+        bench.place.put(f"p{i}/a.flac", flac(0.1, seed=i))
+    bench.source.refused = {"p1/a.flac"}
+    # Of the five reads, the last two are the proof that others can be read, and the object once more.
+    bench.source.outage = range(5, 1_000)
+    with pytest.raises(StorageError, match=r"p1/a\.flac: "):
+        bench.run()
+    assert failed_rows(bench) == []
+
+
+def test_an_object_that_was_read_and_is_gone_still_proves_that_the_account_may_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    bench.place.put("p0/a.flac", SILENCE)
+    bench.place.put("p1/a.flac", NOISE)
+    bench.source.refused = {"p1/a.flac"}
+    partitions = bench.take_inventory()
+    read = bench.source.read
+
+    def read_once(info: ObjectInfo, retried: Callable[[str], object] | None = None) -> bytes:
+        body = read(info, retried)
+        bench.place.delete(info.key)
+        return body
+
+    monkeypatch.setattr(bench.source, "read", read_once)
+    assert len(bench.run(partitions)) == 2
+    assert set(failed_rows(bench)) == {"p1/a.flac"}
+
+
+def test_objects_that_the_store_refuses_one_by_one_are_read_twice_each(bench: Bench):
+    for i in range(60):
+        bench.place.put(f"p{i // 4}/{i:02}.flac", flac(0.1, seed=i))
+    bench.place.put("p0/good.flac", SILENCE)
+    bench.source.refused = {f"p{i // 4}/{i:02}.flac" for i in range(60)}
+    assert len(bench.run()) == 15
+    assert set(failed_rows(bench)) == bench.source.refused
+    assert {bench.source.fetched[key] for key in bench.source.refused} == {2}
 
 
 def test_a_partition_with_objects_and_without_inventory_is_named(bench: Bench):

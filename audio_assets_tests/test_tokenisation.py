@@ -15,7 +15,7 @@ import torch
 import audio_assets
 from audio_assets import tokenisation
 from audio_assets.errors import ArgumentError
-from audio_assets.tokenisation import load_tokeniser, tokenise
+from audio_assets.tokenisation import code_version, load_tokeniser, tokenise
 
 AUDIO = np.zeros(16_000, np.float32)
 
@@ -236,6 +236,33 @@ def test_compiled_code_is_known_by_the_version_of_its_distribution():
 def test_compiled_code_of_no_distribution_has_to_name_its_version():
     with pytest.raises(ArgumentError, match=r"name='math:floor' has no source file .* give it an attribute"):
         load_tokeniser("math:floor")
+
+
+# --- what Dagster knows the code by ---------------------------------------------------------------------
+
+
+def test_the_code_of_ones_own_is_known_by_its_file_without_an_import(own_modules: OwnModules):
+    first = own_modules.write("codec_v1", "raise ImportError('nobody may import this')")
+    assert code_version("codec_v1:tokens") == f"codec_v1:tokens {first}"
+    second = own_modules.write("codec_v1", "raise ImportError('nor this')")
+    assert code_version("codec_v1:tokens") == f"codec_v1:tokens {second}" != first
+
+
+def test_the_code_inside_a_package_is_known_without_importing_the_package(own_modules: OwnModules):
+    own_modules.write("codecs_of_yours.__init__", "raise ImportError('nobody may import this')")
+    digest = own_modules.write("codecs_of_yours.impl", "def tokens(audio): return [1]")
+    package = own_modules.write("codecs_of_yours.__init__", "raise ImportError('nobody may import this!')")
+    assert code_version("codecs_of_yours.impl:tokens") == f"codecs_of_yours.impl:tokens {digest}"
+    assert code_version("codecs_of_yours:tokens") == f"codecs_of_yours:tokens {package}"
+    assert "codecs_of_yours" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["simulated", "", ":", "..:f", ".a:f", "no.such.module:f", "math:floor", "soxr.soxr_ext:f", "math.pi:f"],
+)
+def test_what_has_no_source_file_is_known_by_its_name_alone(name: str):
+    assert code_version(name) == name
 
 
 def test_one_thread_at_a_time_unless_a_tokeniser_says_more(own_modules: OwnModules):

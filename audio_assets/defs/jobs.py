@@ -5,13 +5,13 @@ import concurrent.futures
 import dagster as dg
 
 from audio_assets import schema
+from audio_assets.defs import speech
 from audio_assets.defs.audio_table import audio_table
 from audio_assets.defs.internals.backfill import launch_backfill
 from audio_assets.defs.inventory import s3_inventory
 from audio_assets.defs.metadata import markdown_table
 from audio_assets.defs.partitions import ASSETS, FOLDER_MINUTE
 from audio_assets.defs.resources import Bucket
-from audio_assets.defs.speech import speech
 from audio_assets.parallel import map_ahead
 from audio_assets.table import THREADS
 
@@ -51,7 +51,7 @@ def ask_for_failed_objects(context: dg.OpExecutionContext, bucket: Bucket) -> No
     description = f"{sum(failed.values())} failed objects in {len(failed)} partitions"
     backfill = launch_backfill(
         context.instance,
-        [s3_inventory, speech, audio_table],
+        [s3_inventory, speech.speech, audio_table],
         list(failed),
         title="retry_failed_objects",
         description=description,

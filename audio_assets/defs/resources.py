@@ -22,7 +22,7 @@ from audio_assets.source import AudioSource
 from audio_assets.speech import Tokenising, Transcribing
 from audio_assets.storage import ObjectStore, RetryPolicy
 from audio_assets.table import Table
-from audio_assets.tokenisation import load_tokeniser
+from audio_assets.tokenisation import code_version, load_tokeniser
 
 if TYPE_CHECKING:
     from audio_assets.sensor.inventory_report import Report
@@ -160,8 +160,9 @@ class Whisper(dg.ConfigurableResource):
     """The recogniser: Whisper, on the device that the machine has.
 
     Another recogniser takes its place by `resources={"whisper": MyRecogniser()}`. Such a resource need not
-    derive from this one. The assets ask it for `transcribing(table) -> Transcribing` alone: the identity of
-    its rows, and how to load a `Recogniser`. That call loads no weights.
+    derive from this one. The assets ask it for `transcribing(table) -> Transcribing`: the identity of its
+    rows, and how to load a `Recogniser`. That call loads no weights. What looks for rows of other settings
+    asks it for `expected_parts() -> tuple[str, ...]`.
 
     Attributes:
         model: WHISPER_MODEL, a name that `whisper.load_model` knows or the path of a checkpoint.
@@ -189,6 +190,27 @@ class Whisper(dg.ConfigurableResource):
             identity = model_identity(self.model, language=language, device=self.device)
         return Transcribing(table, identity, self.load)
 
+    def expected_parts(self) -> tuple[str, ...]:
+        """What the rows of a run would say of their model, as far as that is known without torch and whisper.
+
+        `transcription.identity.is_current` compares a row with it.
+
+        Raises:
+            ValueError: a setting is wrong, or its checkpoint cannot be read.
+        """
+        from audio_assets.transcription.identity import expected_parts
+
+        with _naming(**_WHISPER):
+            return expected_parts(self.model, settings.WHISPER_LANGUAGE.check(self.language))
+
+    @property
+    def code_version(self) -> str:
+        """What shapes `transcripts`, as Dagster compares it; the settings' texts where they are wrong."""
+        try:
+            return " ".join(self.expected_parts())
+        except Exception:  # It fails the runs; the code location shows why only if it loads.
+            return f"whisper {self.model} language={self.language}"
+
     def load(self) -> "Recogniser":
         """The model, kept for as long as the process lives.
 
@@ -197,8 +219,15 @@ class Whisper(dg.ConfigurableResource):
         """
         language = settings.WHISPER_LANGUAGE.check(self.language)
         batch_size = settings.WHISPER_BATCH_SIZE.check(self.batch_size)
+        from audio_assets.transcription.identity import file_version
+
         with _naming(**_WHISPER):
-            return _load_whisper(self.model, self.device, language, batch_size)
+            key = (self.model, self.device, language, batch_size, file_version(self.model))
+            if key not in _loaded:
+                # The earlier one goes first: two may not fit into the memory of the device.
+                _loaded.clear()
+                _loaded[key] = _load_whisper(self.model, self.device, language, batch_size)
+            return _loaded[key]
 
 
 _WHISPER = {
@@ -209,7 +238,10 @@ _WHISPER = {
 }
 
 
-@functools.lru_cache(maxsize=1)
+_loaded: "dict[tuple[object, ...], Recogniser]" = {}
+"""The recogniser of this process, by its settings and the version of its checkpoint's file."""
+
+
 def _load_whisper(model: str, device: str, language: str | None, batch_size: int | None) -> "Recogniser":
     from audio_assets.transcription import Transcriber
 
@@ -233,6 +265,11 @@ class AudioTokeniser(dg.ConfigurableResource):
         """
         with _naming(name=settings.TOKENISER):
             return Tokenising(table, load_tokeniser(self.name))
+
+    @property
+    def code_version(self) -> str:
+        """What shapes `tokens`, as Dagster compares it; imports nothing."""
+        return code_version(self.name)
 
 
 @dg.definitions

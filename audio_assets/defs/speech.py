@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from audio_assets import schema
+from audio_assets import schema, settings
 from audio_assets.defs.internals.partition_metadata import add_partition_metadata
 from audio_assets.defs.internals.pool import GPU, place_in_pool
 from audio_assets.defs.metadata import TAGS, markdown_table, partition_metadata, table_metadata
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_PROGRESS = 5
 
 
+RECOMPUTE = dg.Field(
+    bool, default_value=False, description="Compute every row anew, though nothing has changed."
+)
+
+
 @dg.multi_asset(
     name="speech",
     specs=[
@@ -35,7 +40,6 @@ SECONDS_BETWEEN_PROGRESS = 5
             group_name="audio",
             kinds={"whisper", "pytorch", "parquet"},
             owners=["team:speech"],
-            code_version="1",
             tags=TAGS,
             metadata=table_metadata("transcripts", schema.TRANSCRIPTS),
         ),
@@ -46,7 +50,6 @@ SECONDS_BETWEEN_PROGRESS = 5
             group_name="audio",
             kinds={"pytorch", "parquet"},
             owners=["team:speech"],
-            code_version="1",
             tags=TAGS,
             metadata=table_metadata("tokens", schema.TOKENS),
         ),
@@ -55,9 +58,13 @@ SECONDS_BETWEEN_PROGRESS = 5
     partitions_def=folder_minute,
     backfill_policy=backfill_policy,
     pool=GPU,
+    config_schema={"recompute": RECOMPUTE},
 )
 def speech(
-    context: dg.AssetExecutionContext, bucket: Bucket, whisper: Whisper, tokeniser: AudioTokeniser
+    context: dg.AssetExecutionContext,
+    bucket: Bucket,
+    whisper: Whisper,
+    tokeniser: AudioTokeniser,
 ) -> Iterator[dg.MaterializeResult]:
     """Fetch and decode each object once, batch across partitions, write each partition as it completes."""
     bucket.check(context.log)
@@ -68,21 +75,47 @@ def speech(
     done_before: dict[str, float] = {}
     if transcribing:
         transcribing = _logged(transcribing, context.log, done_before)
-    speech_pass = SpeechPass(bucket.source, bucket.inventory, transcribing, tokenising)
+    speech_pass = SpeechPass(
+        bucket.source,
+        bucket.inventory,
+        transcribing,
+        tokenising,
+        recompute=context.op_execution_context.op_config["recompute"],
+    )
 
     partitions = partitions_of(context)
     progress = _Progress(context.log, len(partitions))
-    metadata: dict[str, dict[str, dict[str, dg.MetadataValue]]] = {name: {} for name in tables}
+    done: list[Finished] = []
     with place_in_pool(context.instance, context.log):
         for finished in speech_pass.run(partitions):
             progress.add(finished)
-            for name, table in tables.items():
-                metadata[name][finished.partition.key] = _partition(finished, table)
+            done.append(finished)
 
-    achieved = _achieved(speech_pass, progress, done_before)
-    for name in tables:
-        add_partition_metadata(context, name, metadata[name])
-        yield dg.MaterializeResult(asset_key=name, metadata=achieved)
+    for name, table in tables.items():
+        achieved = _achieved(name, speech_pass, progress, done_before)
+        metadata = {finished.partition.key: _describe(finished, table, achieved) for finished in done}
+        add_partition_metadata(context, name, metadata)
+        yield dg.MaterializeResult(asset_key=name)
+
+
+@dg.definitions
+def speech_today() -> dg.Definitions:
+    """The assets with what shapes them today, so that Dagster shows as stale what other settings made.
+
+    They take the place of `speech`. A module of `defs/` that imports that by its name defines it a second
+    time.
+    """
+    versions = {
+        "transcripts": Whisper(
+            model=settings.WHISPER_MODEL.text, language=settings.WHISPER_LANGUAGE.text
+        ).code_version,
+        "tokens": AudioTokeniser(name=settings.TOKENISER.text).code_version,
+    }
+
+    def today(spec: dg.AssetSpec) -> dg.AssetSpec:
+        return spec.replace_attributes(code_version=versions[spec.key.to_user_string()])
+
+    return dg.Definitions(assets=[speech.map_asset_specs(today)])
 
 
 def _logged(transcribing: Transcribing, log: logging.Logger, done_before: dict[str, float]) -> Transcribing:
@@ -128,33 +161,57 @@ class _Progress:
             )
 
 
-def _partition(finished: Finished, table: Table) -> dict[str, dg.MetadataValue]:
-    """What the run did to one partition of one table."""
+def _describe(
+    finished: Finished, table: Table, achieved: dict[str, dg.MetadataValue]
+) -> dict[str, dg.MetadataValue]:
+    """What the UI shows of a partition: first its file, then the run that looked at it last."""
+    rows = finished.statuses[table.name].total()
+    general = partition_metadata(table, table.path(finished.partition), rows)
+    uri = general.pop("dagster/uri")
+    # The last one: it is long, and the UI shows what stands first.
+    return general | _file(finished, table) | _work(finished, achieved) | {"dagster/uri": uri}
+
+
+def _file(finished: Finished, table: Table) -> dict[str, dg.MetadataValue]:
+    """What a partition's file holds, whichever run made it."""
     counts = finished.statuses[table.name]
-    metadata = partition_metadata(table, table.path(finished.partition), counts.total()) | {
-        "failed": dg.MetadataValue.int(counts[schema.FAILED]),
+    metadata: dict[str, dg.MetadataValue] = {
+        status: dg.MetadataValue.int(counts[status]) for status in (schema.OK, schema.FAILED, schema.NOT_FLAC)
+    }
+    producer = "; ".join(finished.producers[table.name])
+    if table.name == "transcripts":
+        metadata["audio_hours"] = dg.MetadataValue.float(round(finished.duration_s / 3600, 3))
+        metadata["whisper_model"] = dg.MetadataValue.text(producer)
+    else:
+        metadata["tokens"] = dg.MetadataValue.int(finished.tokens)
+        metadata["tokeniser"] = dg.MetadataValue.text(producer)
+    return metadata
+
+
+def _work(finished: Finished, achieved: dict[str, dg.MetadataValue]) -> dict[str, dg.MetadataValue]:
+    """What the run did to a partition; `achieved` belongs to those for which it did something."""
+    work: dict[str, dg.MetadataValue] = {
         "clips_computed": dg.MetadataValue.int(finished.computed),
-        "audio_s": dg.MetadataValue.float(finished.audio_s),
         "retries": dg.MetadataValue.int(sum(map(len, finished.retries.values()))),
     }
     if finished.retries:
-        metadata["retried"] = markdown_table(
+        work["retried"] = markdown_table(
             [
                 {"Key": key, "retries": len(reasons), "last reason": reasons[-1]}
                 for key, reasons in finished.retries.items()
             ]
         )
-    return metadata
+    return work | achieved if finished.computed else work
 
 
 def _achieved(
-    speech_pass: SpeechPass, progress: _Progress, done_before: dict[str, float]
+    name: str, speech_pass: SpeechPass, progress: _Progress, done_before: dict[str, float]
 ) -> dict[str, dg.MetadataValue]:
-    """What a run as a whole achieved; each partition says it, since Dagster has no other place for it."""
+    """What a run as a whole achieved for a table; its partitions say it, Dagster having no other place."""
     achieved: dict[str, dg.MetadataValue] = {}
     if progress.computed:
-        achieved["audio_s_per_s"] = dg.MetadataValue.float(progress.audio_s / speech_pass.seconds)
-    if recogniser := speech_pass.recogniser:
+        achieved["audio_s_per_s"] = dg.MetadataValue.float(round(progress.audio_s / speech_pass.seconds, 1))
+    if name == "transcripts" and (recogniser := speech_pass.recogniser):
         achieved["device"] = dg.MetadataValue.text(recogniser.device)
         achieved |= _stages(recogniser.stats, done_before)
     return achieved
@@ -163,5 +220,9 @@ def _achieved(
 def _stages(stats: "Stats", done_before: dict[str, float]) -> dict[str, dg.MetadataValue]:
     """What the engine did in this run: windows of 30 s, seconds of each stage, fallbacks, halved batches."""
     done = {name: value - done_before[name] for name, value in dataclasses.asdict(stats).items()}
-    wanted = ("windows", "mel_s", "encode_s", "language_s", "decode_s", "fallbacks", "halvings")
-    return {name: dg.MetadataValue.float(float(done[name])) for name in wanted}
+    counts = ("windows", "fallbacks", "halvings")
+    seconds = ("mel_s", "encode_s", "language_s", "decode_s")
+    return {
+        **{name: dg.MetadataValue.int(int(done[name])) for name in counts},
+        **{name: dg.MetadataValue.float(round(done[name], 3)) for name in seconds},
+    }

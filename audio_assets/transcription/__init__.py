@@ -10,7 +10,8 @@ What users call, and what the rest of the package may know of it:
     recogniser.py   `Recogniser`: what the pipeline asks of a recogniser; `Transcriber` is one
     transcript.py   `Transcript`, `Segment`, `Stats`: what comes out
     options.py      `Options`: model, device, language, batch size, precision; checked and resolved
-    identity.py     names what shaped a transcript
+    identity.py     names what shaped a transcript, and whether a run would make it anew
+    whisper_names.py  the models and languages that Whisper knows
 
 What decides, in plain Python without torch:
 

@@ -5,9 +5,11 @@ import hashlib
 import importlib.metadata
 import os
 import pathlib
+from collections.abc import Sequence
 
 from audio_assets.errors import ArgumentError
 from audio_assets.transcription.options import Options, language_code, resolve_device, resolve_precision
+from audio_assets.transcription.whisper_names import model_urls
 
 # Raised when the engine's own rules change in a way that can change its answers.
 ENGINE_VERSION = 1
@@ -50,8 +52,53 @@ def identity_of(options: Options) -> str:
         "openai-whisper": importlib.metadata.version("openai-whisper"),
         "engine": ENGINE_VERSION,
     }
-    name = pathlib.Path(options.model).name if os.path.isfile(options.model) else options.model
-    return " ".join([f"whisper {name}", *(f"{k}={v}" for k, v in parts.items())])
+    return " ".join([f"whisper {_model_name(options.model)}", *(f"{k}={v}" for k, v in parts.items())])
+
+
+def expected_parts(model: str, language: str | None = None) -> tuple[str, ...]:
+    """What the identity of a model says that is known without torch, whisper or the device of a run.
+
+    Whoever decides what is to be computed anew, such as the sensor, compares rows with it by `is_current`.
+    The precision is no part of it, since only the machine of a run knows what `auto` is there.
+
+    Args:
+        model: a name that `whisper.load_model` knows, or a checkpoint's path.
+        language: a code or an English name; None where it is detected for each file.
+
+    Returns:
+        First `whisper` with the model's name, then `name=value` each. For a checkpoint's file its SHA-256 is
+        among them, for which the file is read once.
+
+    Raises:
+        ArgumentError: an argument is not one of the above.
+    """
+    parts = {
+        "language": language_code(language) or "detected",
+        "openai-whisper": importlib.metadata.version("openai-whisper"),
+        "engine": ENGINE_VERSION,
+    }
+    if model not in model_urls():
+        parts["sha256"] = _file_digest(*_file_version(model))[:12]
+    return (f"whisper {_model_name(model)}", *(f"{k}={v}" for k, v in parts.items()))
+
+
+def is_current(identity: str, parts: Sequence[str]) -> bool:
+    """Whether a row of this identity is what a run would make now, as far as that is known before it.
+
+    Args:
+        identity: the row's `whisper_model`.
+        parts: what `expected_parts` gives.
+    """
+    name, *others = parts
+    return identity.startswith(f"{name} ") and set(others) <= set(identity.removeprefix(name).split(" "))
+
+
+def file_version(model: str) -> tuple[str, int, int] | None:
+    """A checkpoint's path, time of modification in ns and size in bytes; None where a model is no file.
+
+    It changes when the file is replaced in place.
+    """
+    return None if model in model_urls() or not os.path.isfile(model) else _file_version(model)
 
 
 def weights_digest(model: str) -> str:
@@ -60,23 +107,39 @@ def weights_digest(model: str) -> str:
     Raises:
         ArgumentError: neither a known name nor a file that holds a checkpoint.
     """
-    import whisper
-
     # A name wins over a file of the same name, as in whisper.load_model.
-    if model in whisper._MODELS:
-        return whisper._MODELS[model].split("/")[-2][:12]
+    if url := model_urls().get(model):
+        return url.split("/")[-2][:12]
+    version = _file_version(model)
+    _check_file(*version)
+    return _file_digest(*version)[:12]
+
+
+def _model_name(model: str) -> str:
+    return pathlib.Path(model).name if os.path.isfile(model) else model
+
+
+def _file_version(model: str) -> tuple[str, int, int]:
     if not os.path.isfile(model):
-        names = ", ".join(whisper.available_models())
+        names = ", ".join(model_urls())
         problem = f"={model!r} is neither a file nor a model that Whisper knows: {names}"
         raise ArgumentError("model", problem)
     status = os.stat(model)
-    return _file_digest(os.path.abspath(model), status.st_mtime_ns, status.st_size)[:12]
+    return os.path.abspath(model), status.st_mtime_ns, status.st_size
+
+
+@functools.lru_cache(maxsize=8)
+def _check_file(path: str, mtime_ns: int, size: int) -> None:
+    from audio_assets.transcription.checkpoint import check_checkpoint
+
+    check_checkpoint(path)
 
 
 @functools.lru_cache(maxsize=8)
 def _file_digest(path: str, mtime_ns: int, size: int) -> str:
-    from audio_assets.transcription.checkpoint import check_checkpoint
-
-    check_checkpoint(path)
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as e:
+        problem = f"={path!r} cannot be used: it cannot be read: {e.strerror or e}"
+        raise ArgumentError("model", problem) from None

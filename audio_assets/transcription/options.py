@@ -1,6 +1,6 @@
 """What a model is loaded with. Every option is checked here, and `auto` becomes what this machine has.
 
-Imports torch and whisper only to answer what they alone know: which devices and which languages there are.
+Imports torch only to answer what it alone knows: which devices there are.
 """
 
 import dataclasses
@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 
 from audio_assets.errors import ArgumentError
+from audio_assets.transcription.whisper_names import language_codes
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -49,10 +50,7 @@ def language_code(language: str | None) -> str | None:
     """
     if language is None:
         return None
-    from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
-
-    lowered = language.lower()
-    code = lowered if lowered in LANGUAGES else TO_LANGUAGE_CODE.get(lowered)
+    code = language_codes().get(language.lower())
     if code is None:
         problem = f"={language!r} is not a language that Whisper knows, such as en or English"
         raise ArgumentError("language", problem)

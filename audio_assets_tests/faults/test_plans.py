@@ -72,6 +72,53 @@ def test_an_archived_object_is_a_row_that_says_so(faulty: FaultyServer, open_pro
     assert rows.loc["p225/b.flac", "error"].endswith("storage class; restore it from the archive")
 
 
+def test_a_store_that_denies_everything_for_a_while_in_mid_run_costs_no_row(
+    faulty: FaultyServer, open_project: OpenProject, reference: dict[str, bytes]
+):
+    place = new_bucket()
+    fill(place)
+    project = open_project(place)
+    # Five objects are read; after the third, the store denies what is asked for until each was asked for.
+    faulty.plan = Plan(always={("GET", ".flac"): "denied"}, after=3, times=2)
+    assert project.catch_up() == 1
+    assert faulty.plan.injected["GET", "denied"] == 2
+    assert table_files(place) == reference
+
+
+def test_a_store_that_denies_everything_from_mid_run_on_fails_the_run_until_it_gives_again(
+    faulty: FaultyServer, open_project: OpenProject, reference: dict[str, bytes]
+):
+    place = new_bucket()
+    fill(place)
+    project = open_project(place)
+    [request] = project.tick()
+    faulty.plan = Plan(always={("GET", ".flac"): "denied"}, after=3)
+    result = project.execute(request)
+    assert not result.success
+    [failure] = [e for e in result.all_events if e.is_step_failure and e.step_key == "speech"]
+    assert failure.step_failure_data.error
+    said = failure.step_failure_data.error.to_string()
+    assert re.search(r"StorageError|ObjectRefusedError", said)
+    assert re.search(r"cannot read s3://\S+ silence/p22\S+\.flac: AccessDenied", said)
+    faulty.heal()
+    assert project.execute(request).success
+    assert table_files(place) == reference
+
+
+def test_an_object_that_a_policy_keeps_from_the_account_is_a_row_that_says_so(
+    faulty: FaultyServer, open_project: OpenProject
+):
+    place = new_bucket()
+    fill(place)
+    project = open_project(place)
+    faulty.plan = Plan(always={("GET", "b.flac"): "denied"})
+    assert project.catch_up() == 1
+    rows = project.table().set_index("Key")
+    assert rows.loc["p225/a.flac", "status"] == "ok"
+    assert rows.loc["p225/b.flac", "status"] == "failed"
+    assert "p225/b.flac: AccessDenied" in rows.loc["p225/b.flac", "error"]
+
+
 def test_a_run_says_which_objects_it_had_to_read_again_and_why(
     faulty: FaultyServer, open_project: OpenProject
 ):

@@ -59,13 +59,16 @@ class Plan:
         always: for a method of FAULTS and a part of the path, the fault that every such request
             meets.
         times: how many of these requests meet it, where not all do.
+        after: how many of them are answered before the first one that meets it.
     """
 
     seed: int = 0
     share: float = 0.0
     always: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
     times: float = math.inf
+    after: int = 0
     asked: collections.Counter[tuple[str, str]] = dataclasses.field(default_factory=collections.Counter)
+    matched: int = 0
     injected: collections.Counter[tuple[str, str]] = dataclasses.field(default_factory=collections.Counter)
 
     def fault(self, method: str, target: str) -> str | None:
@@ -74,8 +77,10 @@ class Plan:
         path = re.sub(r"^/[^/?]*", "", target)
         chance = random.Random(f"{self.seed} {method} {path} {self.asked[method, target]}")
         found = next((f for (m, part), f in self.always.items() if m == method and part in target), None)
-        if found and self.injected[method, found] >= self.times:
-            return None
+        if found:
+            self.matched += 1
+            if not self.after < self.matched <= self.after + self.times:
+                return None
         if found is None and method in FAULTS and chance.random() < self.share:
             found = chance.choice(FAULTS[method])
         if found:
