@@ -308,5 +308,5 @@ def test_an_overwritten_object_is_in_the_table_before_its_new_minute_is_over(buc
     assert len(requests) == 2
     for request in requests:
         assert bucket.execute(request).success
-        assert (bucket.table("p225", columns=["Key"])["Key"] == "p225/a.txt").sum() >= 1
+        assert "p225/a.txt" in set(bucket.table("p225", columns=["Key"])["Key"])
     agree(bucket)

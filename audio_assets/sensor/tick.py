@@ -170,7 +170,7 @@ def tick(inputs: TickInputs) -> TickOutcome:
 
     unfinished = records.unfinished(registered)
     stale = {key for key, record in table.records.items() if inputs.is_stale(record)}
-    actual = table.digests | (dict.fromkeys(stale, STALE) if inputs.redo_stale else {})
+    actual = {**table.digests, **dict.fromkeys(stale if inputs.redo_stale else (), STALE)}
     decided = plan(
         contents,
         actual,
