@@ -177,8 +177,14 @@ def reported(instance: dg.DagsterInstance, *results: dg.AssetCheckResult, workin
     return report(instance, results, CHECKS, working=working)
 
 
-def made(instance: dg.DagsterInstance, partition: str = "p225") -> None:
-    instance.report_runless_asset_event(dg.AssetMaterialization(AUDIO_TABLE, partition=at(partition).key))
+@dg.asset(key=AUDIO_TABLE)
+def some_table() -> None:
+    pass
+
+
+def made(instance: dg.DagsterInstance) -> None:
+    """Materialise it by a run without checks, as the sensor's runs do."""
+    assert dg.materialize([some_table], instance=instance).success
 
 
 def test_what_the_sensor_finds_is_the_latest_execution_of_its_check(instance: dg.DagsterInstance):
@@ -205,15 +211,17 @@ def test_only_what_has_changed_is_reported(instance: dg.DagsterInstance):
 def test_a_result_is_shown_again_after_a_partition_was_materialised(instance: dg.DagsterInstance):
     made(instance)
     reported(instance, Results(NOW).bucket_readable(""), Results(NOW).audio_found(Summary(), "s3://b"))
+    move_clock(instance, +2)
     assert reported(instance) == []
-    _later(instance)
-    made(instance, "p226")
+    move_clock(instance, -4)
+    made(instance)
     assert shown(instance, "bucket_readable") is None
     later = NOW + dt.timedelta(minutes=1)
     assert sorted(reported(instance, Results(later).bucket_readable(""))) == [
         "audio_found",
         "bucket_readable",
     ]
+    move_clock(instance, +2)
     for name in ("bucket_readable", "audio_found"):
         found = shown(instance, name)
         assert found is not None
@@ -225,19 +233,18 @@ def test_a_result_is_shown_again_after_a_partition_was_materialised(instance: dg
 
 def test_while_runs_are_under_way_a_result_is_repeated_now_and_then(instance: dg.DagsterInstance):
     reported(instance, Results(NOW).bucket_readable(""))
-    _later(instance)
+    move_clock(instance, -2)
     made(instance)
     assert reported(instance, working=True) == []
-    _later(instance, REPEATED_AFTER_SECONDS)
-    made(instance)
+    move_clock(instance, -REPEATED_AFTER_SECONDS)
     assert reported(instance, working=True) == ["bucket_readable"]
 
 
-def _later(instance: dg.DagsterInstance, seconds: float = 2) -> None:
-    """Let what is on record be older; the database's clock knows whole seconds only."""
-    older = f"datetime(create_timestamp, '-{seconds} seconds')"
+def move_clock(instance: dg.DagsterInstance, seconds: int) -> None:
+    """Change when the results were put on record; the database's clock knows whole seconds only."""
+    moved = f"datetime(create_timestamp, '{seconds:+d} seconds')"
     with instance.event_log_storage.index_connection() as connection:  # type: ignore[attr-defined]
-        connection.execute(sa.text(f"UPDATE asset_check_executions SET create_timestamp = {older}"))
+        connection.execute(sa.text(f"UPDATE asset_check_executions SET create_timestamp = {moved}"))
 
 
 @on_disk

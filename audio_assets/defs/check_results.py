@@ -27,8 +27,7 @@ def latest_results(
         history = instance.event_log_storage.get_asset_check_execution_history(
             dg.AssetCheckKey(AUDIO_TABLE, name), limit=LOOKED_BACK
         )
-        evaluations = [record.evaluation for record in history if record.evaluation is not None]
-        looked = [e for e in evaluations if CHECKED_AT in e.metadata]
+        looked = [e for e in map(_evaluation, history) if e is not None and CHECKED_AT in e.metadata]
         if looked:
             found[name] = max(looked, key=_checked_at)
     return found
@@ -80,14 +79,14 @@ def report(
     reported: list[str] = []
     for name, key in keys.items():
         record = shown.get(key)
-        if record is not None and record.evaluation is None and _is_under_way(instance, record.run_id):
+        if record is not None and _evaluation(record) is None and _is_under_way(instance, record.run_id):
             # Its result takes the place of what was planned, and would stand behind what is reported here.
             continue
         result = now.get(name)
-        if result is None or (record is not None and _is_the_same(record.evaluation, result)):
+        if result is None or (record is not None and _is_the_same(_evaluation(record), result)):
             result = _hidden(instance, record, made[0] if made else None, name, working=working)
         if result is not None:
-            instance.report_runless_asset_event(_evaluation(result))
+            instance.report_runless_asset_event(_event(result))
             reported.append(name)
     return reported
 
@@ -129,15 +128,21 @@ def _hidden(
 
 def _is_shown(record: Any, made: dg.EventLogRecord) -> bool:
     """Whether an execution is one "for the latest materialisation", as Dagster decides it for its UI."""
-    if record.evaluation is None:
+    evaluation = _evaluation(record)
+    if evaluation is None:
         return False
     if record.run_id == made.run_id:
         return True
-    target = record.evaluation.target_materialization_data
+    target = evaluation.target_materialization_data
     return target.storage_id == made.storage_id if target else made.timestamp < record.create_timestamp
 
 
-def _evaluation(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
+def _evaluation(record: Any) -> dg.AssetCheckEvaluation | None:
+    """What an execution on record found; None where it is only planned, or was given up."""
+    return record.evaluation if isinstance(record.evaluation, dg.AssetCheckEvaluation) else None
+
+
+def _event(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
     return dg.AssetCheckEvaluation(
         asset_key=AUDIO_TABLE,
         check_name=str(result.check_name),
