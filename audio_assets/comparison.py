@@ -5,6 +5,7 @@ a change that is under way is no fault. What the sensor does about a difference 
 `sensor/plan.py`; what the rows themselves say is looked at in `quality.py`.
 """
 
+import collections
 import dataclasses
 import datetime as dt
 import itertools
@@ -169,37 +170,45 @@ def _compare(
 ) -> None:
     """Compare one partition object by object."""
     listed = folder.objects[partition]
-    made = list(map(_identity, rows or ()))
-    missing = {key for key, _, _ in listed - set(made)}
-    surplus = {key for key, _, _ in set(made) - listed}
-    repeated = {key for key, number in _count(made).items() if number > 1}
+    keys = {key for key, _, _ in listed}
+    counts = collections.Counter(o.key for o in rows or ())
     wrong: list[dict[str, str]] = []
-    for key in sorted(missing | surplus | repeated):
+    for key in _keys_that_differ(listed, rows or ()):
         now = folder.minutes.get(key)
-        if key in missing:
-            what = "its row is of an older version" if key in surplus else "it has no row"
-        elif key in surplus and now is not None and under_way.waits(now):
-            # An object that was overwritten keeps its row until it has another.
+        # An object that was overwritten keeps its row until it has another.
+        if now is not None and now != partition and under_way.waits(now):
             found.waiting += 1
-            continue
-        elif key in surplus:
-            what = "there is no such object" if now is None else f"it is in {now.key} now"
         else:
-            what = "it has several rows"
-        wrong.append({"Key": key, "partition": partition.key, "what": what})
-    if rows is not None and not rows and not listed:
+            what = _fault(counts[key], now, exists=key in keys)
+            wrong.append({"Key": key, "partition": partition.key, "what": what})
+    if rows == [] and not listed:
         wrong.append({"Key": "", "partition": partition.key, "what": "a file without rows"})
     if wrong:
         found.wrong[partition] = Sample()
         found.wrong[partition].add(wrong)
 
 
+def _keys_that_differ(listed: set[Identity], rows: Iterable[ObjectInfo]) -> list[str]:
+    """The keys that have not exactly one row, of the object as it is; in order."""
+    counts = collections.Counter(map(_identity, rows))
+    repeated = {identity for identity, number in counts.items() if number > 1}
+    return sorted({key for key, _, _ in (listed ^ counts.keys()) | repeated})
+
+
 def _identity(o: ObjectInfo) -> Identity:
     return (o.key, o.etag, int(o.last_modified.timestamp()))
 
 
-def _count(items: Iterable[Identity]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for key, _, _ in items:
-        counts[key] = counts.get(key, 0) + 1
-    return counts
+def _fault(rows: int, now: FolderMinute | None, *, exists: bool) -> str:
+    """What is wrong with an object of a partition, in words.
+
+    Args:
+        rows: that it has in the partition's file.
+        now: the partition in which there is an object of this key.
+        exists: whether that is this partition.
+    """
+    if not rows:
+        return "it has no row"
+    if exists:
+        return "it has several rows" if rows > 1 else "its row is of an older version"
+    return "there is no such object" if now is None else f"it is in {now.key} now"
