@@ -1,25 +1,159 @@
-"""Data quality of `audio_table`: what is wrong with its rows, counted as its files are read.
+"""Data quality of `audio_table`: what its files hold and what is wrong with it, file by file.
 
-Plain Python and Arrow. Which findings fail a check, and how the UI shows them, is decided in
-`defs/checks.py`.
+Plain Python and Arrow. Whether the rows are those of the bucket's objects is found in `comparison.py`. Which
+findings fail a check, and how the UI shows them, is decided in `defs/checks.py`.
 """
 
+import collections
 import dataclasses
 import functools
 import operator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from audio_assets.partitions import FolderMinute
-from audio_assets.rows import identities
-from audio_assets.schema import AUDIO_TABLE, FAILED, NOT_FLAC, OK, FieldMetadata, conform, matches
+from audio_assets.record import PartitionRecord
+from audio_assets.rows import inventory_objects
+from audio_assets.schema import AUDIO_TABLE, FAILED, FieldMetadata, conform, matches
+from audio_assets.storage import ObjectInfo
+from audio_assets.table import Table
 
 # Loaded where it is used: it loads pandas, and the process of the sensor's ticks does without these 50 MB.
 if TYPE_CHECKING:
     import pyarrow.compute as pc
 
 EXAMPLES = 10
+REPEATED_LOOKED_AT = 1_000
+"""So many repeated keys are looked for by name; a table that has more is known to be wrong by then."""
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass
+class Sample(Generic[T]):
+    """What was found: how many, and the first EXAMPLES of them."""
+
+    count: int = 0
+    first: list[T] = dataclasses.field(default_factory=list)
+
+    def add(self, items: Sequence[T], count: int | None = None) -> None:
+        """Add some.
+
+        Args:
+            count: how many there are, where `items` are only the first of them.
+        """
+        self.count += len(items) if count is None else count
+        self.first += items[: EXAMPLES - len(self.first)]
+
+
+# --- what the rows say of themselves --------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Producers:
+    """Tells rows that today's settings would make from others.
+
+    Attributes:
+        is_current_model: of a value of the column `whisper_model`.
+        is_current_tokeniser: of a value of the column `tokeniser`.
+    """
+
+    is_current_model: Callable[[str], bool]
+    is_current_tokeniser: Callable[[str], bool]
+
+    def is_stale(self, record: PartitionRecord) -> bool:
+        """Whether some row of a partition was made by other settings."""
+        models, tokenisers = _producers(record)
+        return not (
+            all(name and self.is_current_model(name) for name in models)
+            and all(name and self.is_current_tokeniser(name) for name in tokenisers)
+        )
+
+
+def _producers(record: PartitionRecord) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """Rows by `whisper_model` and by `tokeniser`; those of audio that do not say what made them as ""."""
+    audio = record.ok + record.failed
+    return _with_unnamed(record.whisper_models, audio), _with_unnamed(record.tokenisers, audio)
+
+
+def _with_unnamed(counts: Mapping[str, int], rows: int) -> Mapping[str, int]:
+    unnamed = rows - sum(counts.values())
+    return {**counts, "": unnamed} if unnamed > 0 else counts
+
+
+@dataclasses.dataclass
+class Summary:
+    """What is in some partitions of `audio_table`.
+
+    Attributes:
+        partitions: how many.
+        ok, failed, not_flac: rows by `status`.
+        empty: rows of status `ok` that have no text.
+        whisper_models: rows by `whisper_model`; "" counts rows of audio that do not say it.
+        tokenisers: rows by `tokeniser`, likewise.
+    """
+
+    partitions: int = 0
+    ok: int = 0
+    failed: int = 0
+    not_flac: int = 0
+    empty: int = 0
+    whisper_models: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    tokenisers: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+    @classmethod
+    def of(cls, records: Iterable[PartitionRecord]) -> "Summary":
+        """The summary of all these partitions, from their records or from their files."""
+        summary = cls()
+        for record in records:
+            summary.add(record)
+        return summary
+
+    def add(self, record: PartitionRecord) -> None:
+        """Count one more partition."""
+        self.partitions += 1
+        self.ok += record.ok
+        self.failed += record.failed
+        self.not_flac += record.not_flac
+        self.empty += record.empty
+        models, tokenisers = _producers(record)
+        self.whisper_models.update(models)
+        self.tokenisers.update(tokenisers)
+
+    @property
+    def rows(self) -> int:
+        return self.ok + self.failed + self.not_flac
+
+    @property
+    def failed_share(self) -> float:
+        """Share of the objects of an audio format that failed."""
+        audio = self.ok + self.failed
+        return self.failed / audio if audio else 0.0
+
+    @property
+    def empty_share(self) -> float:
+        """Share of the transcripts that are empty."""
+        return self.empty / self.ok if self.ok else 0.0
+
+    @property
+    def lacks_audio(self) -> bool:
+        """Whether there are objects, and none of them is of an audio format."""
+        return self.rows > 0 and self.rows == self.not_flac
+
+
+def stale_partitions(records: Mapping[str, PartitionRecord], producers: Producers) -> list[str]:
+    """The keys of the partitions that hold rows made by other settings, in the order of `records`."""
+    cached = Producers(
+        functools.cache(producers.is_current_model), functools.cache(producers.is_current_tokeniser)
+    )
+    return [key for key, record in records.items() if cached.is_stale(record)]
+
+
+# --- values that a column does not allow ----------------------------------------------------------------
 
 
 def _is_disallowed(field: pa.Field) -> "pc.Expression":
@@ -54,102 +188,197 @@ def _any_disallowed() -> "pc.Expression":
     return functools.reduce(operator.or_, _disallowed().values())
 
 
-@dataclasses.dataclass
-class Findings:
-    """What was found in the partitions that `add` has seen.
+def disallowed_values(rows: pa.Table) -> Sample[dict[str, str]]:
+    """The values that their columns do not allow: `Key`, `column`, `value`, and what is `allowed`."""
+    found: Sample[dict[str, str]] = Sample()
+    # One pass over the rows, of which hardly ever one is left.
+    suspects = rows.filter(_any_disallowed())
+    if not len(suspects):
+        return found
+    for column, is_disallowed in _disallowed().items():
+        wrong = suspects.filter(is_disallowed).select(["Key", column])
+        allowed = FieldMetadata.of(AUDIO_TABLE.field(column)).allowed
+        examples = [
+            {"Key": row["Key"], "column": column, "value": repr(row[column]), "allowed": allowed}
+            for row in wrong.slice(0, EXAMPLES).to_pylist()
+        ]
+        found.add(examples, len(wrong))
+    return found
+
+
+# --- one file -------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class PartitionFile:
+    """What a partition's file holds, without the rows themselves.
 
     Attributes:
-        partitions: partitions seen.
-        rows: rows seen, those of files with a wrong schema left out.
-        wrong_schema: keys of partitions that have no file, or one whose columns are not those of the table.
-        repeated: `Key` of each row after the first one of the same object.
-        differing: `Key` of each object that only the inventory or only the table has in this version.
-        disallowed: number of values that their columns do not allow.
-        examples: the first EXAMPLES of them: `Key`, `column`, `value`, and what is `allowed`.
-        failed: `Key` and `error` of each failed row.
-        flac: rows of FLAC objects.
-        recognised: rows with status `ok`.
-        empty: rows with status `ok` whose text is empty or null.
+        partition: with its folder's full name, where the file's rows tell it.
+        problem: why its rows cannot be used; empty where they can.
+        record: of its rows; of none where there is a problem.
+        hashes: int64 [rows], a hash of each `Key`, the same within this process for the same key.
+        disallowed: the values that their columns do not allow.
+        failures: `Key` and `error` of the failed rows.
     """
 
-    partitions: int = 0
-    rows: int = 0
-    wrong_schema: list[str] = dataclasses.field(default_factory=list)
-    repeated: list[str] = dataclasses.field(default_factory=list)
-    differing: list[str] = dataclasses.field(default_factory=list)
-    disallowed: int = 0
-    examples: list[dict[str, str]] = dataclasses.field(default_factory=list)
-    failed: list[dict[str, str]] = dataclasses.field(default_factory=list)
-    flac: int = 0
-    recognised: int = 0
-    empty: int = 0
-    _folder: str | None = None
-    _keys: set[str] = dataclasses.field(default_factory=set)
+    partition: FolderMinute
+    problem: str
+    record: PartitionRecord
+    hashes: np.ndarray
+    disallowed: Sample[dict[str, str]] = dataclasses.field(default_factory=Sample[dict[str, str]])
+    failures: Sample[dict[str, str]] = dataclasses.field(default_factory=Sample[dict[str, str]])
 
-    def add(self, partition: FolderMinute, file: pa.Table | None, inventory: pa.Table | None) -> None:
-        """Look at one more partition; those of a folder must follow each other.
+    @classmethod
+    def read(cls, table: Table, partition: FolderMinute) -> "PartitionFile | None":
+        """Read a partition's file, whatever somebody may have made of it; None where there is no file.
+
+        Raises:
+            StorageError: the store does not give it.
+        """
+        found = table.store.read_latest(table.path(partition))
+        if found is None:
+            return None
+        body, version = found
+        try:
+            rows = _rows_of(body)
+        except (pa.ArrowException, ValueError, OSError) as e:
+            problem = str(e).partition("\n")[0]
+            return cls(partition, problem, _NO_ROWS, np.empty(0, np.int64))
+        return cls.of(partition, rows, version)
+
+    @classmethod
+    def of(cls, partition: FolderMinute, rows: pa.Table, version: str = "") -> "PartitionFile":
+        """What a file with these rows holds.
 
         Args:
-            file: what the partition's file holds, whatever its schema; None where there is no file.
-            inventory: rows of `schema.INVENTORY`; None where the partition has none.
+            rows: of `schema.AUDIO_TABLE`.
         """
-        self.partitions += 1
-        if file is None or not matches(file.schema, AUDIO_TABLE):
-            self.wrong_schema.append(partition.key)
+        keys = rows["Key"].to_pylist()
+        if partition.shortened and keys:
+            partition = FolderMinute.of(keys[0], partition.minute)
+        record = PartitionRecord.of(rows, version)
+        failures: Sample[dict[str, str]] = Sample()
+        if record.failed:
+            statuses = rows.select(["Key", "status", "error"]).to_pylist()
+            failures.add([{"Key": r["Key"], "error": r["error"]} for r in statuses if r["status"] == FAILED])
+        hashes = np.fromiter(map(hash, keys), np.int64, len(keys))
+        return cls(partition, "", record, hashes, disallowed_values(rows), failures)
+
+
+_NO_ROWS = PartitionRecord("", "")
+
+
+def _rows_of(body: bytes) -> pa.Table:
+    """The rows of a file of `audio_table`; ValueError or ArrowException says what is wrong with it."""
+    if not body:
+        raise ValueError("it is empty")
+    file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
+    if not matches(file.schema_arrow, AUDIO_TABLE):
+        raise ValueError(_mismatch(file.schema_arrow))
+    return conform(file.read(), AUDIO_TABLE)
+
+
+def _mismatch(found: pa.Schema) -> str:
+    """In which columns a file differs from the table."""
+    said = [
+        f"it lacks {field.name}"
+        for field in AUDIO_TABLE
+        if field.name not in found.names and not field.nullable
+    ]
+    said += [f"{name} is no column of the table" for name in found.names if name not in AUDIO_TABLE.names]
+    for field in AUDIO_TABLE:
+        if field.name in found.names and not found.field(field.name).equals(field):
+            said.append(f"{field.name} is {_kind(found.field(field.name))}, not {_kind(field)}")
+    return "; ".join(said[:3]) or "its columns are in another order"
+
+
+def _kind(field: pa.Field) -> str:
+    return str(field.type) + ("" if field.nullable else " not null")
+
+
+def objects_of(table: Table, partition: FolderMinute) -> list[ObjectInfo] | None:
+    """The objects that the rows of a file are of; None where there is no file, or none that can be read.
+
+    Raises:
+        StorageError: the store does not give it.
+    """
+    found = table.store.read_latest(table.path(partition))
+    if found is None:
+        return None
+    try:
+        return inventory_objects(_rows_of(found[0]))
+    except (pa.ArrowException, ValueError, OSError):
+        return None
+
+
+# --- all files ------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Findings:
+    """What was found in the files that `add` has seen. Holds eight bytes for each row, and no row.
+
+    Attributes:
+        summary: of the files whose rows can be used.
+        wrong_schema: `partition` and `problem` of each file whose rows cannot be.
+        disallowed: the values that their columns do not allow, as `disallowed_values` gives them.
+        failures: `Key` and `error` of the failed rows.
+    """
+
+    summary: Summary = dataclasses.field(default_factory=Summary)
+    wrong_schema: Sample[dict[str, str]] = dataclasses.field(default_factory=Sample[dict[str, str]])
+    disallowed: Sample[dict[str, str]] = dataclasses.field(default_factory=Sample[dict[str, str]])
+    failures: Sample[dict[str, str]] = dataclasses.field(default_factory=Sample[dict[str, str]])
+    _partitions: list[FolderMinute] = dataclasses.field(default_factory=list)
+    _hashes: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+    def add(self, file: PartitionFile) -> None:
+        """Look at one more file, each once."""
+        if file.problem:
+            self.wrong_schema.add([{"partition": file.partition.key, "problem": file.problem}])
             return
-        rows = conform(file, AUDIO_TABLE)
-        self.rows += len(rows)
-        self._find_repeated(partition.folder, rows)
-        self._find_differing(rows, inventory)
-        self._find_disallowed(rows)
-        self._count_statuses(rows)
+        self.summary.add(file.record)
+        self.disallowed.add(file.disallowed.first, file.disallowed.count)
+        self.failures.add(file.failures.first, file.failures.count)
+        self._partitions.append(file.partition)
+        self._hashes.append(file.hashes)
 
     @property
-    def failed_share(self) -> float:
-        """Share of the FLAC objects that failed."""
-        return len(self.failed) / self.flac if self.flac else 0.0
+    def repeats(self) -> bool:
+        """Whether some keys seem to have several rows."""
+        return bool(self._repeated_hashes())
 
-    @property
-    def empty_share(self) -> float:
-        """Share of the transcripts that are empty."""
-        return self.empty / self.recognised if self.recognised else 0.0
+    def _repeated_hashes(self) -> set[int]:
+        hashes = np.sort(np.concatenate([np.empty(0, np.int64), *self._hashes]))
+        return set(np.unique(hashes[1:][hashes[1:] == hashes[:-1]])[:REPEATED_LOOKED_AT].tolist())
 
-    def _find_repeated(self, folder: str, rows: pa.Table) -> None:
-        if folder != self._folder:
-            # The folder is part of the key, so that no key can repeat in another one.
-            self._folder = folder
-            self._keys = set()
-        for key in rows["Key"].to_pylist():
-            if key in self._keys:
-                self.repeated.append(key)
-            self._keys.add(key)
+    def repeated(self, table: Table, waits: Callable[[FolderMinute], bool]) -> Sample[dict[str, str]]:
+        """The keys that have several rows, in one file or in several; their files are read once more.
 
-    def _find_differing(self, rows: pa.Table, inventory: pa.Table | None) -> None:
-        inventoried = set(identities(inventory)) if inventory is not None else set()
-        self.differing += sorted(key for key, _ in set(identities(rows)) ^ inventoried)
+        Args:
+            waits: whether a run has still to make a partition; such a one's rows do not count.
 
-    def _find_disallowed(self, rows: pa.Table) -> None:
-        # One pass over the rows, of which hardly ever one is left.
-        suspects = rows.filter(_any_disallowed())
-        if not len(suspects):
-            return
-        for column, is_disallowed in _disallowed().items():
-            wrong = suspects.filter(is_disallowed).select(["Key", column])
-            self.disallowed += len(wrong)
-            allowed = FieldMetadata.of(AUDIO_TABLE.field(column)).allowed
-            for row in wrong.slice(0, EXAMPLES - len(self.examples)).to_pylist():
-                example = {
-                    "Key": row["Key"],
-                    "column": column,
-                    "value": repr(row[column]),
-                    "allowed": allowed,
-                }
-                self.examples.append(example)
+        Returns:
+            `Key` and `partitions` of each.
 
-    def _count_statuses(self, rows: pa.Table) -> None:
-        for row in rows.select(["Key", "transcribed_text", "status", "error"]).to_pylist():
-            self.flac += row["status"] != NOT_FLAC
-            self.recognised += row["status"] == OK
-            self.empty += row["status"] == OK and not row["transcribed_text"]
-            if row["status"] == FAILED:
-                self.failed.append({"Key": row["Key"], "error": row["error"]})
+        Raises:
+            StorageError: a file cannot be read.
+        """
+        suspects = self._repeated_hashes()
+        places: dict[str, list[str]] = {}
+        for partition, found in zip(self._partitions, self._hashes, strict=True):
+            if suspects.isdisjoint(found.tolist()) or waits(partition):
+                continue
+            for o in objects_of(table, partition) or ():
+                if hash(o.key) in suspects:
+                    places.setdefault(o.key, []).append(partition.key)
+        sample: Sample[dict[str, str]] = Sample()
+        sample.add(
+            [
+                {"Key": key, "partitions": ", ".join(dict.fromkeys(found))}
+                for key, found in sorted(places.items())
+                if len(found) > 1
+            ]
+        )
+        return sample

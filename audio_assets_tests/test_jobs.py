@@ -1,16 +1,23 @@
-"""Trying failed objects again, and only these."""
+"""What the jobs cover, when they run by themselves, and what they make anew: just what needs it."""
 
+import dataclasses
+import datetime as dt
 import pathlib
 
+import dagster as dg
 import numpy as np
 import pytest
 from dagster._core.execution.backfill import PartitionBackfill
 
+from audio_assets.audio import DECODERS, decode_flac
 from audio_assets.definitions import defs
-from audio_assets_tests.support.audio import flac
+from audio_assets.defs.checks import CHECKS
+from audio_assets.defs.partitions import ASSETS, FOLDER_MINUTE
+from audio_assets_tests.support.audio import UPLOADED, flac
 from audio_assets_tests.support.project import Project
+from audio_assets_tests.support.rows import at
 
-KEY = "p225@2023-08-24-00:21"
+KEY = at("p225").key
 on_disk = pytest.mark.parametrize("place", ["local"], indirect=True)
 broken = pathlib.Path("broken")
 
@@ -22,19 +29,104 @@ def fails_while_broken(audio: np.ndarray) -> list[int]:
     return [len(audio) // 16]
 
 
-def retry(project: Project) -> PartitionBackfill | None:
-    """Launch the job as the UI does; gives the backfill that it asks for."""
+def first_tokeniser(audio: np.ndarray) -> list[int]:
+    return [1, len(audio) // 16]
+
+
+def second_tokeniser(audio: np.ndarray) -> list[int]:
+    return [2, len(audio) // 16]
+
+
+first_tokeniser.identity = "first"  # type: ignore[attr-defined]
+second_tokeniser.identity = "second"  # type: ignore[attr-defined]
+
+
+@dataclasses.dataclass
+class Asked:
+    """What a job has asked for.
+
+    Attributes:
+        backfill: None where there is nothing to redo.
+        partitions, rows: as the job's metadata says.
+    """
+
+    backfill: PartitionBackfill | None
+    partitions: int
+    rows: int
+
+    def targets(self, project: Project) -> set[tuple[str, str]]:
+        """Names of assets, each with a partition key."""
+        assert self.backfill
+        data = self.backfill.get_asset_backfill_data(project.repository.asset_graph)
+        targets = data.target_subset.iterate_asset_partitions()
+        return {(t.asset_key.to_user_string(), str(t.partition_key)) for t in targets}
+
+
+def launch(project: Project, name: str) -> Asked:
+    """Launch a job as the UI does."""
     before = {b.backfill_id for b in project.instance.get_backfills()}
-    job = project.repository.get_job("retry_failed_objects")
-    assert job.execute_in_process(instance=project.instance).success
+    result = project.repository.get_job(name).execute_in_process(instance=project.instance)
+    assert result.success
     asked = [b for b in project.instance.get_backfills() if b.backfill_id not in before]
-    return asked[0] if asked else None
+    [output] = [e for e in result.all_events if e.is_successful_output]
+    said = output.step_output_data.metadata
+    partitions = said["partitions"]
+    rows = said["rows"]
+    assert isinstance(partitions, dg.IntMetadataValue)
+    assert isinstance(rows, dg.IntMetadataValue)
+    if asked:
+        assert asked[0].title == name
+    return Asked(asked[0] if asked else None, partitions.value or 0, rows.value or 0)
 
 
-def test_jobs_say_who_owns_them():
+def all_assets(*keys: str) -> set[tuple[str, str]]:
+    return {(asset.to_user_string(), key) for asset in ASSETS for key in keys}
+
+
+@pytest.mark.parametrize("name", ["process_audio", "check_audio_table", "retry_failed_objects", "redo_stale"])
+def test_jobs_say_who_owns_them_and_what_they_do(name: str):
+    job = defs().get_repository_def().get_job(name)
+    assert job.owners == ["team:speech"]
+    assert job.description
+
+
+# --- checking -----------------------------------------------------------------------------------------------
+
+
+def test_the_sensors_job_makes_rows_and_one_job_checks_them_all():
     repository = defs().get_repository_def()
-    for name in ("process_audio", "retry_failed_objects"):
-        assert repository.get_job(name).owners == ["team:speech"]
+    process_audio = repository.get_job("process_audio").asset_layer
+    assert process_audio.executable_asset_keys == set(ASSETS)
+    assert not process_audio.asset_graph.asset_check_keys
+    check_audio_table = repository.get_job("check_audio_table")
+    assert {key.name for key in check_audio_table.asset_layer.asset_graph.asset_check_keys} == set(CHECKS)
+    assert not check_audio_table.asset_layer.executable_asset_keys
+    assert check_audio_table.partitions_def is None
+
+
+def test_the_table_is_checked_every_hour_from_the_start_unless_it_is_being_checked():
+    repository = defs().get_repository_def()
+    schedule = repository.get_schedule_def("check_audio_table_hourly")
+    assert schedule.cron_schedule == "0 * * * *"
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+    job = repository.get_job("check_audio_table")
+    with dg.DagsterInstance.local_temp() as instance:
+        with dg.build_schedule_context(instance) as context:
+            assert len(schedule.evaluate_tick(context).run_requests or []) == 1
+        run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+        instance.create_run_for_job(
+            repository.get_job("retry_failed_objects"), status=dg.DagsterRunStatus.STARTED
+        )
+        with dg.build_schedule_context(instance) as context:
+            data = schedule.evaluate_tick(context)
+        assert not data.run_requests
+        assert "still" in str(data.skip_message)
+        instance.report_run_canceled(run)
+        with dg.build_schedule_context(instance) as context:
+            assert len(schedule.evaluate_tick(context).run_requests or []) == 1
+
+
+# --- failed objects -----------------------------------------------------------------------------------------
 
 
 @on_disk
@@ -58,15 +150,73 @@ def test_only_failed_objects_are_tried_again(
     assert table["error"].to_dict()["p225/long.flac"] == "the tokeniser failed on it: out of order"
 
     broken.unlink()
-    asked = retry(project)
-    assert asked
-    data = asked.get_asset_backfill_data(project.repository.asset_graph)
-    targets = data.target_subset.iterate_asset_partitions()
-    assert {(t.asset_key.to_user_string(), t.partition_key) for t in targets} == {
-        (asset, KEY) for asset in ("s3_inventory", "transcripts", "tokens", "audio_table")
-    }
+    asked = launch(project, "retry_failed_objects")
+    assert (asked.partitions, asked.rows) == (1, 1)
+    assert asked.targets(project) == all_assets(KEY)
     result = project.run(KEY)
     [made] = {m.partition: m for m in result.asset_materializations_for_node("speech")}.values()
     assert made.metadata["clips_computed"].value == 1
     assert set(project.table()["status"]) == {"ok"}
-    assert retry(project) is None
+    assert launch(project, "retry_failed_objects") == Asked(None, 0, 0)
+
+
+# --- other settings -----------------------------------------------------------------------------------------
+
+
+@on_disk
+def test_rows_made_by_other_settings_are_made_anew_and_no_others(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TOKENISER", f"{__name__}:first_tokeniser")
+    project.reload()
+    project.place.put("p225/a.flac", flac(0.1))
+    project.place.put("p225/b.flac", flac(0.1, 1))
+    project.place.put("p226/a.flac", flac(0.1, 2))
+    project.place.put("p226/notes.txt", b"text")
+    project.place.put("p227/notes.txt", b"text")
+    project.catch_up()
+    assert launch(project, "redo_stale") == Asked(None, 0, 0)
+
+    monkeypatch.setenv("TOKENISER", f"{__name__}:second_tokeniser")
+    project.reload()
+    project.place.put("p225/c.flac", flac(0.1, 3), UPLOADED + dt.timedelta(minutes=5))
+    project.catch_up()
+    asked = launch(project, "redo_stale")
+    assert (asked.partitions, asked.rows) == (2, 3)
+    keys = [at("p225").key, at("p226").key]
+    assert asked.targets(project) == all_assets(*keys)
+    for key in keys:
+        result = project.run(key)
+        for made in result.asset_materializations_for_node("speech"):
+            assert made.metadata["clips_computed"].value == {keys[0]: 2, keys[1]: 1}[key]
+    assert set(project.table()["tokeniser"].dropna()) == {f"{__name__}:second_tokeniser second"}
+    assert launch(project, "redo_stale") == Asked(None, 0, 0)
+
+
+@on_disk
+def test_objects_whose_format_has_a_decoder_by_now_are_made_anew(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+):
+    project.place.put("p225/a.flac", flac(0.1))
+    project.place.put("p226/a.fla", flac(0.1))
+    project.place.put("p226/notes.txt", b"text")
+    project.catch_up()
+    assert launch(project, "redo_stale").backfill is None
+    monkeypatch.setitem(DECODERS, ".fla", decode_flac)
+    asked = launch(project, "redo_stale")
+    assert (asked.partitions, asked.rows) == (1, 1)
+    assert asked.targets(project) == all_assets(at("p226").key)
+    project.run(at("p226").key)
+    assert launch(project, "redo_stale").backfill is None
+
+
+@on_disk
+def test_what_was_retired_keeps_its_rows(project: Project, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TOKENISER", f"{__name__}:first_tokeniser")
+    project.reload()
+    project.place.put("p225/a.flac", flac(0.1))
+    project.catch_up()
+    project.instance.delete_dynamic_partition(FOLDER_MINUTE, at("p225").key)
+    monkeypatch.setenv("TOKENISER", f"{__name__}:second_tokeniser")
+    project.reload()
+    assert launch(project, "redo_stale").backfill is None
