@@ -21,22 +21,20 @@ from audio_assets.defs.partitions import FOLDER_MINUTE
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper, _open_store
 from audio_assets.partitions import FolderMinute
 from audio_assets.rows import inventory_rows
-from audio_assets.speech import Transcribing
-from audio_assets.table import Table
 from audio_assets.tokenisation import load_tokeniser
 from audio_assets_tests.support.audio import MINUTE
 from audio_assets_tests.support.places import LocalPlace
 
 PARTITIONS = [FolderMinute("p225", MINUTE), FolderMinute("p226", MINUTE)]
-TODAY = "whisper of today"
+TODAY = "whisper of today sha256=1 language=en"
 Row = dict[str, Any]
 
 
 class WhisperOfToday(Whisper):
     """Made the rows of these tests; hears nothing."""
 
-    def transcribing(self, table: Table) -> Transcribing:
-        return Transcribing(table, self.model, self.load)
+    def expected_parts(self) -> tuple[str, ...]:
+        return (self.model, "language=en")
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +104,7 @@ def executed(
     bucket: Bucket,
     instance: dg.DagsterInstance | None = None,
     *,
-    model: str = TODAY,
+    model: str = "whisper of today",
     tokeniser: str = "simulated",
 ) -> dict[str, dg.AssetCheckEvaluation]:
     """Execute all checks on their own; gives what each says."""
@@ -505,6 +503,7 @@ def test_a_value_that_its_column_does_not_allow_warns_and_says_which(bucket: Buc
     [
         ({"whisper_model": "older"}, "transcripts", "| older | 3 | False |"),
         ({"tokeniser": "older"}, "tokens", "| older | 3 | False |"),
+        ({"whisper_model": TODAY.replace("en", "de")}, "transcripts", "language=de | 3 | False |"),
         ({"whisper_model": None}, "transcripts", "| not said | 3 | False |"),
     ],
 )

@@ -33,6 +33,7 @@ from audio_assets.quality import Findings, PartitionFile, Producers, Sample, Sum
 from audio_assets.sensor.plan import MAX_RUNS_IN_FLIGHT
 from audio_assets.settings import SETTLE_SECONDS
 from audio_assets.table import THREADS
+from audio_assets.transcription.identity import is_current
 
 MAX_FAILED_SHARE = 0.05
 MAX_EMPTY_SHARE = 0.05
@@ -86,10 +87,9 @@ def current_producers(bucket: Bucket, whisper: Whisper, tokeniser: AudioTokenise
     Raises:
         ValueError: a setting is wrong.
     """
-    return Producers(
-        whisper.transcribing(bucket.transcripts).identity.__eq__,
-        tokeniser.tokenising(bucket.tokens).identity.__eq__,
-    )
+    parts = whisper.expected_parts()
+    made_today = tokeniser.tokenising(bucket.tokens).identity
+    return Producers(lambda identity: is_current(identity, parts), made_today.__eq__)
 
 
 # --- looking at the whole table -------------------------------------------------------------------------
