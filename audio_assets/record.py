@@ -33,6 +33,7 @@ class PartitionRecord:
         empty: rows of status `ok` that have no text.
         whisper_models: rows by `whisper_model`, null left out.
         tokenisers: rows by `tokeniser`, null left out.
+        run: the id of the run that made it so; a later run that changes nothing leaves it.
     """
 
     digest: str
@@ -43,9 +44,10 @@ class PartitionRecord:
     empty: int = 0
     whisper_models: Mapping[str, int] = dataclasses.field(default_factory=dict)
     tokenisers: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    run: str = ""
 
     @classmethod
-    def of(cls, rows: pa.Table, version: str) -> "PartitionRecord":
+    def of(cls, rows: pa.Table, version: str, run: str = "") -> "PartitionRecord":
         """The record of some rows of `audio_table` in a file of this version."""
         statuses = _counts(rows["status"])
         texts = zip(rows["status"].to_pylist(), rows["transcribed_text"].to_pylist(), strict=True)
@@ -58,7 +60,12 @@ class PartitionRecord:
             empty=sum(status == OK and not text for status, text in texts),
             whisper_models=_counts(rows["whisper_model"]),
             tokenisers=_counts(rows["tokeniser"]),
+            run=run,
         )
+
+    def after(self, before: "PartitionRecord | None") -> "PartitionRecord":
+        """This record, or the one before it where that says the same but for the run."""
+        return self if before is None or dataclasses.replace(self, run=before.run) != before else before
 
     @property
     def rows(self) -> int:

@@ -1,5 +1,6 @@
 """What is recorded of a partition, from its rows and back."""
 
+import dataclasses
 import json
 
 import pytest
@@ -36,6 +37,15 @@ def test_a_record_counts_the_rows_of_a_file():
 def test_a_partition_without_rows_has_the_digest_of_no_objects():
     record = PartitionRecord.of(schema.AUDIO_TABLE.empty_table(), "")
     assert record == PartitionRecord(str(EMPTY), "")
+
+
+def test_a_run_that_changes_nothing_leaves_the_record_as_it_is():
+    before = PartitionRecord("1-00000000000000ff", "v1", ok=1, run="one")
+    same = dataclasses.replace(before, run="two")
+    other = dataclasses.replace(same, version="v2")
+    assert same.after(before) == before
+    assert other.after(before) == other
+    assert other.after(None) == other
 
 
 def test_a_record_is_one_short_line():

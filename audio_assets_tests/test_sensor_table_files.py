@@ -60,8 +60,8 @@ def test_what_is_no_partition_key_or_no_partitions_file_is_passed_over():
 
 
 @pytest.fixture
-def tables(any_place: Place) -> list[Table]:
-    store = ObjectStore(any_place.uri)
+def tables(place: Place) -> list[Table]:
+    store = ObjectStore(place.uri)
     names = ("audio_table", "s3_inventory", "transcripts", "tokens")
     # The same small schema for all of them: only names and versions matter here.
     return [Table(store, name, schema.INVENTORY) for name in names]
@@ -89,8 +89,8 @@ def test_a_partition_with_a_file_in_some_tables_only_is_incomplete(tables: list[
     assert TableFiles.read(tables[0], tables[1:], None) == TableFiles({}, {P225.path})
 
 
-def test_places_that_are_not_there_yet_have_no_files(any_place: Place):
-    tables = [Table(ObjectStore(f"{any_place.uri}/new"), n, schema.INVENTORY) for n in ("audio_table", "b")]
+def test_places_that_are_not_there_yet_have_no_files(place: Place):
+    tables = [Table(ObjectStore(f"{place.uri}/new"), n, schema.INVENTORY) for n in ("audio_table", "b")]
     assert TableFiles.read(tables[0], tables[1:], None) == TableFiles({})
 
 

@@ -876,7 +876,7 @@ class Rival(Table):
 
     times: int
 
-    def replace(self, partition: FolderMinute, rows: pa.Table, snapshot: Snapshot) -> bool:
+    def replace(self, partition: FolderMinute, rows: pa.Table, snapshot: Snapshot) -> str:
         if self.times:
             object.__setattr__(self, "times", self.times - 1)
             stale = rows.set_column(1, self.schema.field("ETag"), pa.array([str(self.times)] * len(rows)))

@@ -45,9 +45,34 @@ def test_a_partition_reads_back_as_written(table: Table):
 def test_the_same_rows_are_not_written_again(table: Table):
     write(table, at("p225"), row("p225/a.flac"))
     before = table.read(at("p225"))
-    assert not table.replace(at("p225"), rows(row("p225/a.flac")), before)
-    assert table.replace(at("p225"), rows(row("p225/b.flac")), before)
-    assert table.read(at("p225")).version != before.version
+    assert table.replace(at("p225"), rows(row("p225/a.flac")), before) == before.version
+    version = table.replace(at("p225"), rows(row("p225/b.flac")), before)
+    assert table.read(at("p225")).version == version != before.version
+
+
+def test_a_partition_without_rows_leaves_no_file(table: Table):
+    none = table.schema.empty_table()
+    assert table.replace(at("p225"), none, Snapshot(None, None)) == ""
+    assert list(table.files()) == []
+    write(table, at("p225"), row("p225/a.flac"))
+    stale = table.read(at("p225"))
+    write(table, at("p225"), row("p225/b.flac"))
+    with pytest.raises(ConflictError):
+        table.replace(at("p225"), none, stale)
+    assert table.replace(at("p225"), none, table.read(at("p225"))) == ""
+    assert table.read(at("p225")) == Snapshot(None, None)
+    assert list(table.files()) == []
+
+
+def test_files_are_listed_with_their_versions_those_of_others_included(table: Table):
+    write(table, at("p225"), row("p225/a.flac"))
+    write(table, at("p226"), row("p226/a.flac"))
+    table.store.replace("audio_table/FolderName=p226/notes.txt", b"", None)
+    versions = {at(folder).path: table.read(at(folder)).version for folder in ("p225", "p226")}
+    assert dict(table.files("p225")) == {at("p225").path: versions[at("p225").path]}
+    listed = dict(table.files())
+    assert listed.pop("FolderName=p226/notes.txt")
+    assert listed == versions
 
 
 def test_who_read_before_another_wrote_conflicts(table: Table):
@@ -94,8 +119,9 @@ def test_update_computes_and_writes_each_partition(contested: Contested):
     assert calls == [["p225", "p226"]]
     assert list(updated) == partitions
     for partition in partitions:
-        assert contested.read(partition).rows == updated[partition]
+        assert contested.read(partition).rows == updated[partition].rows
     versions = [contested.read(partition).version for partition in partitions]
+    assert [updated[partition].version for partition in partitions] == versions
     again, _ = contested.compute(0, [])
     assert contested.update(partitions, again) == updated
     assert [contested.read(partition).version for partition in partitions] == versions
@@ -105,19 +131,19 @@ def test_only_what_another_run_replaced_is_computed_again(contested: Contested):
     compute, calls = contested.compute(2, [at("p226")])
     updated = contested.update([at("p225"), at("p226"), at("p227")], compute)
     assert calls == [["p225", "p226", "p227"], ["p226"], ["p226"]]
-    assert {p.folder: table["Size"].to_pylist() for p, table in updated.items()} == {
+    assert {p.folder: now.rows["Size"].to_pylist() for p, now in updated.items()} == {
         "p225": [1],
         "p226": [3],
         "p227": [1],
     }
-    assert contested.read(at("p226")).rows == updated[at("p226")]
+    assert contested.read(at("p226")).rows == updated[at("p226")].rows
 
 
 def test_a_partition_that_others_keep_replacing_is_an_error_that_names_it(contested: Contested):
     compute, calls = contested.compute(CONFLICT_ROUNDS, [at("p226")])
     with pytest.raises(
         ConflictError,
-        match=r"other runs keep replacing \['p226\|2023-08-24-00:21'\]; let them finish first",
+        match=r"other runs keep replacing \['p226@2023-08-24-00:21'\]; let them finish first",
     ):
         contested.update([at("p225"), at("p226")], compute)
     assert len(calls) == CONFLICT_ROUNDS

@@ -10,7 +10,7 @@ from audio_assets import schema
 from audio_assets.defs.internals.partition_metadata import add_partition_metadata
 from audio_assets.defs.metadata import TAGS, partition_metadata, preview, table_metadata
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
-from audio_assets.defs.records import RECORD_TAG
+from audio_assets.defs.records import RECORD_TAG, InstanceRecords
 from audio_assets.defs.resources import Bucket
 from audio_assets.errors import MissingInputError
 from audio_assets.partition_rows import read_inventory
@@ -39,13 +39,15 @@ def audio_table(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Materia
     def compute(partitions: Sequence[FolderMinute]) -> dict[FolderMinute, pa.Table]:
         return {partition: _join(bucket, partition) for partition in partitions}
 
+    before = InstanceRecords(context.instance).records(context.partition_keys)
     metadata = {}
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         # One at a time and many side by side, rather than all in one update: a partition's rows are read and
         # written in a row, which leaves other runs little time to come between.
         for updated in pool.map(lambda partition: table.update([partition], compute), partitions_of(context)):
             for partition, now in updated.items():
-                record = PartitionRecord.of(now.rows, now.version)
+                made = PartitionRecord.of(now.rows, now.version, context.run_id)
+                record = made.after(before.get(partition.key))
                 metadata[partition.key] = _describe(table, partition, now.rows, record)
                 _log_record(context, partition, record)
     add_partition_metadata(context, table.name, metadata)

@@ -43,8 +43,9 @@ LISTING_SECONDS = 12
 )
 def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.SensorResult:
     """Compare bucket and table, folder by folder; a tick that runs out of time goes on in the next."""
-    bucket.check(context.log)
+    # Before anything is written: a second source on this instance must not leave a trace.
     claim(context.instance, bucket.source_uri, bucket.table_uri)
+    bucket.check(context.log)
     now = dt.datetime.now(dt.UTC)
     stop = _stop_after(LISTING_SECONDS)
     queue = bucket.events
