@@ -149,7 +149,7 @@ class Table:
             # Any minute has the folder's directory in its path.
             some_minute = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
             prefix += "/" + FolderMinute(folder, some_minute).path.partition("/")[0]
-        found = (FolderMinute.from_path(path) for path in self.store.list_keys(prefix + "/"))
+        found = (FolderMinute.from_path(path) for path, _ in self.store.list_files(prefix + "/"))
         return sorted(
             p
             for p in found

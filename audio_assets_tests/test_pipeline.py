@@ -85,7 +85,7 @@ def test_one_partition_becomes_rows_of_words_and_tokens(project: Project):
     assert "output_parquet/audio_table/" + (
         "FolderName=p225/LastModifiedDate=2023-08-24/LastModifiedHour=0/LastModifiedMinute=21/"
         "p225_2023-08-24_00-21.parquet"
-    ) in list(project.place.store.list_keys("output_parquet/audio_table/"))
+    ) in project.place.all_keys("output_parquet/audio_table/")
 
 
 def test_a_range_is_one_run_with_one_model_load(project: Project, model_loads: list[str]):
@@ -218,7 +218,7 @@ def test_flac_of_any_kind_is_accepted(project: Project):
 def test_a_clip_too_short_to_hear_has_an_empty_text_and_null_for_confidence(project: Project):
     project.place.put("p225/click.flac", flac(0.005))
     assert project.run(KEY).success
-    [file] = project.place.store.list_keys("output_parquet/audio_table/")
+    [file] = project.place.all_keys("output_parquet/audio_table/")
     body, _ = project.place.store.read_latest(file) or (b"", "")
     [row] = pq.read_table(pa.BufferReader(body)).to_pylist()
     assert (row["status"], row["transcribed_text"]) == ("ok", "")
@@ -233,7 +233,7 @@ def test_running_again_gives_the_same_table_and_computes_nothing(project: Projec
     project.place.put("p225/bad.flac", b"junk")
     assert project.run(KEY).success
     first = project.table()
-    files = sorted(project.place.store.list_keys("output_parquet/"))
+    files = project.place.all_keys("output_parquet/")
     versions = [project.place.store.read_latest(file) for file in files]
     result = project.run(KEY)
     assert result.success
@@ -248,7 +248,7 @@ def test_a_table_that_was_lost_is_made_again_the_same(project: Project):
     put_sample(project, EIGHT)
     assert project.run(KEY).success
     first = project.table()
-    for file in list(project.place.store.list_keys("output_parquet/")):
+    for file in project.place.all_keys("output_parquet/"):
         project.place.delete(file)
     assert project.run(KEY).success
     pd.testing.assert_frame_equal(project.table(), first)
@@ -306,7 +306,7 @@ def test_tokens_do_not_survive_a_change_of_the_tokenisers_code(
 
 
 def _token_rows(project: Project) -> Iterator[list[dict[str, Any]]]:
-    for key in project.place.store.list_keys("output_parquet/tokens/"):
+    for key in project.place.all_keys("output_parquet/tokens/"):
         body, _ = project.place.store.read_latest(key) or (b"", "")
         yield pq.read_table(pa.BufferReader(body)).to_pylist()
 

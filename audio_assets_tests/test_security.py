@@ -107,7 +107,7 @@ def records(instance: dg.DagsterInstance) -> Iterator[str]:
 
 
 def tables(place: Place) -> Iterator[str]:
-    for key in place.store.list_keys("output_parquet/"):
+    for key in place.all_keys("output_parquet/"):
         found = place.store.read_latest(key)
         assert found
         if key.endswith(".parquet"):

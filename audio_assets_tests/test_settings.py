@@ -250,7 +250,7 @@ def test_a_malicious_checkpoint_fails_the_run_before_audio_is_fetched(
     assert f"WHISPER_MODEL='{model}' cannot be used" in failure(project, "speech")
     assert not fetched
     assert not executed.exists()
-    assert not list(project.place.store.list_keys("output_parquet/transcripts/"))
+    assert not project.place.all_keys("output_parquet/transcripts/")
 
 
 @on_disk
@@ -515,4 +515,4 @@ def test_a_store_that_ignores_conditions_is_warned_of(
 def test_a_store_that_honours_conditions_is_asked_once_and_keeps_one_empty_object(s3_place: S3Place):
     for _ in range(2):
         assert ObjectStore(f"{s3_place.uri}/tables").conditional_writes
-    assert list(s3_place.store.list_keys("tables/")) == [f"tables/{PROBE}"]
+    assert s3_place.all_keys("tables/") == [f"tables/{PROBE}"]

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import datetime as dt
+import fcntl
 import os
 import pathlib
 import signal
@@ -122,7 +123,7 @@ def test_more_objects_than_one_page_holds_are_listed(s3_place: S3Place):
     for key in keys:
         s3_place.put(key, b"x")
     assert in_folder(s3_place.store, "p225/") == keys
-    assert list(s3_place.store.list_keys("p225/")) == keys
+    assert s3_place.all_keys("p225/") == keys
     assert [len(page) for _, page in s3_place.store.scan()] == [1_000, 1]
     # A name that only the slower client takes.
     s3_place.put("p225//odd.flac")
@@ -229,7 +230,7 @@ def test_an_object_that_comes_short_is_an_error(place: Place):
 def test_reading_the_latest_of_nothing_gives_none(place: Place):
     assert place.store.read_latest("nothing/here.parquet") is None
     assert ObjectStore(f"{place.uri}/not/yet").read_latest("nothing/here.parquet") is None
-    assert list(ObjectStore(f"{place.uri}/not/yet").list_keys("nothing/")) == []
+    assert list(ObjectStore(f"{place.uri}/not/yet").list_files("nothing/")) == []
 
 
 # --- replacing ------------------------------------------------------------------------------------------
@@ -242,7 +243,7 @@ def test_a_file_is_replaced_by_whoever_read_its_newest_version(place: Place):
     assert body == b"1"
     place.store.replace(key, b"2", version)
     assert (place.store.read_latest(key) or (b"", ""))[0] == b"2"
-    assert list(place.store.list_keys("t/")) == [key]
+    assert place.all_keys("t/") == [key]
 
 
 def test_a_file_that_changed_since_it_was_read_is_left_alone(place: Place):
@@ -278,6 +279,77 @@ def test_of_writers_that_race_exactly_one_wins(place: Place, exists: bool):
         winners = [w for w in pool.map(write, range(16)) if w is not None]
     assert len(winners) == 1
     assert (place.store.read_latest("x.parquet") or (b"", ""))[0] == str(winners[0]).encode()
+
+
+def test_a_deleted_file_leaves_no_empty_folder_and_never_the_store_itself(local_place: LocalPlace):
+    store = local_place.store
+    kept = store.replace("t/FolderName=a/x.parquet", b"1", None)
+    gone = store.replace("t/FolderName=b/minute=1/y.parquet", b"1", None)
+    (local_place.folder / "t/FolderName=b/minute=1/.dead.tmp").write_bytes(
+        b"left by a writer that was killed"
+    )
+    store.delete("t/FolderName=b/minute=1/y.parquet", gone)
+    assert [path.name for path in (local_place.folder / "t").iterdir()] == ["FolderName=a"]
+    store.delete("t/FolderName=a/x.parquet", kept)
+    assert list(local_place.folder.iterdir()) == []
+    # As if the deletion had ended before the directories were removed.
+    (local_place.folder / "t/FolderName=a").mkdir(parents=True)
+    store.delete("t/FolderName=a/x.parquet", kept)
+    assert list(local_place.folder.iterdir()) == []
+
+
+def test_nothing_is_deleted_outside_of_the_store(local_place: LocalPlace, tmp_path: pathlib.Path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "x").write_bytes(b"1")
+    (local_place.folder / "link").symlink_to(outside)
+    version = ObjectStore(outside.as_uri()).find("x")
+    assert version
+    for key in ("link/x", "../outside/x"):
+        with pytest.raises(StorageError, match="lies outside"):
+            local_place.store.delete(key, version.etag)
+    assert (outside / "x").exists()
+
+
+def test_writers_and_deleters_of_files_in_one_folder_do_not_lose_each_others_files(local_place: LocalPlace):
+    # The folder comes and goes with its only file, which each of them may have in hand at that moment.
+    def write_and_delete(worker: int) -> int:
+        store = ObjectStore(local_place.uri)
+        done = 0
+        for i in range(60):
+            key = f"t/{'deep/' * (worker % 3)}{worker}.parquet"
+            body = f"{worker} {i}".encode()
+            version = store.replace(key, body, None)
+            done += store.read_latest(key) == (body, version)
+            store.delete(key, version)
+        return done
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(write_and_delete, range(6))) == [60] * 6
+    assert list(local_place.folder.iterdir()) == []
+
+
+def test_who_waited_for_a_folder_that_was_removed_waits_for_the_new_one(local_place: LocalPlace):
+    # A lock on the old one would let it write beside whoever holds the lock of the new one.
+    folder = local_place.folder / "t"
+
+    def lock() -> int:
+        folder.mkdir()
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        return handle
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        old = lock()
+        writing = pool.submit(local_place.store.replace, "t/x.parquet", b"1", None)
+        assert not concurrent.futures.wait([writing], timeout=0.5).done
+        folder.rmdir()
+        new = lock()
+        os.close(old)
+        assert not concurrent.futures.wait([writing], timeout=0.5).done
+        os.close(new)
+        version = writing.result(timeout=60)
+    assert local_place.store.read_latest("t/x.parquet") == (b"1", version)
 
 
 def test_a_killed_writer_leaves_the_old_file_and_no_lock_or_litter(local_place: LocalPlace):

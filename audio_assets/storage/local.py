@@ -21,7 +21,7 @@ from obstore.store import LocalStore
 
 from audio_assets.errors import ConflictError, ObjectChangedError, ObjectRefusedError, StorageError
 from audio_assets.storage import obstore_io
-from audio_assets.storage.obstore_io import is_plain, object_info
+from audio_assets.storage.obstore_io import is_plain, object_info, version_of
 from audio_assets.storage.types import (
     LAST,
     LOCATIONS,
@@ -31,6 +31,9 @@ from audio_assets.storage.types import (
     ObjectInfo,
     Streamed,
 )
+
+_ROUNDS = 100
+"""How often a directory is made for a file while others remove it."""
 
 
 class LocalBackend(Backend):
@@ -86,12 +89,12 @@ class LocalBackend(Backend):
         if page:
             yield page[-1].key, page
 
-    def keys(self, folder: str, after: str) -> Iterator[list[str]]:
+    def files(self, folder: str, after: str) -> Iterator[list[tuple[str, str]]]:
         if not self._folder.is_dir():
             return
         # Three times as fast as `scan`.
         pages: Any = obstore.list(self._store(), prefix=folder.removesuffix("/") or None)
-        page = sorted(found["path"] for found_here in pages for found in found_here if found["path"] > after)
+        page = sorted((o["path"], version_of(o)) for found in pages for o in found if o["path"] > after)
         if page:
             yield page
 
@@ -131,28 +134,46 @@ class LocalBackend(Backend):
 
     # --- writing ------------------------------------------------------------------------------------------
 
-    def put(self, key: str, body: bytes, version: str | None) -> None:
+    def put(self, key: str, body: bytes, version: str | None) -> str:
+        path = self._inside(key)
+        for left in reversed(range(_ROUNDS)):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with _locked(path.parent):
+                    return _replace(path, body, version)
+            except (FileNotFoundError, FileExistsError):
+                # `delete` may remove the directory between any two steps, also while it is made.
+                if not left:
+                    raise
+        raise AssertionError("unreachable")
+
+    def delete(self, key: str, version: str) -> None:
+        path = self._inside(key)
+        with contextlib.suppress(FileNotFoundError), _locked(path.parent):
+            _remove_litter(path.parent)
+            if _version(path) not in (version, None):
+                raise ConflictError
+            path.unlink()
+        self._remove_empty(path.parent)
+
+    def _inside(self, key: str) -> pathlib.Path:
+        """The path of a file that is to be written."""
         path = self._folder / key
         # Before anything is made: a link, or a key that is no relative path, may lead elsewhere.
         if not is_plain(key) or not path.parent.resolve().is_relative_to(self._folder.resolve()):
             raise OSError("it lies outside by a link or by its name")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.parent):
-            # Whoever left a temporary file died while holding the lock.
-            for litter in path.parent.glob(".*.tmp"):
-                litter.unlink()
-            if _version(path) != version:
-                raise ConflictError
-            temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+        return path
+
+    def _remove_empty(self, folder: pathlib.Path) -> None:
+        """Remove a directory that has become empty, and those above it, up to the store's own."""
+        while folder != self._folder:
             try:
-                with temporary.open("wb") as file:
-                    file.write(body)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+                # Nobody may be about to write into it.
+                with contextlib.suppress(FileNotFoundError), _locked(folder):
+                    folder.rmdir()
+            except OSError:
+                return
+            folder = folder.parent
 
     def has_conditional_writes(self) -> bool:
         # The place is made by the first `put`: what must be writable is what is there of its path.
@@ -170,17 +191,55 @@ class LocalBackend(Backend):
 
 def _version(path: pathlib.Path) -> str | None:
     try:
-        return LocalStore(path.parent).head(path.name)["e_tag"]
+        return _etag(path.stat())
     except FileNotFoundError:
         return None
 
 
+def _etag(stat: os.stat_result) -> str:
+    # As obstore gives it, by which rows of the table know their objects: 0 for times before 1970.
+    changed = max(stat.st_mtime_ns // 1000, 0)
+    return f"{stat.st_ino:x}-{changed:x}-{stat.st_size:x}"
+
+
+def _replace(path: pathlib.Path, body: bytes, version: str | None) -> str:
+    """`put` of a file in a directory that is locked."""
+    _remove_litter(path.parent)
+    if _version(path) != version:
+        raise ConflictError
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+            stat = os.fstat(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return _etag(stat)
+
+
+def _remove_litter(folder: pathlib.Path) -> None:
+    # Whoever left a temporary file died while holding the lock.
+    for litter in folder.glob(".*.tmp"):
+        litter.unlink()
+
+
 @contextlib.contextmanager
 def _locked(folder: pathlib.Path) -> Iterator[None]:
-    """Hold an exclusive lock on a directory itself, so that no lock file is left behind."""
+    """Hold an exclusive lock on a directory itself, so that no lock file is left behind.
+
+    Raises:
+        FileNotFoundError: it is not there, or was removed while others held the lock.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
+        # A directory that was removed and made again is another one, with another lock.
+        if not os.path.samestat(os.fstat(handle), folder.stat()):
+            raise FileNotFoundError(folder)
         yield
     finally:
         os.close(handle)

@@ -17,17 +17,26 @@ def is_plain(path: str) -> bool:
     return not any(part in ("", ".", "..") or _CONTROL.search(part) for part in path.split("/"))
 
 
+def version_of(found: Any) -> str:
+    """The ETag in what obstore says of an object or a write, without quotes."""
+    return (found["e_tag"] or "").strip('"')
+
+
+def quoted(version: str) -> str:
+    """A version as a request's header carries it."""
+    return f'{version}"' if version.startswith('W/"') else f'"{version}"'
+
+
 def object_info(found: Any) -> ObjectInfo:
     """What obstore lists (an `ObjectMeta`), as this package's type."""
-    etag = (found["e_tag"] or "").strip('"')
-    return ObjectInfo(found["path"], etag, found["size"], found["last_modified"])
+    return ObjectInfo(found["path"], version_of(found), found["size"], found["last_modified"])
 
 
 def read_latest(store: Any, key: str) -> tuple[bytes, str] | None:
     """As `Backend.read_latest`, of one of obstore's stores."""
     try:
         found = obstore.get(store, key)
-        return bytes(found.bytes()), found.meta["e_tag"] or ""
+        return bytes(found.bytes()), version_of(found.meta)
     except FileNotFoundError:
         return None
 
@@ -36,7 +45,7 @@ def stream(store: Any, key: str, offset: int, version: str | None) -> Streamed:
     """As `Backend.stream`, of one of obstore's stores."""
     options: Any = {"range": {"offset": offset}} if offset else {}
     if version is not None:
-        options["if_match"] = version
+        options["if_match"] = quoted(version)
     found = obstore.get(store, key, options=options)
     pieces = map(bytes, found.stream(_STREAMED_BYTES))
-    return Streamed(found.meta["e_tag"] or "", found.meta["size"], pieces)
+    return Streamed(version_of(found.meta), found.meta["size"], pieces)

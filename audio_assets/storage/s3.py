@@ -13,7 +13,7 @@ from obstore.exceptions import AlreadyExistsError, NotModifiedError, Preconditio
 
 from audio_assets.errors import ConflictError, ObjectChangedError
 from audio_assets.storage import obstore_io, s3_errors
-from audio_assets.storage.obstore_io import is_plain
+from audio_assets.storage.obstore_io import is_plain, quoted, version_of
 from audio_assets.storage.s3_client import S3Connection
 from audio_assets.storage.s3_listing import S3Listing
 from audio_assets.storage.types import LOCATIONS, Backend, BackendOptions, Failure, ObjectInfo, Streamed
@@ -49,8 +49,8 @@ class S3Backend(Backend):
     def scan_folder(self, folder: str, after: str) -> Iterator[tuple[str, list[ObjectInfo]]]:
         return self._listing.scan_folder(folder, after)
 
-    def keys(self, folder: str, after: str) -> Iterator[list[str]]:
-        return self._listing.keys(folder, after)
+    def files(self, folder: str, after: str) -> Iterator[list[tuple[str, str]]]:
+        return self._listing.files(folder, after)
 
     def cuts(self, after: str, until: str | None) -> list[str]:
         return self._listing.cuts(after, until)
@@ -61,7 +61,7 @@ class S3Backend(Backend):
     # --- reading ------------------------------------------------------------------------------------------
 
     def read(self, key: str, etag: str) -> bytes:
-        if_match = etag if etag.startswith("W/") else f'"{etag}"'
+        if_match = quoted(etag)
         try:
             if is_plain(key):
                 return bytes(obstore.get(self._connection.store, key, options={"if_match": if_match}).bytes())
@@ -79,13 +79,24 @@ class S3Backend(Backend):
 
     # --- writing ------------------------------------------------------------------------------------------
 
-    def put(self, key: str, body: bytes, version: str | None) -> None:
+    def put(self, key: str, body: bytes, version: str | None) -> str:
         # A conditional PUT: If-None-Match where there must be no object, else If-Match.
-        mode: Any = "create" if version is None else {"e_tag": version}
+        mode: Any = "create" if version is None else {"e_tag": quoted(version)}
         try:
-            obstore.put(self._connection.store, key, body, mode=mode)
+            return version_of(obstore.put(self._connection.store, key, body, mode=mode))
         except (AlreadyExistsError, PreconditionError, FileNotFoundError) as e:
             if s3_errors.says_conflict(e):
+                raise ConflictError from None
+            raise
+
+    def delete(self, key: str, version: str) -> None:
+        # By boto3, for obstore cannot delete under a condition.
+        try:
+            self._connection.delete_object(key, IfMatch=quoted(version))
+        except ClientError as e:
+            if s3_errors.error_code(e) == "NoSuchKey":
+                return
+            if s3_errors.says_changed(e):
                 raise ConflictError from None
             raise
 
@@ -103,7 +114,7 @@ class S3Backend(Backend):
                 return True
             return False
 
-        return (refused(None) or refused(None)) and refused('"none"')
+        return (refused(None) or refused(None)) and refused("none")
 
     # --- failures: see s3_errors ------------------------------------------------------------------------
 

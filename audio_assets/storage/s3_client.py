@@ -52,6 +52,10 @@ class S3Connection:
         """An object by boto3, which takes any key."""
         return self._client.get_object(Bucket=self._bucket, Key=self.root + key, **options)["Body"].read()
 
+    def delete_object(self, key: str, **options: Any) -> None:
+        """Delete an object by boto3, which can do so under a condition."""
+        self._client.delete_object(Bucket=self._bucket, Key=self.root + key, **options)
+
     def list_objects(self, folder: str, **options: Any) -> dict[str, Any]:
         """The answer of boto3's `list_objects_v2`, which gives any key as it is."""
         return self._client.list_objects_v2(Bucket=self._bucket, Prefix=self.root + folder, **options)

@@ -68,6 +68,11 @@ def says_gone_or_changed(e: Exception) -> bool:
     return error_code(e) not in _ASK_AGAIN
 
 
+def says_changed(e: ClientError) -> bool:
+    """Whether S3's answer to a conditional DELETE is that the object has another version."""
+    return _status(e) in (409, 412) and error_code(e) not in _ASK_AGAIN
+
+
 def says_conflict(e: Exception) -> bool:
     """Whether S3's answer to a conditional PUT is that the object is there, gone, or another version.
 

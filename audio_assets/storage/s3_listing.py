@@ -11,7 +11,7 @@ from typing import Any
 
 import obstore
 
-from audio_assets.storage.obstore_io import is_plain, object_info
+from audio_assets.storage.obstore_io import is_plain, object_info, version_of
 from audio_assets.storage.s3_client import S3Connection
 from audio_assets.storage.types import LAST, PAGE, ObjectInfo
 
@@ -66,14 +66,14 @@ class S3Listing:
             page, position = self._page_by_boto3(last, folder + LAST, folder, Delimiter="/")
             yield position or folder + LAST, page
 
-    def keys(self, folder: str, after: str) -> Iterator[list[str]]:
+    def files(self, folder: str, after: str) -> Iterator[list[tuple[str, str]]]:
         # Not `scan`: names of tables need no second look, and no time and size.
         pages: Any = obstore.list(
             self._connection.store, prefix=folder.removesuffix("/") or None, offset=after or None
         )
         for page in pages:
             if page:
-                yield [found["path"] for found in page]
+                yield [(found["path"], version_of(found)) for found in page]
 
     def cuts(self, after: str, until: str | None) -> list[str]:
         levels = after.split("/")[:-1][:DEEPEST_CUT]

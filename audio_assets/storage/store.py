@@ -108,14 +108,16 @@ class ObjectStore:
         )
         return (page for _, page in pages)
 
-    def list_keys(self, folder: str) -> Iterator[str]:
-        """The keys of all objects below a folder, at any depth, in order; none where the place is not there.
+    def list_files(self, folder: str) -> Iterator[tuple[str, str]]:
+        """Key and version of each file below a folder, at any depth, in the order of the keys.
+
+        None where the place is not there. The version is what `read_latest` and `replace` give.
 
         Raises:
             StorageError: the store cannot be listed.
         """
         pages = self._retrying.resumed(
-            "cannot list", folder, lambda last: self._backend.keys(folder, last[-1] if last else "")
+            "cannot list", folder, lambda last: self._backend.files(folder, last[-1][0] if last else "")
         )
         return itertools.chain.from_iterable(pages)
 
@@ -214,20 +216,44 @@ class ObjectStore:
         """
         return self._retrying.request("cannot write", "", self._backend.has_conditional_writes)
 
-    def replace(self, key: str, body: bytes, version: str | None) -> None:
+    def replace(self, key: str, body: bytes, version: str | None) -> str:
         """Replace a file as a whole, if it is still the one that was read.
 
         Args:
             version: what `read_latest` gave, None where there was no file.
+
+        Returns:
+            The new version.
 
         Raises:
             ConflictError: the file has another version by now.
             StorageError: it cannot be written.
         """
         try:
-            self._retrying.request("cannot write", key, lambda: self._backend.put(key, body, version))
+            return self._retrying.request("cannot write", key, lambda: self._backend.put(key, body, version))
         except ConflictError:
             # The answer to a write that took effect may be lost; the next attempt meets what it wrote.
             found = self.read_latest(key)
-            if found is None or found[0] != body:
-                raise ConflictError(f"{self.uri}/{key} was replaced by another run meanwhile") from None
+            if found is not None and found[0] == body:
+                return found[1]
+            raise self._conflict(key) from None
+
+    def delete(self, key: str, version: str) -> None:
+        """Delete a file if it is still the one that was read; one that is gone already is fine.
+
+        Args:
+            version: what `read_latest`, `list_files` or `replace` gave.
+
+        Raises:
+            ConflictError: the file has another version by now.
+            StorageError: it cannot be deleted.
+        """
+        try:
+            self._retrying.request("cannot delete", key, lambda: self._backend.delete(key, version))
+        except ConflictError:
+            # Some servers answer so where there is no file; a lost answer may have been to its deletion.
+            if self.read_latest(key) is not None:
+                raise self._conflict(key) from None
+
+    def _conflict(self, key: str) -> ConflictError:
+        return ConflictError(f"{self.uri}/{key} was replaced by another run meanwhile")

@@ -47,7 +47,7 @@ class Streamed(NamedTuple):
     """A file that is being read piece by piece.
 
     Attributes:
-        version: of the file, for reading on in the same one.
+        version: of the file, without quotes, for reading on in the same one.
         size: bytes of the whole file, also where reading begins in the middle.
         pieces: the bytes from the offset on.
     """
@@ -142,15 +142,15 @@ class Backend(Protocol):
         """The objects right in one folder, not those below it at any depth; yields and raises as `scan`."""
         ...
 
-    def keys(self, folder: str, after: str) -> Iterator[list[str]]:
-        """The keys > `after` of all objects below a folder at any depth, in key order, a page at a time.
+    def files(self, folder: str, after: str) -> Iterator[list[tuple[str, str]]]:
+        """Key > `after` and version of each file below a folder at any depth, in key order, a page at a time.
 
         A place that does not exist yet has none. To be written where `scan` raises then, or is slower than a
-        listing of mere keys.
+        listing of keys and versions alone.
         """
         for _, page in self.scan(max(after, folder), folder + LAST):
             if page:
-                yield [o.key for o in page]
+                yield [(o.key, o.etag) for o in page]
 
     def cuts(self, after: str, until: str | None) -> list[str]:
         """Some folders between two keys, in order, where a scan may be cut into scans side by side.
@@ -179,8 +179,7 @@ class Backend(Protocol):
     def read_latest(self, key: str) -> tuple[bytes, str] | None:
         """The newest bytes of a file and their version, None where there is no such file or place.
 
-        The version is a text that `put` and `stream` take. Where `etags_are_md5`, it is the ETag, with or
-        without quotes.
+        The version is the text that a listing gives as the file's ETag.
         """
         ...
 
@@ -196,14 +195,26 @@ class Backend(Protocol):
         ...
 
     @abstractmethod
-    def put(self, key: str, body: bytes, version: str | None) -> None:
+    def put(self, key: str, body: bytes, version: str | None) -> str:
         """Create or replace a file as a whole, in one step that no reader and no other writer sees half of.
 
         Args:
             version: of the file that is to be replaced, None where there must be none.
 
+        Returns:
+            The new version, as a listing gives it.
+
         Raises:
             ConflictError: the file has another version, or is there, or is gone. Its text is not used.
+        """
+        ...
+
+    @abstractmethod
+    def delete(self, key: str, version: str) -> None:
+        """Delete a file in the version that was read; a file that is gone already is fine.
+
+        Raises:
+            ConflictError: the file has another version. Its text is not used.
         """
         ...
 

@@ -73,6 +73,17 @@ def test_a_write_outlives_every_fault_also_where_only_its_answer_was_lost(
             assert found == body, fault
 
 
+def test_a_deletion_outlives_every_fault_also_where_only_its_answer_was_lost(
+    faulty: FaultyServer, store: ObjectStore
+):
+    for fault in FAULTS["DELETE"]:
+        version = store.replace("x.parquet", BODY, None)
+        faulty.plan = once("DELETE", "x.parquet", fault)
+        store.delete("x.parquet", version)
+        assert faulty.plan.injected["DELETE", fault] == 1
+        assert store.read_latest("x.parquet") is None, fault
+
+
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS["GET"] if fault != "damaged"])
 def test_a_stream_goes_on_where_it_broke(
     faulty: FaultyServer, bucket: S3Place, store: ObjectStore, fault: str
@@ -108,7 +119,7 @@ def test_listings_outlive_every_fault(faulty: FaultyServer, bucket: S3Place, sto
         faulty.plan = Plan(always={("LIST", bucket.bucket): fault}, times=times)
         assert [o.key for _, page in store.scan() for o in page] == keys, fault
         faulty.plan = once("LIST", bucket.bucket, fault)
-        assert list(store.list_keys("a/")) == keys, fault
+        assert [key for key, _ in store.list_files("a/")] == keys, fault
         assert faulty.plan.injected["LIST", fault] == 1
 
 
@@ -119,8 +130,20 @@ def test_a_listing_that_fails_in_the_middle_goes_on_there(faulty: FaultyServer, 
     for key in keys:
         bucket.put(key)
     faulty.plan = Plan(always={("LIST", "continuation-token"): "500"}, times=1)
-    assert list(store.list_keys("a/")) == keys
+    assert [key for key, _ in store.list_files("a/")] == keys
     assert faulty.plan.injected.total() == 1
+
+
+@pytest.mark.parametrize("fault", ["reset before", "500"])
+def test_a_file_that_another_run_replaced_is_not_deleted_however_often_it_is_tried(
+    faulty: FaultyServer, store: ObjectStore, fault: str
+):
+    version = store.replace("x.parquet", b"old", None)
+    newer = store.replace("x.parquet", b"newer", version)
+    faulty.plan = once("DELETE", "x.parquet", fault)
+    with pytest.raises(ConflictError, match=r"x\.parquet was replaced by another run"):
+        store.delete("x.parquet", version)
+    assert store.read_latest("x.parquet") == (b"newer", newer)
 
 
 @pytest.mark.parametrize("fault", ["reset after", "stall after"])
@@ -210,6 +233,13 @@ def test_a_write_that_keeps_failing_names_the_file(faulty: FaultyServer, store: 
     faulty.plan = Plan(always={("PUT", "x.parquet"): fault})
     with pytest.raises(StorageError, match=f"cannot write {re.escape(store.uri)}/x.parquet: "):
         store.replace("x.parquet", BODY, None)
+
+
+def test_a_deletion_that_is_denied_names_the_file(faulty: FaultyServer, store: ObjectStore):
+    version = store.replace("x.parquet", BODY, None)
+    faulty.plan = Plan(always={("DELETE", "x.parquet"): "denied"})
+    with pytest.raises(StorageError, match=f"cannot delete {re.escape(store.uri)}/x.parquet: AccessDenied"):
+        store.delete("x.parquet", version)
 
 
 def test_what_is_denied_is_asked_for_once(faulty: FaultyServer, bucket: S3Place, store: ObjectStore):

@@ -33,6 +33,7 @@ FAULTS = {
     "LIST": (*EVERYWHERE, "stall amid", "truncated", "damaged"),
     # S3 itself finds a damaged upload by the hash that the request is signed with.
     "PUT": (*EVERYWHERE, "409", "damaged"),
+    "DELETE": (*EVERYWHERE, "409"),
 }
 ANSWERS = {
     "500": ("500 Internal Server Error", "InternalError", "We encountered an internal error."),
@@ -55,7 +56,7 @@ class Plan:
 
     Attributes:
         share: of the requests that fail.
-        always: for a method (GET, LIST or PUT) and a part of the path, the fault that every such request
+        always: for a method of FAULTS and a part of the path, the fault that every such request
             meets.
         times: how many of these requests meet it, where not all do.
     """

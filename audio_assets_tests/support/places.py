@@ -30,6 +30,10 @@ class Place(abc.ABC):
     def store(self) -> ObjectStore:
         return ObjectStore(self.uri)
 
+    def all_keys(self, folder: str = "") -> list[str]:
+        """The keys of all that lies below a folder, in order."""
+        return [key for key, _ in self.store.list_files(folder)]
+
 
 @dataclasses.dataclass
 class LocalPlace(Place):
