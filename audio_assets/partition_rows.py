@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import pyarrow as pa
 
 from audio_assets.audio import Audio, decoder_of
-from audio_assets.errors import MissingInputError, ObjectRefusedError
+from audio_assets.errors import MissingInputError, ObjectNameError, ObjectRefusedError
 from audio_assets.partitions import FolderMinute
 from audio_assets.rows import inventory_objects
 from audio_assets.schema import FAILED, NOT_FLAC, OK
@@ -149,6 +149,8 @@ class PartitionRows:
 
     def not_loaded(self, info: ObjectInfo, error: Exception) -> None:
         """Note that an object could not be fetched or decoded."""
+        if isinstance(error, ObjectNameError):
+            return
         if isinstance(error, ObjectRefusedError) and (info.key, info.etag) not in self._failed_before:
             self.refused = error
 
