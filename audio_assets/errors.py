@@ -4,6 +4,7 @@ becomes a row of status `failed`; the other objects go on
     AudioError            the bytes are no audio that can be read
     ObjectChangedError    the object is gone, or has another version by now
     ObjectRefusedError    the store does not give this object, but gives others
+      ObjectNameError     it never gives an object of this name, whatever becomes of the others
 
 fails the run or the sensor's tick, and says what to fix; the sensor asks for the run again later
     StorageError          the store did not do what was asked, after all retries
@@ -41,6 +42,10 @@ class StorageError(RuntimeError):
 
 class ObjectRefusedError(StorageError):
     """The store does not give this object, for good; it may give others."""
+
+
+class ObjectNameError(ObjectRefusedError):
+    """The store never gives an object of this name; says what to rename."""
 
 
 class EventQueueError(RuntimeError):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from audio_assets.audio import Audio, check_size, decoder_of
-from audio_assets.errors import AudioError, ConflictError, ObjectChangedError, ObjectRefusedError
+from audio_assets.errors import AudioError, ConflictError, ObjectChangedError, ObjectNameError, ObjectRefusedError
 from audio_assets.parallel import MemoryBudget, map_ahead
 from audio_assets.partition_rows import Finished, PartitionRows, audio_values, transcript_values
 from audio_assets.partitions import FolderMinute
@@ -228,9 +228,10 @@ class SpeechPass:
     def _is_set_aside(self, job: Job) -> bool:
         """Whether an object is refused, and is to be read once more when all others are read.
 
-        A refusal may be the account's and pass. One that an earlier run has met as well is a row at once.
+        A refusal may be the account's and pass. One that an earlier run has met as well is a row at once, and
+        so is one for the object's name.
         """
-        refused = isinstance(job.error, ObjectRefusedError)
+        refused = isinstance(job.error, ObjectRefusedError) and not isinstance(job.error, ObjectNameError)
         if not refused or job.again or job.partition.failed_before(job.info):
             return False
         said = str(job.error)

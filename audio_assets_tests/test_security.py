@@ -1,6 +1,7 @@
 """Secrets stay where they are set, names lead nowhere else, and servers listen to this machine alone."""
 
 import contextlib
+import os
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from audio_assets.errors import ConflictError, ObjectChangedError, StorageError
 from audio_assets.storage import ObjectInfo, ObjectStore
 from audio_assets_tests.support.audio import UPLOADED, flac
-from audio_assets_tests.support.places import Place
+from audio_assets_tests.support.places import LocalPlace, Place
 from audio_assets_tests.support.project import Project
 from audio_assets_tests.support.refusing_server import server_that_answers
 
@@ -193,6 +194,25 @@ def test_objects_of_any_name_get_rows_and_files_below_the_tables_root(
         "tokens",
         "audio_table",
     }
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True)
+def test_names_on_a_disk_get_rows_and_one_that_is_not_utf8_says_so(project: Project):
+    assert isinstance(project.place, LocalPlace)
+    for key in ("take#1", "bell\x07/a.txt"):
+        project.place.put(key, uploaded=UPLOADED)
+    # Alone in its partition, whose run must not fail for it.
+    folder = os.fsencode(project.place.folder) + b"/caf\xe9"
+    os.mkdir(folder)
+    with open(folder + b"/a.flac", "wb") as file:
+        file.write(flac())
+    os.utime(folder + b"/a.flac", (UPLOADED.timestamp(), UPLOADED.timestamp()))
+    assert project.catch_up() == 1
+    rows = project.table().set_index("Key").sort_index()
+    assert list(rows.index) == ["bell\x07/a.txt", "caf\\xe9/a.flac", "take#1"]
+    assert list(rows["status"]) == ["not_flac", "failed", "not_flac"]
+    assert rows["FolderName"].iloc[1] == "caf\\xe9"
+    assert rows["error"].iloc[1].endswith("its name is not UTF-8; rename the file")
 
 
 @pytest.mark.parametrize("key", ["../../x@2023-08-24-00:21", "/etc@2023-08-24-00:21", "..@2023-08-24-00:21"])
