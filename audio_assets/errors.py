@@ -12,6 +12,7 @@ fails the run or the sensor's tick, and says what to fix; the sensor asks for th
     MissingInputError     a partition was asked for before what it is made from
     ReportError           the S3 Inventory report cannot be used
     ArgumentError         an argument or a setting is wrong
+    NotificationError     a webhook has not taken a message
 
 is tried again at once, a few times
     ConflictError         another run replaced the same file meanwhile (optimistic concurrency)
@@ -44,6 +45,10 @@ class ObjectRefusedError(StorageError):
 
 class EventQueueError(RuntimeError):
     """The queue does not answer, or refuses; names the queue."""
+
+
+class NotificationError(RuntimeError):
+    """Nobody has taken a message."""
 
 
 class ConflictError(RuntimeError):

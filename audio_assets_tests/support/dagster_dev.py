@@ -1,4 +1,4 @@
-"""The services that `make dev` starts (webserver, daemon, code server) on a temporary instance, that surely end."""
+"""The services that `make dev` starts (webserver, daemon, code server), on a temporary instance."""
 
 import contextlib
 import dataclasses
@@ -137,7 +137,7 @@ def dagster_dev(
     clean = {name: value for name, value in os.environ.items() if name not in own}
     port = free_port()
     log = folder / "services.log"
-    # The second of the two processes, which ends all as soon as its input closes: when the test run ends or dies.
+    # The second of the two processes. It ends all as soon as its input closes: when the test run dies.
     command = [sys.executable, "-m", "audio_assets.services", "--supervised", "--port", str(port)]
     with log.open("ab") as out:
         process = subprocess.Popen(
