@@ -51,6 +51,8 @@ def _reason(context: dg.RunFailureSensorContext) -> str:
             # Dagster wraps what the code has raised.
             said = (error.cause or error).message
             break
+    # An error of the code begins with its class and the module of that.
+    said = re.sub(r"^(\w+\.)+(?=\w+: )", "", said)
     sentence = re.split(r"(?<=[.!?])\s|\n", said.strip(), maxsplit=1)[0]
     if len(sentence) > LONGEST_REASON:
         sentence = f"{sentence[:LONGEST_REASON]}…"

@@ -90,6 +90,11 @@ class DagsterDev:
                     found.add((str(ipaddress.ip_address(b"".join(words))), int(port, 16)))
         return found
 
+    @property
+    def pid(self) -> int:
+        """The process id of what all of it descends from; its session, too."""
+        return self._process.pid
+
     def kill(self) -> None:
         """Kill all of it at once, the processes of runs too, as a power cut does."""
         with contextlib.suppress(ProcessLookupError):
