@@ -100,7 +100,7 @@ def test_logs_go_and_what_was_made_stays(instance_of_the_project: dg.DagsterInst
     assert not any(list((compute_logs / run).rglob("*")) for run in runs)
     assert on_record(instance) == before
     if size:
-        assert database_size(instance, runs[0]) < size / 2
+        assert database_size(instance, runs[0]) < 0.75 * size
     # The next call goes on where this one ended.
     assert purge_run_logs(instance, dt.datetime.now(dt.UTC) + LATER, LOG) == 0
     [again, *_] = run_all(instance)
