@@ -74,7 +74,9 @@ class Services:
 
 def processes() -> Iterator[tuple[int, int, int, str]]:
     """Process id, parent, session and command of each process that has not ended."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,sess=,stat=,args="], capture_output=True, text=True)
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "pid=,ppid=,sess=,stat=,args="], capture_output=True, text=True
+    )
     for line in listed.stdout.splitlines():
         pid, parent, session, state, command = line.split(maxsplit=4)
         if not state.startswith("Z"):
