@@ -1,6 +1,8 @@
 # Needs git, make and Python 3.11 to 3.13. Everything is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# Of the UI.
+PORT ?= 3000
 export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 # `dg` warns where the environment that it runs in is not the active one.
 DG := VIRTUAL_ENV="$(CURDIR)/.venv" $(BIN)/dg
@@ -11,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 help:
 	@echo "make demo    install, process the sample speech, show the table"
-	@echo "make dev     the Dagster UI with sensor and daemon (your bucket: see .env.example)"
+	@echo "make dev     the Dagster UI with sensor and daemon (your bucket: see .env.example; PORT=3001)"
 	@echo "make test    install, lint, type-check, test"
 	@echo "make torture 200 plans of faults, 100 killed runs, 100 races; about half an hour"
 	@echo "make bench   the benchmarks; writes the figures that docs/ quotes"
@@ -20,9 +22,9 @@ help:
 demo: .venv/installed $(DAGSTER_HOME)/dagster.yaml
 	@$(BIN)/python -m audio_assets.demo
 
-dev: .venv/installed-dev $(DAGSTER_HOME)/dagster.yaml
+dev: .venv/installed $(DAGSTER_HOME)/dagster.yaml
 	@mkdir -p demo_bucket
-	@$(DG) dev
+	@exec $(BIN)/python -m audio_assets.services --port $(PORT)
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -54,11 +56,6 @@ $(DAGSTER_HOME)/dagster.yaml: dagster.yaml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv (PyTorch and Dagster take a minute or two) ..."
 	@$(PIP) --editable .
-	@touch $@
-
-.venv/installed-dev: .venv/installed
-	@echo "Installing what the UI is started with ..."
-	@$(PIP) --editable '.[dev]'
 	@touch $@
 
 .venv/installed-test: .venv/installed

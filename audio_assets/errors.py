@@ -14,6 +14,7 @@ fails the run or the sensor's tick, and says what to fix; the sensor asks for th
     InstanceInUseError    the Dagster instance serves another source or table
     ReportError           the S3 Inventory report cannot be used
     ArgumentError         an argument or a setting is wrong
+    NotificationError     a webhook has not taken a message
 
 is tried again at once, a few times
     ConflictError         another run replaced the same file meanwhile (optimistic concurrency)
@@ -50,6 +51,10 @@ class ObjectNameError(ObjectRefusedError):
 
 class EventQueueError(RuntimeError):
     """The queue does not answer, or refuses; names the queue."""
+
+
+class NotificationError(RuntimeError):
+    """Nobody has taken a message."""
 
 
 class ConflictError(RuntimeError):

@@ -6,8 +6,10 @@ boot, the process id and the start of the process. No two processes share all fo
 What is done about a process that has died does not belong here.
 """
 
+import contextlib
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 
@@ -37,6 +39,17 @@ def is_alive(identity: str) -> bool | None:
             return boot == _boot() and start == _start(int(pid))
         case _:
             return None
+
+
+def interrupt(identity: str) -> None:
+    """Do to a process of this host what Ctrl-C does; nothing if it has ended.
+
+    Args:
+        identity: what `this_process` returned there.
+    """
+    if is_alive(identity):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(identity.split()[2]), signal.SIGINT)
 
 
 def _host() -> str:

@@ -136,6 +136,18 @@ def _backfill_order(text: str) -> str:
     return text
 
 
+def _days(text: str) -> float:
+    if not 0 <= (days := float(text)) < 100_000:
+        raise ValueError
+    return days
+
+
+def _webhook(text: str) -> str:
+    if text and not re.match(r"https?://[^/\s]+\S*\Z", text):
+        raise ValueError
+    return text
+
+
 # --- the variables --------------------------------------------------------------------------------------
 
 _NO_LOCATION = (
@@ -254,6 +266,26 @@ BACKFILL_ORDER = Setting(
     parse=_backfill_order,
     rule="is folder or newest",
 )
+KEEP_RUN_LOGS_DAYS = Setting(
+    name="KEEP_RUN_LOGS_DAYS",
+    meaning="How many days the logs of a run are kept. What the run has made stays on record"
+    " ([what is deleted](docs/operating.md#logs-of-old-runs)).",
+    default="30",
+    example="30",
+    parse=_days,
+    rule="is a number of days from 0",
+)
+FAILURE_WEBHOOK_URL = Setting(
+    name="FAILURE_WEBHOOK_URL",
+    meaning="A webhook of Slack, Mattermost, Google Chat or the like that is told of each run that fails"
+    " ([what it is told](docs/operating.md#when-a-run-fails-somebody-is-told)).",
+    default_words="none",
+    example="https://hooks.slack.com/services/…",
+    # Whoever knows it can write there.
+    secret=True,
+    parse=_webhook,
+    rule="is no address; it should read like https://host/path",
+)
 
 AWS_VARIABLES = (
     Variable(
@@ -306,6 +338,8 @@ VARIABLES: tuple[Variable, ...] = (
     TOKENISER,
     SETTLE_SECONDS,
     BACKFILL_ORDER,
+    KEEP_RUN_LOGS_DAYS,
+    FAILURE_WEBHOOK_URL,
     DAGSTER_HOME,
 )
 """All that README.md and `.env.example` list, in their order."""

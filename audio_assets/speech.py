@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from audio_assets.audio import Audio, check_size, decoder_of
-from audio_assets.errors import AudioError, ConflictError, ObjectChangedError, ObjectNameError, ObjectRefusedError
+from audio_assets.errors import (
+    AudioError,
+    ConflictError,
+    ObjectChangedError,
+    ObjectNameError,
+    ObjectRefusedError,
+)
 from audio_assets.parallel import MemoryBudget, map_ahead
 from audio_assets.partition_rows import Finished, PartitionRows, audio_values, transcript_values
 from audio_assets.partitions import FolderMinute

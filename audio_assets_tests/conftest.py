@@ -17,6 +17,7 @@ from moto.server import ThreadedMotoServer
 from audio_assets.settings import PROJECT
 from audio_assets_tests.support.environment import clear_aws, clear_settings
 from audio_assets_tests.support.places import LocalPlace, Place, S3Place
+from audio_assets_tests.support.postgres import has_postgres, postgres
 from audio_assets_tests.support.project import Project
 
 
@@ -56,6 +57,15 @@ def s3_server() -> Iterator[str]:
     yield f"http://{host}:{port}"
     server.stop()
     S3Response.put_object = put_object
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """A Postgres server; gives the folder of its socket."""
+    if not has_postgres():
+        pytest.skip("needs the programs of Postgres")
+    with postgres() as server:
+        yield server
 
 
 @pytest.fixture

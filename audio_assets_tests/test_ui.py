@@ -1,6 +1,6 @@
 """The UI as `make dev` serves it: what it shows, and what a person does in it by clicking.
 
-One `dg dev` for all of it, with sensor and daemon. Objects of the year 2099 are never closed, so the
+One set of services for all of it, with sensor and daemon. Objects of the year 2099 are never closed, so the
 sensor leaves their partitions to the person who clicks.
 """
 
@@ -110,7 +110,7 @@ def visit(browser: Browser, dev: DagsterDev, tmp_path: pathlib.Path) -> Visit:
         except BaseException as e:
             screenshot = tmp_path / "failure.png"
             page.screenshot(path=screenshot)
-            e.add_note(f"the page then: {screenshot}\ndg dev said: {dev.log}")
+            e.add_note(f"the page then: {screenshot}\nthe services said: {dev.log}")
             raise
         finally:
             page.close()

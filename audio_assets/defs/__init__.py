@@ -13,5 +13,7 @@ In the order in which data flows:
     jobs.py           the jobs, and the schedule of the checks
     records.py        what Dagster has on record that a tick of the sensor goes by
     sensor.py         the sensor `new_s3_keys`
+    run_history.py    the job `purge_run_history` and its schedule
+    notification.py   the sensor `notify_of_failures`
     internals/        all that touches private names of Dagster
 """

@@ -16,6 +16,7 @@ import pyarrow as pa
 from dagster_aws.s3 import S3Resource
 
 from audio_assets import schema, settings
+from audio_assets.defs.internals.run_launcher import record_worker
 from audio_assets.errors import ArgumentError
 from audio_assets.sensor.event_queue import EventQueue
 from audio_assets.source import AudioSource
@@ -55,6 +56,10 @@ class Bucket(dg.ConfigurableResource):
     inventory_manifest: str = ""
     events_queue_url: str = ""
     s3: dg.ResourceDependency[S3Resource]
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Record which process executes the run: each run works with the bucket, and sets it up first."""
+        record_worker(context)
 
     @property
     def _account(self) -> tuple[str | None, ...]:

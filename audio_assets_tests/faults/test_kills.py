@@ -201,7 +201,7 @@ def test_the_daemon_retries_what_is_killed(
     monkeypatch: pytest.MonkeyPatch,
     record_property: Callable[[str, object], None],
 ):
-    """As above, by `dg dev`: its sensor, launcher, monitoring and retries."""
+    """As above, by the services that `make dev` starts: sensor, launcher, monitoring and retries."""
     place = LocalPlace(tmp_path / "bucket")
     place.folder.mkdir()
     monkeypatch.setenv("AUDIO_SOURCE_URI", place.uri)

@@ -1,10 +1,4 @@
-"""A real `dg dev` (webserver, daemon, code server) on a temporary instance, that surely ends.
-
-    python dagster_dev.py <command>    run a command until standard input closes, then end all it started
-
-`dg dev` ends by SIGINT, which a process that was started in the background ignores, and a test run that is
-killed cannot clean up. So a process stands between both; it notices when the test run is gone.
-"""
+"""The services that `make dev` starts (webserver, daemon, code server), on a temporary instance."""
 
 import contextlib
 import dataclasses
@@ -17,12 +11,14 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
+
+from audio_assets.services import STOP
+from audio_assets_tests.support.environment import NO_AWS_FILES, is_setting
 
 T = TypeVar("T")
 
@@ -39,7 +35,7 @@ class DagsterError(AssertionError):
 
 @dataclasses.dataclass(frozen=True)
 class DagsterDev:
-    """A running `dg dev`.
+    """The running services.
 
     Attributes:
         url: of its UI.
@@ -68,7 +64,7 @@ class DagsterDev:
         deadline = time.monotonic() + seconds
         while not (seen := look()):
             if self._process.poll() is not None:
-                raise DagsterError(f"dg dev has ended; {self._said()}")
+                raise DagsterError(f"all has ended; {self._said()}")
             if time.monotonic() > deadline:
                 raise DagsterError(f"no {what} within {seconds} s; {self._said()}")
             time.sleep(0.25)
@@ -94,6 +90,17 @@ class DagsterDev:
                     found.add((str(ipaddress.ip_address(b"".join(words))), int(port, 16)))
         return found
 
+    @property
+    def pid(self) -> int:
+        """The process id of what all of it descends from; its session, too."""
+        return self._process.pid
+
+    def kill(self) -> None:
+        """Kill all of it at once, the processes of runs too, as a power cut does."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
     def _said(self) -> str:
         return f"it said:\n{self.log.read_text(errors='replace')[-6000:]}"
 
@@ -113,38 +120,38 @@ def _processes() -> Iterator[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def dagster_dev(folder: pathlib.Path, environment: Mapping[str, str]) -> Iterator[DagsterDev]:
-    """Start `dg dev` as `make dev` does, on an instance of its own.
+def dagster_dev(
+    folder: pathlib.Path, environment: Mapping[str, str], home: pathlib.Path | None = None
+) -> Iterator[DagsterDev]:
+    """Start the services as `make dev` does, on an instance of its own.
 
     Args:
         folder: for the instance and the log; a `.env` in it is read.
         environment: the settings; those of whoever runs the tests do not count.
+        home: an instance that exists already.
     """
-    # Not at the top: this file also runs as a command, which knows its own folder alone.
-    from audio_assets_tests.support.environment import NO_AWS_FILES, is_setting
-
-    home = folder / "home"
-    home.mkdir()
-    shutil.copy(PROJECT / "dagster.yaml", home)
-    # `dg` reads the `.env` beside pyproject.toml: here that of the test, not the developer's own.
+    if home is None:
+        home = folder / "home"
+        home.mkdir()
+        shutil.copy(PROJECT / "dagster.yaml", home)
+    # The `.env` that is read lies beside pyproject.toml: here that of the test, not the developer's own.
     for name in ("pyproject.toml", "audio_assets"):
-        (folder / name).symlink_to(PROJECT / name)
+        if not (folder / name).exists():
+            (folder / name).symlink_to(PROJECT / name)
     own = {name for name in os.environ if is_setting(name) or name.startswith("DAGSTER_")}
     clean = {name: value for name, value in os.environ.items() if name not in own}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    dev = [str(pathlib.Path(sys.executable).with_name("dg")), "dev", "--port", str(port)]
-    log = folder / "dg_dev.log"
-    with log.open("wb") as out:
+    port = free_port()
+    log = folder / "services.log"
+    # The second of the two processes. It ends all as soon as its input closes: when the test run dies.
+    command = [sys.executable, "-m", "audio_assets.services", "--supervised", "--port", str(port)]
+    with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, __file__, *dev],
+            command,
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.STDOUT,
             cwd=folder,
             env=clean | NO_AWS_FILES | {"DAGSTER_HOME": str(home), **environment},
-            # What ends the test run as a whole must leave the one alive that cleans up after it.
             start_new_session=True,
         )
     running = DagsterDev(f"http://127.0.0.1:{port}", log, process)
@@ -152,34 +159,13 @@ def dagster_dev(folder: pathlib.Path, environment: Mapping[str, str]) -> Iterato
         running.wait_for("UI with assets", running._loaded, START_SECONDS)
         yield running
     finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(timeout=60)
+        with contextlib.suppress(BrokenPipeError):
+            process.communicate(STOP, timeout=60)
+        running.kill()
 
 
-def _supervise(command: list[str]) -> int:
-    # A handler of our own is not inherited, being ignored would be.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-
-    def end_with_input() -> None:
-        sys.stdin.buffer.read()
-        _kill_group(child.pid, signal.SIGINT)
-        try:
-            child.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            _kill_group(child.pid, signal.SIGKILL)
-
-    threading.Thread(target=end_with_input, daemon=True).start()
-    code = child.wait()
-    _kill_group(child.pid, signal.SIGKILL)
-    return code
-
-
-def _kill_group(group: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, number)
-
-
-if __name__ == "__main__":
-    sys.exit(_supervise(sys.argv[1:]))
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]

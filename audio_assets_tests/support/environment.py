@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from audio_assets.settings import SETTINGS
 
-# Benchmarks start `dg dev` in this environment too, and have no pytest.
+# Benchmarks start the services in this environment too, and have no pytest.
 if TYPE_CHECKING:
     import pytest
 

@@ -7,6 +7,9 @@
     partition_metadata.py   the metadata of many partitions at once
     instance_owner.py       which source and table an instance serves
     pool.py                 one step on the GPU at a time, on SQLite too
+    run_launcher.py         which process executes a run, and whether it still lives
+    run_history.py          the logs of old runs deleted, without what the runs have made
+    code_server.py          whether the code server answers
 
 No other module imports from `dagster._core` or another private place. Each file has a test of its own in
 `audio_assets_tests/internals/`, so that a new version of Dagster that moves something is found there.

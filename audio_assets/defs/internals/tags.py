@@ -9,6 +9,7 @@ from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     PARTITION_NAME_TAG,
+    WILL_RETRY_TAG,
 )
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "ASSET_PARTITION_RANGE_START_TAG",
     "DATA_VERSION_TAG",
     "PARTITION_NAME_TAG",
+    "WILL_RETRY_TAG",
 ]
