@@ -13,9 +13,12 @@ import math
 import os
 import pathlib
 import re
+import shutil
 import textwrap
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
+
+import dotenv
 
 from audio_assets.errors import ArgumentError
 from audio_assets.storage import BACKENDS
@@ -60,6 +63,10 @@ class Setting(Variable, Generic[T]):
     default: str | Callable[[], str] = ""
     parse: Callable[[str], T]
     rule: str = ""
+
+    def set(self, text: str) -> None:
+        """Set it for this process and those that it starts; an empty text means "not set"."""
+        os.environ[self.name] = text
 
     @property
     def text(self) -> str:
@@ -314,6 +321,49 @@ SETTINGS: tuple[Setting[Any], ...] = tuple(v for v in VARIABLES if isinstance(v,
 """Those that this project reads itself. The demo and the tests drop them from the environment."""
 
 
+# --- where they come from -------------------------------------------------------------------------------
+
+
+def load_env() -> pathlib.Path | None:
+    """Read `.env` into the environment as `dg dev` and `dagster dev` do, AWS_ variables included.
+
+    It is the file of the working directory, else that of the project. As there, what it says wins over what
+    the shell says, and a name without `=` says nothing. To read it again changes nothing.
+
+    Returns:
+        The file that was read, None where there is none.
+    """
+    file = next((path for path in env_files() if path.is_file()), None)
+    if file is not None:
+        os.environ.update(
+            {name: text for name, text in dotenv.dotenv_values(file).items() if text is not None}
+        )
+    return file
+
+
+def env_files() -> tuple[pathlib.Path, ...]:
+    """Where `load_env` looks, in that order."""
+    return (pathlib.Path.cwd() / ".env", PROJECT / ".env")
+
+
+def open_dagster_home() -> pathlib.Path:
+    """The folder of Dagster's instance, by default the project's; made as `make` makes it.
+
+    DAGSTER_HOME is set to it, so that all that this process does with Dagster goes there.
+    """
+    said = os.environ.get(DAGSTER_HOME.name)
+    home = pathlib.Path(said or PROJECT / ".dagster_home").absolute()
+    source = PROJECT / "dagster.yaml"
+    copy = home / source.name
+    home.mkdir(parents=True, exist_ok=True)
+    # Whoever names a folder may have an instance there that is configured otherwise.
+    outdated = not said and copy.exists() and copy.stat().st_mtime < source.stat().st_mtime
+    if source.exists() and (outdated or not copy.exists()):
+        shutil.copyfile(source, copy)
+    os.environ[DAGSTER_HOME.name] = str(home)
+    return home
+
+
 # --- how they are shown ---------------------------------------------------------------------------------
 
 _README_BLOCK = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- /settings -->)", re.DOTALL)
@@ -329,7 +379,8 @@ def markdown_table() -> str:
 def env_example() -> str:
     """All of `.env.example`."""
     parts = [
-        "# Copy to .env and uncomment what differs from the demo; `make dev` reads it.\n"
+        "# Copy to .env and uncomment what differs from the demo. `make dev`, `audio-assets` and read_table\n"
+        "# read it, and it wins over what the shell says.\n"
         "# No secrets belong in a repository: .env is ignored by git.\n"
     ]
     for variable in VARIABLES:
