@@ -148,7 +148,10 @@ def _moment(argument: str, value: object) -> dt.datetime | None:
 
     if value is None:
         return None
-    stamp = pd.Timestamp(value)  # type: ignore[arg-type]
+    try:
+        stamp = pd.Timestamp(value)  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        stamp = pd.NaT
     if pd.isna(stamp):
         raise ValueError(f"{argument}={value!r} is no moment; leave it out for no limit")
     return (stamp.tz_localize("UTC") if stamp.tz is None else stamp.tz_convert("UTC")).to_pydatetime()

@@ -69,6 +69,11 @@ class Setting(Variable, Generic[T]):
         os.environ[self.name] = text
 
     @property
+    def is_set(self) -> bool:
+        """Whether the environment says more than the default."""
+        return bool(os.environ.get(self.name))
+
+    @property
     def text(self) -> str:
         """The text in the environment, or the default. An empty line in `.env` means "not set"."""
         default = self.default if isinstance(self.default, str) else self.default()

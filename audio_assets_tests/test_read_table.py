@@ -44,7 +44,7 @@ def test_a_column_asked_for_twice_is_refused_by_its_name(table: Table):
         read_slice(table, columns=["Key", "ETag", "Key"])
 
 
-@pytest.mark.parametrize("value", ["", pd.NaT, float("nan"), np.datetime64("NaT")])
+@pytest.mark.parametrize("value", ["", "yesterday week", pd.NaT, float("nan"), np.datetime64("NaT"), []])
 @pytest.mark.parametrize("argument", ["start", "end"])
 def test_what_is_no_moment_is_refused_rather_than_empty(table: Table, argument: str, value: object):
     with pytest.raises(ValueError, match=f"{argument}=.* is no moment"):

@@ -6,7 +6,7 @@ and what the tick asks for goes back to Dagster.
 
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import dagster as dg
 
@@ -22,7 +22,7 @@ from audio_assets.defs.resources import Bucket
 from audio_assets.errors import StorageError
 from audio_assets.partitions import FolderMinute
 from audio_assets.rows import inventory_objects
-from audio_assets.sensor.event_queue import EventQueue, Received
+from audio_assets.sensor.event_queue import Event, EventQueue, Received
 from audio_assets.sensor.state import Cursor, ReportProgress
 from audio_assets.sensor.tick import RunAttempt, TickInputs, TickOutcome, tick
 from audio_assets.settings import BACKFILL_ORDER, SETTLE_SECONDS
@@ -42,11 +42,12 @@ LISTING_SECONDS = 12
 def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.SensorResult:
     """Compare bucket and table, folder by folder; a tick that runs out of time goes on in the next."""
     bucket.check(context.log)
-    now = dt.datetime.now(dt.UTC)
     stop = _stop_after(LISTING_SECONDS)
     queue = bucket.events
     received = _read_events(queue, context.cursor)
-    inputs = _inputs(context, bucket, received, now, stop)
+    records = InstanceRecords(context.instance)
+    events = None if received is None else received.events
+    inputs = tick_inputs(bucket, records, dt.datetime.now(dt.UTC), context.cursor, stop, events)
     outcome = tick(inputs)
     context.log.info(outcome.summary)
     cursor = outcome.cursor.to_json()
@@ -58,7 +59,7 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
     if outcome.compared_all and outcome.idle:
         refresh_partition_statuses(context.instance)
     return dg.SensorResult(
-        run_requests=[_run_request(attempt) for attempt in outcome.runs],
+        run_requests=[run_request(attempt) for attempt in outcome.runs],
         skip_reason=None if outcome.runs else outcome.summary,
         dynamic_partitions_requests=_partition_requests(outcome),
         cursor=cursor,
@@ -78,14 +79,15 @@ def _read_events(queue: EventQueue | None, cursor: str | None) -> Received | Non
     return queue.receive()
 
 
-def _inputs(
-    context: dg.SensorEvaluationContext,
+def tick_inputs(
     bucket: Bucket,
-    received: Received | None,
+    records: InstanceRecords,
     now: dt.datetime,
-    stop: Callable[[], bool],
+    cursor: str | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    events: Sequence[Event] | None = None,
 ) -> TickInputs:
-    records = InstanceRecords(context.instance)
+    """What a tick goes by, as the settings say; by default one that looks at everything until it is done."""
 
     def inventory(partition: FolderMinute) -> list[ObjectInfo]:
         rows = bucket.inventory.read(partition).rows
@@ -106,17 +108,18 @@ def _inputs(
         inventory=inventory,
         registered=records.registered(),
         records=records,
-        cursor=Cursor.from_json(context.cursor),
+        cursor=Cursor.from_json(cursor),
         now=now,
         stop=stop,
         settle_time=SETTLE_SECONDS.get(),
         newest_first=BACKFILL_ORDER.get() == "newest",
-        events=None if received is None else received.events,
+        events=events,
         read_report=read_report if bucket.inventory_manifest else None,
     )
 
 
-def _run_request(attempt: RunAttempt) -> dg.RunRequest:
+def run_request(attempt: RunAttempt) -> dg.RunRequest:
+    """What a tick asks for, as Dagster takes it."""
     wanted = attempt.range
     tags = {FINGERPRINT_TAG: wanted.fingerprint}
     if wanted.start == wanted.end:

@@ -8,7 +8,7 @@ so that a tick can be tested with dictionaries.
 import dataclasses
 import datetime as dt
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Protocol
 
 from audio_assets.partitions import FolderMinute, folder_of_partition
@@ -118,6 +118,8 @@ class TickOutcome:
         cursor: for the next tick.
         summary: what was looked at and what came of it, for the log.
         compared_all: whether the whole table was compared, rather than the folders that events named.
+        pending: partition keys of closed minutes in which bucket and table differ.
+        open: how many partitions wait for their minute to close.
     """
 
     add: list[str]
@@ -126,6 +128,8 @@ class TickOutcome:
     cursor: Cursor
     summary: str
     compared_all: bool
+    pending: Set[str] = frozenset()
+    open: int = 0
 
     @property
     def idle(self) -> bool:
@@ -173,7 +177,9 @@ def tick(inputs: TickInputs) -> TickOutcome:
         cursor = marked_folders.mark_differing(cursor, contents, recorded, decided, starved=starved)
     delete = decided.delete[:DELETED_PER_TICK]
     summary = _summary(contents, reported, decided, len(runs), len(delete))
-    return TickOutcome(decided.add, delete, runs, cursor, summary, compares_all)
+    return TickOutcome(
+        decided.add, delete, runs, cursor, summary, compares_all, decided.pending, decided.open
+    )
 
 
 def _look(inputs: TickInputs, cursor: Cursor, known: Collection[str] | None) -> tuple[FolderContents, Cursor]:

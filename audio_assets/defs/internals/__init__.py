@@ -6,6 +6,7 @@
     backfill.py             a backfill, launched by a job
     partition_metadata.py   the metadata of many partitions at once
     pool.py                 one step on the GPU at a time, on SQLite too
+    run_origin.py           a run that is executed in this process, listed with those of the daemon
 
 No other module imports from `dagster._core` or another private place. Each file has a test of its own in
 `audio_assets_tests/internals/`, so that a new version of Dagster that moves something is found there.
