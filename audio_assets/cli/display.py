@@ -52,6 +52,9 @@ class Display:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            # What a step prints is Dagster's to keep.
+            redirect_stdout=False,
+            redirect_stderr=False,
             disable=not self.console.is_terminal,
         )
         self._task = self._bar.add_task("looking", total=None, clips=0, rate=0.0)

@@ -71,7 +71,7 @@ class Sync:
         wait: whether to wait for the minutes that are open when it begins.
         retries: how often a run that had no effect is made again.
         sleep: waits for so many seconds.
-        delay: how long to wait after so many tries of the same run.
+        clock: gives the time.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Sync:
         wait: bool = True,
         retries: int = 2,
         sleep: Callable[[float], None] = time.sleep,
-        delay: Callable[[int], dt.timedelta] = retry_delay,
+        clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._instance = project.instance
         self._project = project
@@ -90,9 +90,9 @@ class Sync:
         self._wait = wait
         self._tries = 1 + retries
         self._sleep = sleep
-        self._delay = delay
+        self._clock = clock
         # Without this, a bucket that audio keeps coming into would keep a sync for ever.
-        self._until = _floor(_now()) + MINUTE + SETTLE_SECONDS.get()
+        self._until = _floor(self._clock()) + MINUTE + SETTLE_SECONDS.get()
         self._cursor: str | None = None
         self._ended: dict[str, list[dt.datetime]] = collections.defaultdict(list)
         self._checked = False
@@ -147,7 +147,7 @@ class Sync:
         """What the sensor does in a tick, but for the queue of events: that is left to the sensor."""
         self._display.doing("looking at the bucket")
         # Whatever is uploaded after the beginning counts as open.
-        now = min(_now(), self._until)
+        now = min(self._clock(), self._until)
         inputs = tick_inputs(self._project.bucket, _AtOnce(self._instance), now, self._cursor)
         outcome = tick(inputs)
         self._cursor = outcome.cursor.to_json()
@@ -160,7 +160,7 @@ class Sync:
             delete_partition_keys(self._instance, FOLDER_MINUTE, outcome.delete)
         if outcome.idle:
             refresh_partition_statuses(self._instance)
-        self._instance.daemon_cursor_storage.set_cursor_values({LOOKED: str(_now().timestamp())})
+        self._instance.daemon_cursor_storage.set_cursor_values({LOOKED: str(self._clock().timestamp())})
         return outcome
 
     def _check_settings(self) -> None:
@@ -175,14 +175,14 @@ class Sync:
 
     def _is_due(self, attempt: RunAttempt) -> bool:
         moment = self._due_at(attempt)
-        return moment is not None and moment <= _now()
+        return moment is not None and moment <= self._clock()
 
     def _due_at(self, attempt: RunAttempt) -> dt.datetime | None:
         """When a run is to be made, None where every try has been made."""
         ends = self._ended[attempt.range.fingerprint]
         if len(ends) >= self._tries:
             return None
-        return max(ends) + self._delay(len(ends)) if ends else dt.datetime.min.replace(tzinfo=dt.UTC)
+        return max(ends) + retry_delay(len(ends)) if ends else dt.datetime.min.replace(tzinfo=dt.UTC)
 
     def _execute(self, attempt: RunAttempt) -> None:
         # A daemon on the same instance may have been quicker; the next look sees its run.
@@ -198,7 +198,7 @@ class Sync:
                 location=self._project.location,
                 run_config={"loggers": {"console": {}}},
             )
-        self._ended[wanted.fingerprint].append(_now())
+        self._ended[wanted.fingerprint].append(self._clock())
         self._result.runs += 1
         if not run.is_success:
             self._result.failed.append(run.run_id)
@@ -208,7 +208,7 @@ class Sync:
 
     def _pauses(self, outcome: TickOutcome) -> Iterator["_Pause"]:
         """What there is to wait for."""
-        now = _now()
+        now = self._clock()
         if others := self._others(outcome):
             yield _Pause(f"waiting for {others} other runs to end", SECONDS_FOR_OTHERS)
         due = [moment for attempt in outcome.runs if (moment := self._due_at(attempt)) is not None]
@@ -256,7 +256,3 @@ def _seconds_to_next_close(now: dt.datetime) -> float:
 
 def _floor(moment: dt.datetime) -> dt.datetime:
     return moment.replace(second=0, microsecond=0)
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)
