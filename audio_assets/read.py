@@ -148,10 +148,11 @@ def _moment(argument: str, value: object) -> dt.datetime | None:
 
     if value is None:
         return None
+    wrong = f"{argument}={value!r} is no moment; leave it out for no limit"
     try:
         stamp = pd.Timestamp(value)  # type: ignore[arg-type]
     except (ValueError, TypeError):
-        stamp = pd.NaT
+        raise ValueError(wrong) from None
     if pd.isna(stamp):
-        raise ValueError(f"{argument}={value!r} is no moment; leave it out for no limit")
+        raise ValueError(wrong)
     return (stamp.tz_localize("UTC") if stamp.tz is None else stamp.tz_convert("UTC")).to_pydatetime()

@@ -1,5 +1,8 @@
 """Runs that are executed here belong to the code location, so that the UI's first page has them."""
 
+import os
+import signal
+
 import dagster as dg
 import pytest
 
@@ -14,6 +17,8 @@ KEYS = dg.DynamicPartitionsDefinition(name="keys")
 def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     if context.partition_key == "bad":
         raise ValueError("this one is bad")
+    if context.partition_key == "interrupted":
+        os.kill(os.getpid(), signal.SIGINT)
     return dg.MaterializeResult(metadata={"key": context.partition_key})
 
 
@@ -25,7 +30,7 @@ definitions = dg.Definitions(
 @pytest.fixture
 def instance() -> dg.DagsterInstance:
     instance = dg.DagsterInstance.ephemeral()
-    instance.add_dynamic_partitions("keys", ["good", "bad"])
+    instance.add_dynamic_partitions("keys", ["good", "bad", "interrupted"])
     return instance
 
 
@@ -66,3 +71,11 @@ def test_what_was_asked_for_is_known_by_sensor_and_run_key(instance: dg.DagsterI
     assert was_asked_for(instance, SENSOR, "good-0")
     assert not was_asked_for(instance, SENSOR, "good-1")
     assert not was_asked_for(instance, "another_sensor", "good-0")
+
+
+def test_an_interruption_ends_the_run_and_what_comes_after_it(instance: dg.DagsterInstance):
+    with pytest.raises(KeyboardInterrupt):
+        execute(instance, "interrupted")
+    [run] = instance.get_runs()
+    assert run.is_finished
+    assert not run.is_success

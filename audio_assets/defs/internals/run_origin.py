@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.execution.api import execute_run
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.storage.tags import RUN_KEY_TAG, SENSOR_NAME_TAG
@@ -32,6 +33,10 @@ def execute_here(
 
     Returns:
         The run as it ended.
+
+    Raises:
+        KeyboardInterrupt: the process was told to end, and the run has ended. Dagster makes an error of the
+            run of it, after which a caller would go on with the next.
     """
     origin = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(location), SINGLETON_REPOSITORY_NAME)
     tags = {**request.tags, SENSOR_NAME_TAG: sensor, RUN_KEY_TAG: request.run_key or ""}
@@ -40,8 +45,20 @@ def execute_here(
     run = instance.create_run_for_job(
         job, run_config=run_config, tags=tags, remote_job_origin=origin.get_job_origin(job.name)
     )
-    execute_run(InMemoryJob(job), run, instance)
+    result = execute_run(InMemoryJob(job), run, instance)
+    if any(map(_is_interruption, result.all_events)):
+        raise KeyboardInterrupt
     return instance.get_run_by_id(run.run_id) or run
+
+
+def _is_interruption(event: dg.DagsterEvent) -> bool:
+    if event.is_step_failure:
+        error = event.step_failure_data.error
+    elif event.is_job_failure:
+        error = event.job_failure_data.error
+    else:
+        return False
+    return error is not None and error.cls_name == DagsterExecutionInterruptedError.__name__
 
 
 def was_asked_for(instance: dg.DagsterInstance, sensor: str, run_key: str) -> bool:
