@@ -214,30 +214,32 @@ def read(
     The first line says which table it is; with CSV and JSON it goes to standard error.
     """
     with _in_words():
-        if as_csv and as_json:
-            raise ValueError("--csv and --json exclude each other")
+        _refuse_both(csv=as_csv, json=as_json)
         _use(None, None)
         from audio_assets.cli import rows as shown
         from audio_assets.read import open_audio_table, read_rows
 
         console = Console(highlight=False)
         for_people = console.is_terminal and not as_csv and not as_json
-        names = columns.split(",") if columns else list(shown.SHOWN) if for_people else None
-        if limit is None:
-            limit = 100 if for_people else 0
+        by_default = (list(shown.SHOWN), 100) if for_people else (None, 0)
+        names = columns.split(",") if columns else by_default[0]
+        limit = by_default[1] if limit is None else limit
         table = open_audio_table()
         Console(stderr=not for_people, soft_wrap=True, highlight=False).print(table.uri, markup=False)
         # One row more tells whether there are more.
         found = read_rows(table, folder, start, end, names, limit=limit + 1 if limit else None)
         kept = found.slice(0, limit or None)
         if for_people:
-            shown.print_table(console, kept)
-            more = f"; there are more, --limit {10 * limit} or 0 shows them" if len(found) > len(kept) else ""
-            console.print(f"{len(kept):,} rows{more}")
+            shown.print_table(console, kept, more=len(found) > len(kept))
         elif as_json:
             shown.print_json(kept)
         else:
             shown.print_csv(kept)
+
+
+def _refuse_both(**options: bool) -> None:
+    if all(options.values()):
+        raise ValueError(f"{' and '.join(f'--{name}' for name in options)} exclude each other")
 
 
 # --- retire ---------------------------------------------------------------------------------------------

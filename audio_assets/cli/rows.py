@@ -18,8 +18,12 @@ SHOWN = ("Key", "transcribed_text", "avg_logprob", "duration_s", "status", "erro
 """The columns that a terminal is wide enough for; `--columns` names others."""
 
 
-def print_table(console: Console, rows: pa.Table) -> None:
-    """Print rows with long texts wrapped; nothing is left out."""
+def print_table(console: Console, rows: pa.Table, *, more: bool = False) -> None:
+    """Print rows with long texts wrapped, nothing left out, and how many they are.
+
+    Args:
+        more: whether there are others that are not among them.
+    """
     shown = Table(box=box.SIMPLE_HEAD)
     for field in rows.schema:
         number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
@@ -27,6 +31,8 @@ def print_table(console: Console, rows: pa.Table) -> None:
     for row in rows.to_pylist():
         shown.add_row(*(_cell(value) for value in row.values()))
     console.print(shown)
+    said = "; there are more, --limit 0 shows all" if more else ""
+    console.print(f"{len(rows):,} rows{said}", highlight=False)
 
 
 def small_table(
