@@ -23,30 +23,29 @@ def read_table(
     """Read any slice of `audio_table`, at any granularity from a minute to everything.
 
     Reads only the files of the folders and minutes asked for. The settings say where the table lies
-    (`audio_assets.settings`). Needs neither Dagster nor torch.
+    (`audio_assets.settings`), those of `.env` included. Needs neither Dagster nor torch.
 
         read_table("p225", "2023-08-24", "2023-08-25", columns=["Key", "transcribed_text"])
 
     Args:
-        folder: a `FolderName` or several, None for all.
+        folder: a `FolderName` or several, None for all. One that the table does not have is warned of.
         start: first minute, inclusive; whatever `pandas.Timestamp` takes, UTC where no zone is given.
         end: last minute, exclusive.
         columns: names of the columns to read, None for all.
 
     Returns:
-        A row for each object; columns and types as README.md lists them, null as NaN.
+        A row for each object; columns and types as README.md lists them, null as NaN, and as <NA> in columns
+        of whole numbers. `attrs["uri"]` says which table it was.
 
     Raises:
-        ValueError: `columns` names one that the table does not have, or a setting is wrong.
+        ValueError: `columns` names one twice or one that the table does not have, a moment is none, or a
+            setting is wrong.
         StorageError: the table cannot be read.
     """
-    from audio_assets import schema, settings
-    from audio_assets.storage import ObjectStore, RetryPolicy
-    from audio_assets.table import Table, read_slice
+    from audio_assets import read, settings
 
-    retries = RetryPolicy(settings.S3_ATTEMPTS.get(), settings.S3_STALL_SECONDS.get())
-    tables = ObjectStore(settings.AUDIO_TABLE_URI.get(), name="AUDIO_TABLE_URI", retries=retries)
-    return read_slice(Table(tables, "audio_table", schema.AUDIO_TABLE), folder, start, end, columns)
+    settings.load_env()
+    return read.read_slice(read.open_audio_table(), folder, start, end, columns)
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,4 @@
-"""Retire old partitions from Dagster: `python -m audio_assets.retire --before 2025-01-01`.
+"""Retire old partitions from Dagster: what `audio-assets retire` does.
 
 Dagster advises at most 100,000 partitions for an asset, which a busy bucket has after some years. Retiring
 deletes partition keys and nothing else: objects, rows and the records of runs stay, `read_table` gives them
@@ -6,7 +6,6 @@ as before, and the sensor, which goes by those records, does not ask for them ag
 later brings its partition back.
 """
 
-import argparse
 import collections
 import dataclasses
 import datetime as dt
@@ -74,28 +73,3 @@ def month_table(choice: Choice) -> str:
     lines = [f"{'month':10}{'retire':>10}{'keep':>10}"]
     lines += [f"{month:10}{retired[month]:10,}{kept[month]:10,}" for month in sorted(retired | kept)]
     return "\n".join([*lines, f"{'all':10}{len(choice.retire):10,}{len(choice.keep):10,}"])
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--before", type=parse_moment, required=True, help="a date or an ISO moment, UTC by default"
-    )
-    parser.add_argument("--yes", action="store_true", help="do it; without this, only the table is printed")
-    args = parser.parse_args(arguments)
-    with dg.DagsterInstance.get() as instance:
-        choice = choose(instance, args.before)
-        print(month_table(choice))
-        if choice.keep:
-            print("Kept are partitions that are not in the table yet, or that a run is working on.")
-        if not args.yes:
-            print("Nothing has been changed; add --yes to retire these partitions. Rows and objects stay.")
-            return
-        retire(instance, choice.retire)
-        print(f"{len(choice.retire):,} partitions retired. Rows and objects stay.")
-
-
-if __name__ == "__main__":
-    main()

@@ -13,9 +13,12 @@ import math
 import os
 import pathlib
 import re
+import shutil
 import textwrap
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
+
+import dotenv
 
 from audio_assets.errors import ArgumentError
 from audio_assets.storage import BACKENDS
@@ -60,6 +63,15 @@ class Setting(Variable, Generic[T]):
     default: str | Callable[[], str] = ""
     parse: Callable[[str], T]
     rule: str = ""
+
+    def set(self, text: str) -> None:
+        """Set it for this process and those that it starts; an empty text means "not set"."""
+        os.environ[self.name] = text
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the environment says more than the default."""
+        return bool(os.environ.get(self.name))
 
     @property
     def text(self) -> str:
@@ -144,6 +156,12 @@ def _days(text: str) -> float:
 
 def _webhook(text: str) -> str:
     if text and not re.match(r"https?://[^/\s]+\S*\Z", text):
+        raise ValueError
+    return text
+
+
+def _redo_stale(text: str) -> str:
+    if text not in ("job", "sensor"):
         raise ValueError
     return text
 
@@ -287,6 +305,16 @@ FAILURE_WEBHOOK_URL = Setting(
     rule="is no address; it should read like https://host/path",
 )
 
+REDO_STALE = Setting(
+    name="REDO_STALE",
+    meaning="Who makes rows anew that another `WHISPER_MODEL`, `WHISPER_LANGUAGE` or `TOKENISER` made: the"
+    " `job` redo_stale, when somebody launches it, or the `sensor`, by itself.",
+    default="job",
+    example="sensor",
+    parse=_redo_stale,
+    rule="is job or sensor",
+)
+
 AWS_VARIABLES = (
     Variable(
         name="AWS_ACCESS_KEY_ID",
@@ -338,6 +366,7 @@ VARIABLES: tuple[Variable, ...] = (
     TOKENISER,
     SETTLE_SECONDS,
     BACKFILL_ORDER,
+    REDO_STALE,
     KEEP_RUN_LOGS_DAYS,
     FAILURE_WEBHOOK_URL,
     DAGSTER_HOME,
@@ -346,6 +375,49 @@ VARIABLES: tuple[Variable, ...] = (
 
 SETTINGS: tuple[Setting[Any], ...] = tuple(v for v in VARIABLES if isinstance(v, Setting))
 """Those that this project reads itself. The demo and the tests drop them from the environment."""
+
+
+# --- where they come from -------------------------------------------------------------------------------
+
+
+def load_env() -> pathlib.Path | None:
+    """Read `.env` into the environment as `dg dev` and `dagster dev` do, AWS_ variables included.
+
+    It is the file of the working directory, else that of the project. As there, what it says wins over what
+    the shell says, and a name without `=` says nothing. To read it again changes nothing.
+
+    Returns:
+        The file that was read, None where there is none.
+    """
+    file = next((path for path in env_files() if path.is_file()), None)
+    if file is not None:
+        os.environ.update(
+            {name: text for name, text in dotenv.dotenv_values(file).items() if text is not None}
+        )
+    return file
+
+
+def env_files() -> tuple[pathlib.Path, ...]:
+    """Where `load_env` looks, in that order."""
+    return (pathlib.Path.cwd() / ".env", PROJECT / ".env")
+
+
+def open_dagster_home() -> pathlib.Path:
+    """The folder of Dagster's instance, by default the project's; made as `make` makes it.
+
+    DAGSTER_HOME is set to it, so that all that this process does with Dagster goes there.
+    """
+    said = os.environ.get(DAGSTER_HOME.name)
+    home = pathlib.Path(said or PROJECT / ".dagster_home").absolute()
+    source = PROJECT / "dagster.yaml"
+    copy = home / source.name
+    home.mkdir(parents=True, exist_ok=True)
+    # Whoever names a folder may have an instance there that is configured otherwise.
+    outdated = not said and copy.exists() and copy.stat().st_mtime < source.stat().st_mtime
+    if source.exists() and (outdated or not copy.exists()):
+        shutil.copyfile(source, copy)
+    os.environ[DAGSTER_HOME.name] = str(home)
+    return home
 
 
 # --- how they are shown ---------------------------------------------------------------------------------
@@ -363,7 +435,8 @@ def markdown_table() -> str:
 def env_example() -> str:
     """All of `.env.example`."""
     parts = [
-        "# Copy to .env and uncomment what differs from the demo; `make dev` reads it.\n"
+        "# Copy to .env and uncomment what differs from the demo. `make dev`, `audio-assets` and read_table\n"
+        "# read it, and it wins over what the shell says.\n"
         "# No secrets belong in a repository: .env is ignored by git.\n"
     ]
     for variable in VARIABLES:

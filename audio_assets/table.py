@@ -1,4 +1,4 @@
-"""A table's partitions on storage: read one, replace one, compute some anew, read any slice.
+"""A table's partitions on storage: read one or several, replace one, compute some anew.
 
 One Parquet file for each partition, at the Hive path of `partitions.FolderMinute`, with a schema of `schema`.
 Runs that write the same partition at the same time are kept apart here, by optimistic concurrency. What the
@@ -10,9 +10,7 @@ import dataclasses
 import datetime as dt
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,10 +18,6 @@ from audio_assets import schema
 from audio_assets.errors import ConflictError, StorageError
 from audio_assets.partitions import FolderMinute
 from audio_assets.storage import ObjectStore
-
-# Loaded where it is used: it is 40 MB that the process of the sensor's ticks does without.
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Small objects are latency-bound: this many requests in flight keep a store busy from one process.
 THREADS = 16
@@ -283,32 +277,3 @@ def with_partition_columns(rows: pa.Table, partition: FolderMinute) -> pa.Table:
     for field, value in zip(schema.PARTITION_SCHEMA, values, strict=True):
         rows = rows.append_column(field, pa.repeat(pa.scalar(value, field.type), len(rows)))
     return rows
-
-
-def read_slice(
-    table: Table,
-    folder: str | Iterable[str] | None = None,
-    start: object = None,
-    end: object = None,
-    columns: Sequence[str] | None = None,
-) -> "pd.DataFrame":
-    """What `audio_assets.read_table` does, for any table."""
-    import pandas as pd
-
-    since = _utc(start)
-    until = _utc(end)
-    folders = [folder] if folder is None or isinstance(folder, str) else list(dict.fromkeys(folder))
-    partitions = [p for f in folders for p in table.partitions(f, since, until)]
-    frame = table.scan(partitions, columns).to_pandas()
-    for name in [name for name, kind in frame.dtypes.items() if pd.api.types.is_object_dtype(kind)]:
-        frame[name] = frame[name].where(frame[name].notna(), np.nan)
-    return frame
-
-
-def _utc(moment: object) -> dt.datetime | None:
-    import pandas as pd
-
-    if moment is None:
-        return None
-    stamp = pd.Timestamp(moment)  # type: ignore[arg-type]
-    return (stamp.tz_localize("UTC") if stamp.tz is None else stamp.tz_convert("UTC")).to_pydatetime()

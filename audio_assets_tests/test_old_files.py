@@ -14,10 +14,11 @@ import audio_assets.demo
 from audio_assets import schema
 from audio_assets.errors import StorageError
 from audio_assets.partitions import FolderMinute
+from audio_assets.read import read_slice
 from audio_assets.source import AudioSource
 from audio_assets.speech import SpeechPass, Transcribing
 from audio_assets.storage import ObjectStore
-from audio_assets.table import Snapshot, Table, read_slice
+from audio_assets.table import Snapshot, Table
 from audio_assets.transcription import Transcriber
 from audio_assets_tests.support.audio import MINUTE, UPLOADED
 from audio_assets_tests.support.places import LocalPlace, Place

@@ -7,8 +7,9 @@ import pytest
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 from dagster._core.test_utils import create_run_for_test
 
+from audio_assets.cli.__main__ import app
 from audio_assets.defs.partitions import folder_minute
-from audio_assets.retire import choose, main, parse_moment, retire
+from audio_assets.retire import choose, parse_moment, retire
 from audio_assets_tests.support.audio import UPLOADED
 from audio_assets_tests.support.project import Project
 
@@ -31,7 +32,7 @@ def processed(project: Project) -> Project:
 
 def run_command(project: Project, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     monkeypatch.setenv("DAGSTER_HOME", project.instance.root_directory)
-    main([*arguments])
+    app(["retire", *arguments], standalone_mode=False)
 
 
 def test_without_yes_only_a_table_is_printed(

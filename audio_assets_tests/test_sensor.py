@@ -15,8 +15,9 @@ from audio_assets import schema
 from audio_assets.defs import sensor
 from audio_assets.errors import StorageError
 from audio_assets.partitions import FolderMinute
+from audio_assets.read import read_slice
 from audio_assets.sensor import tick
-from audio_assets.table import Table, read_slice
+from audio_assets.table import Table
 from audio_assets_tests.support.audio import UPLOADED, flac
 from audio_assets_tests.support.places import Place, S3Place
 from audio_assets_tests.support.project import Project

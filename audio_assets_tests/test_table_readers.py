@@ -14,7 +14,8 @@ import pyarrow.fs
 import pytest
 
 from audio_assets import schema
-from audio_assets.table import Snapshot, Table, read_slice
+from audio_assets.read import read_slice
+from audio_assets.table import Snapshot, Table
 from audio_assets_tests.support.places import LocalPlace, S3Place
 from audio_assets_tests.support.rows import at, row, write
 
@@ -164,13 +165,19 @@ def test_a_table_on_s3_is_read_by_arrow_and_polars(s3_place: S3Place, s3: str):
     dataset = pyarrow.dataset.dataset(table.uri.removeprefix("s3://"), filesystem=server, partitioning=HIVE)
     found = dataset.to_table()
     assert dict(zip(found["Key"].to_pylist(), found["FolderName"].to_pylist(), strict=True)) == expected
+    options = {
+        **{"aws_access_key_id": "somebody", "aws_secret_access_key": "secret"},
+        **{"aws_endpoint_url": s3, "aws_region": "us-east-1", "aws_allow_http": "true"},
+    }
+    # Without the slash, Polars takes the folder for an object, which is not there.
+    frame = pl.scan_parquet(f"{table.uri}/", hive_schema=POLARS_HIVE, storage_options=options).collect()
+    assert dict(frame.select("Key", "FolderName").rows()) == expected
+    with pytest.raises(FileNotFoundError):
+        pl.scan_parquet(table.uri, hive_schema=POLARS_HIVE, storage_options=options).collect()
     frame = pl.read_parquet(
         f"{table.uri}/**/*.parquet",
         hive_partitioning=True,
         hive_schema=POLARS_HIVE,
-        storage_options={
-            **{"aws_access_key_id": "somebody", "aws_secret_access_key": "secret"},
-            **{"aws_endpoint_url": s3, "aws_region": "us-east-1", "aws_allow_http": "true"},
-        },
+        storage_options=options,
     )
     assert dict(frame.select("Key", "FolderName").rows()) == expected

@@ -65,13 +65,10 @@ def template(folder: pathlib.Path) -> Template:
     (bucket / "TEMPLATE").mkdir(parents=True)
     (bucket / "TEMPLATE" / "a.txt").write_text("x")
     os.utime(bucket / "TEMPLATE" / "a.txt", (0, 0))
-    code = (
-        "import dagster as dg; from audio_assets.definitions import defs; "
-        "from audio_assets.demo.__main__ import process; process(dg.DagsterInstance.get(), defs())"
-    )
     settings = {"DAGSTER_HOME": str(home), "AUDIO_SOURCE_URI": bucket.as_uri()}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AUDIO_")}
-    subprocess.run([sys.executable, "-c", code], env=environment | settings, check=True, capture_output=True)
+    command = [sys.executable, "-m", "audio_assets.cli", "sync", bucket.as_uri()]
+    subprocess.run(command, env=environment | settings, check=True, capture_output=True)
     with dg.DagsterInstance.from_config(str(home)) as instance, _index(instance) as db:
         [key] = instance.get_dynamic_partitions(FOLDER_MINUTE)
         query = "SELECT value FROM asset_event_tags JOIN event_logs ON event_id = event_logs.id WHERE"

@@ -24,6 +24,8 @@ It is the only tag whose latest value Dagster gives for all partitions in one qu
 """
 FINGERPRINT_TAG = "audio_assets/request"
 """Names what a run was asked for by `RunRange.fingerprint`."""
+PARTITIONS_TAG = "audio_assets/partitions"
+"""Says in words which partitions a run covers."""
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,

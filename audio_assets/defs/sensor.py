@@ -5,11 +5,14 @@ and what the tick asks for goes back to Dagster.
 """
 
 import datetime as dt
+import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import dagster as dg
 
+from audio_assets.defs.check_results import report
+from audio_assets.defs.checks import CHECKS, Results, current_producers
 from audio_assets.defs.internals.instance_owner import claim
 from audio_assets.defs.internals.partition_statuses import (
     keep_partition_statuses,
@@ -18,16 +21,18 @@ from audio_assets.defs.internals.partition_statuses import (
 from audio_assets.defs.internals.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from audio_assets.defs.jobs import process_audio
 from audio_assets.defs.partitions import KEYS_AT_A_TIME, folder_minute, parts
-from audio_assets.defs.records import FINGERPRINT_TAG, InstanceRecords
-from audio_assets.defs.resources import Bucket
-from audio_assets.errors import StorageError
+from audio_assets.defs.records import FINGERPRINT_TAG, PARTITIONS_TAG, InstanceRecords
+from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
+from audio_assets.errors import EventQueueError, StorageError
 from audio_assets.partitions import FolderMinute
+from audio_assets.quality import Producers, Summary
 from audio_assets.rows import inventory_objects
-from audio_assets.sensor.event_queue import EventQueue, Received
+from audio_assets.sensor.event_queue import Event, EventQueue, Received
+from audio_assets.sensor.plan import RunRange
 from audio_assets.sensor.state import Cursor, ReportProgress
 from audio_assets.sensor.table_files import TableFiles
 from audio_assets.sensor.tick import RunAttempt, TickInputs, TickOutcome, tick
-from audio_assets.settings import BACKFILL_ORDER, SETTLE_SECONDS
+from audio_assets.settings import BACKFILL_ORDER, REDO_STALE, SETTLE_SECONDS
 from audio_assets.storage import ObjectInfo
 
 # With what a tick does besides, well below the 60 s after which Dagster gives it up.
@@ -41,17 +46,27 @@ LISTING_SECONDS = 12
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
-def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.SensorResult:
+def new_s3_keys(
+    context: dg.SensorEvaluationContext, bucket: Bucket, whisper: Whisper, tokeniser: AudioTokeniser
+) -> dg.SensorResult:
     """Compare bucket and table, folder by folder; a tick that runs out of time goes on in the next."""
-    # Before anything is written: a second source on this instance must not leave a trace.
-    claim(context.instance, bucket.source_uri, bucket.table_uri)
-    bucket.check(context.log)
     now = dt.datetime.now(dt.UTC)
-    stop = _stop_after(LISTING_SECONDS)
-    queue = bucket.events
-    received = _read_events(queue, context.cursor)
-    inputs = _inputs(context, bucket, received, now, stop)
-    outcome = tick(inputs)
+    try:
+        # Before anything is written: a second source on this instance must not leave a trace.
+        claim(context.instance, bucket.source_uri, bucket.table_uri)
+        bucket.check(context.log)
+        queue = bucket.events
+        received = _read_events(queue, context.cursor)
+        records = InstanceRecords(context.instance)
+        events = None if received is None else received.events
+        producers = producers_of(context.log, bucket, whisper, tokeniser)
+        stop = _stop_after(LISTING_SECONDS)
+        inputs = tick_inputs(bucket, records, now, context.cursor, stop, events, producers)
+        outcome = tick(inputs)
+    except (StorageError, EventQueueError, ValueError) as e:
+        # A tick that fails is seen by whoever looks at ticks; a check by whoever looks at the table.
+        report(context.instance, [Results(now).bucket_readable(str(e))], (), working=False)
+        raise
     context.log.info(outcome.summary)
     cursor = outcome.cursor.to_json()
     if queue is not None and received is not None:
@@ -61,12 +76,31 @@ def new_s3_keys(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Senso
     # A tick that looks only where events point costs no more than they do: it does not count for the UI.
     if outcome.records is not None and outcome.idle:
         refresh_partition_statuses(context.instance)
+    _report_checks(context.instance, bucket, outcome, producers, now)
     return dg.SensorResult(
-        run_requests=[_run_request(attempt) for attempt in outcome.runs],
+        run_requests=[run_request(attempt) for attempt in outcome.runs],
         skip_reason=None if outcome.runs else outcome.summary,
         dynamic_partitions_requests=_partition_requests(outcome),
         cursor=cursor,
     )
+
+
+def _report_checks(
+    instance: dg.DagsterInstance,
+    bucket: Bucket,
+    outcome: TickOutcome,
+    producers: Producers | None,
+    now: dt.datetime,
+) -> None:
+    """Put on record what this tick found out about the table, and keep the other checks' results in sight."""
+    results = Results(now)
+    found = [results.bucket_readable("")]
+    if outcome.records:
+        summary = Summary.of(outcome.records.values())
+        found.append(results.audio_found(summary, bucket.source_uri))
+        if producers is not None:
+            found.append(results.current_settings(summary, producers))
+    report(instance, found, CHECKS, working=bool(outcome.runs or outcome.pending))
 
 
 def _stop_after(seconds: float) -> Callable[[], bool]:
@@ -82,14 +116,27 @@ def _read_events(queue: EventQueue | None, cursor: str | None) -> Received | Non
     return queue.receive()
 
 
-def _inputs(
-    context: dg.SensorEvaluationContext,
+def producers_of(
+    log: logging.Logger, bucket: Bucket, whisper: Whisper, tokeniser: AudioTokeniser
+) -> Producers | None:
+    """What tells rows of other settings; None where a setting is wrong, which fails the runs that need it."""
+    try:
+        return current_producers(bucket, whisper, tokeniser)
+    except ValueError as e:
+        log.warning(f"rows are not compared with today's settings: {e}")
+        return None
+
+
+def tick_inputs(
     bucket: Bucket,
-    received: Received | None,
+    records: InstanceRecords,
     now: dt.datetime,
-    stop: Callable[[], bool],
+    cursor: str | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    events: Sequence[Event] | None = None,
+    producers: Producers | None = None,
 ) -> TickInputs:
-    records = InstanceRecords(context.instance)
+    """What a tick goes by, as the settings say; by default one that looks at everything until it is done."""
 
     def inventory(partition: FolderMinute) -> list[ObjectInfo]:
         rows = bucket.inventory.read(partition).rows
@@ -115,24 +162,34 @@ def _inputs(
         inventory=inventory,
         registered=records.registered(),
         records=records,
-        cursor=Cursor.from_json(context.cursor),
+        cursor=Cursor.from_json(cursor),
         now=now,
         stop=stop,
         settle_time=SETTLE_SECONDS.get(),
         newest_first=BACKFILL_ORDER.get() == "newest",
-        events=None if received is None else received.events,
+        is_stale=producers.is_stale if producers else lambda record: False,
+        redo_stale=REDO_STALE.get() == "sensor",
+        events=events,
         read_report=read_report if bucket.inventory_manifest else None,
     )
 
 
-def _run_request(attempt: RunAttempt) -> dg.RunRequest:
+def run_request(attempt: RunAttempt) -> dg.RunRequest:
+    """What a tick asks for, as Dagster takes it."""
     wanted = attempt.range
-    tags = {FINGERPRINT_TAG: wanted.fingerprint}
+    tags = {FINGERPRINT_TAG: wanted.fingerprint, PARTITIONS_TAG: _in_words(wanted)}
     if wanted.start == wanted.end:
         return dg.RunRequest(run_key=attempt.run_key, partition_key=wanted.start, tags=tags)
     tags[ASSET_PARTITION_RANGE_START_TAG] = wanted.start
     tags[ASSET_PARTITION_RANGE_END_TAG] = wanted.end
     return dg.RunRequest(run_key=attempt.run_key, tags=tags)
+
+
+def _in_words(wanted: RunRange) -> str:
+    """Which partitions a run covers, for the list of runs; Dagster hides its own tags there."""
+    if wanted.start == wanted.end:
+        return wanted.start
+    return f"{wanted.start} to {wanted.end}: {wanted.partitions} to make"
 
 
 def _partition_requests(

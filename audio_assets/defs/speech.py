@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from audio_assets.transcription.recogniser import Recogniser
 
 SECONDS_BETWEEN_PROGRESS = 5
+
+watchers: list[Callable[[Finished], None]] = []
+"""Told of each partition that a run in this process is done with, as `audio-assets sync` shows it."""
 
 
 RECOMPUTE = dg.Field(
@@ -153,6 +156,8 @@ class _Progress:
         self.done += 1
         self.computed += finished.computed
         self.audio_s += finished.audio_s
+        for watcher in watchers:
+            watcher(finished)
         if time.monotonic() - self.reported > SECONDS_BETWEEN_PROGRESS or self.done == self.partitions:
             self.reported = time.monotonic()
             self.log.info(

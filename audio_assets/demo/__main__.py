@@ -1,13 +1,13 @@
-"""What `make demo` runs: sample speech into the demo bucket, the sensor's tick, its runs, the table.
+"""What `make demo` runs: sample speech into a folder, `audio-assets sync`, the table beside the true words.
 
 Everything between the bucket and the table is what production uses. Only the settings have their defaults,
-whatever the shell says, and the console shows less.
+whatever `.env` and the shell say.
 """
 
+import argparse
 import csv
 import dataclasses
 import datetime as dt
-import logging
 import os
 import pathlib
 import shutil
@@ -15,23 +15,23 @@ import sys
 import time
 from typing import Any
 
-import dagster as dg
 import jiwer
 import pandas as pd
 
-from audio_assets import read_table
+from audio_assets.cli.display import Display
+from audio_assets.cli.project import open_project
+from audio_assets.cli.sync import Sync
 from audio_assets.definitions import defs
 from audio_assets.demo.make_sample import SAMPLE, TRUTH
 from audio_assets.partitions import FolderMinute
+from audio_assets.read import open_audio_table, read_slice
 from audio_assets.schema import OK
-from audio_assets.sensor.state import Cursor
 from audio_assets.settings import AUDIO_SOURCE_URI, DEMO_BUCKET, SETTINGS
 
 # Synthetic speech of voices that training never hears; docs/demo.md has the model's figures.
 MAX_WORD_ERROR_RATE = 0.05
 # A row above this is not misheard but another object's.
 MAX_ROW_ERROR_RATE = 0.6
-MAX_TICKS = 10
 
 # --- the bucket -----------------------------------------------------------------------------------------
 
@@ -71,113 +71,6 @@ def lay_sample(bucket: pathlib.Path) -> int:
         partial.replace(target)
         new += 1
     return new
-
-
-# --- the runs -------------------------------------------------------------------------------------------
-
-
-class _Steps(logging.Formatter):
-    """Messages of assets and failures, without Dagster's prefix."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        meta = getattr(record, "dagster_meta", {})
-        return f"    {meta.get('step_key') or 'run'}: {meta.get('orig_message', record.getMessage())}"
-
-
-def _worth_showing(record: logging.LogRecord) -> bool:
-    event = getattr(record, "dagster_meta", {}).get("dagster_event")
-    if event is None:
-        return record.levelno >= logging.INFO
-    return event.is_step_success or event.is_failure
-
-
-@dg.logger
-def steps_logger(_: dg.InitLoggerContext) -> logging.Logger:
-    """One line for each step, on standard output."""
-    logger = logging.Logger("demo")
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_Steps())
-    handler.addFilter(_worth_showing)
-    logger.addHandler(handler)
-    return logger
-
-
-def process(instance: dg.DagsterInstance, definitions: dg.Definitions) -> int:
-    """Evaluate the sensor and execute what it asks for, until it asks for nothing.
-
-    Returns:
-        How many runs there were.
-
-    Raises:
-        RuntimeError: a run failed, or the sensor keeps asking.
-    """
-    shown = dg.Definitions.merge(definitions, dg.Definitions(loggers={"console": steps_logger}))
-    repository = shown.get_repository_def()
-    sensor = repository.get_sensor_def("new_s3_keys")
-    cursor: str | None = None
-    runs = 0
-    for _ in range(MAX_TICKS):
-        # Requests for single partitions are checked against the instance that the reference names.
-        with dg.build_sensor_context(
-            instance_ref=instance.get_ref(),
-            cursor=cursor,
-            repository_def=repository,
-            resources=repository.get_top_level_resources(),
-        ) as context:
-            tick = sensor.evaluate_tick(context)
-        cursor = tick.cursor
-        for request in tick.dynamic_partitions_requests or []:
-            _register(instance, request)
-        if not tick.run_requests and not Cursor.from_json(cursor).scanning:
-            print(f"  sensor new_s3_keys: {tick.skip_message}")
-            return runs
-        for request in tick.run_requests or []:
-            print(f"  sensor new_s3_keys asks for {' … '.join(_range(request))}", flush=True)
-            _execute(instance, repository, request)
-            runs += 1
-    raise RuntimeError(f"the sensor still asks for runs after {MAX_TICKS} ticks; `make dev` shows why")
-
-
-def _register(
-    instance: dg.DagsterInstance,
-    request: dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest,
-) -> None:
-    keys = list(request.partition_keys)
-    if isinstance(request, dg.AddDynamicPartitionsRequest):
-        print(f"  sensor new_s3_keys: {len(keys)} new partitions")
-        instance.add_dynamic_partitions(request.partitions_def_name, keys)
-        return
-    for key in keys:
-        instance.delete_dynamic_partition(request.partitions_def_name, key)
-
-
-def _execute(
-    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition, request: dg.RunRequest
-) -> None:
-    result = repository.get_job("process_audio").execute_in_process(
-        instance=instance,
-        partition_key=request.partition_key,
-        tags={
-            **request.tags,
-            "dagster/run_key": request.run_key or "",
-            "dagster/sensor_name": "new_s3_keys",
-        },
-        run_config={"loggers": {"console": {}}},
-        raise_on_error=False,
-    )
-    if not result.success:
-        raise RuntimeError(f"run {result.run_id} failed; `make dev` shows it")
-
-
-def _range(request: dg.RunRequest) -> list[str]:
-    """The partition key of a run, or the first and the last of its range."""
-    if request.partition_key:
-        return [request.partition_key]
-    return [
-        v
-        for tag, v in sorted(request.tags.items(), reverse=True)
-        if tag.startswith("dagster/asset_partition")
-    ]
 
 
 # --- the table ------------------------------------------------------------------------------------------
@@ -270,20 +163,21 @@ def main(bucket: pathlib.Path | None = None) -> int:
     for setting in SETTINGS:
         os.environ.pop(setting.name, None)
     os.environ[AUDIO_SOURCE_URI.name] = bucket.as_uri()
-    # A tick's own log line would repeat what is printed here.
-    logging.getLogger("dagster").setLevel(logging.WARNING)
 
     print(f"1. Sample speech into the demo bucket {bucket}")
     bucket.mkdir(exist_ok=True)
     print(f"  {lay_sample(bucket)} new objects of {len(read_truth())}")
 
     print("2. The sensor looks at the bucket, Dagster runs what it asks for", flush=True)
-    with dg.DagsterInstance.get() as instance:
-        runs = process(instance, defs())
-    print(f"  runs: {runs}" if runs else "  nothing to do: the table is what the bucket says")
+    with open_project(defs()) as project:
+        result = Sync(project, Display(), wait=False, retries=0).run()
+    if result.differing:
+        print(f"WRONG: a run failed: {' '.join(result.failed)}; `make dev` shows it")
+        return 1
+    print(f"  runs: {result.runs}" if result.runs else "  nothing to do: the table is what the bucket says")
 
     print("3. The resulting audio_table beside the true words")
-    wrong = compare(read_table())
+    wrong = compare(read_slice(open_audio_table()))
     for problem in wrong:
         print(f"WRONG: {problem}")
     if wrong:
@@ -298,4 +192,10 @@ Done in {time.monotonic() - started:.0f} s. What next?
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m audio_assets.demo",
+        description="Lay the sample into demo_bucket/, process it, show the table beside the true words."
+        " Objects of the sample that were changed there are laid anew; nothing else is.",
+        epilog="example: make demo",
+    ).parse_args()
     sys.exit(main())

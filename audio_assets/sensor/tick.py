@@ -8,7 +8,7 @@ so that a tick can be tested with dictionaries.
 import dataclasses
 import datetime as dt
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Protocol
 
 from audio_assets.partitions import FolderMinute, folder_of_partition
@@ -129,6 +129,8 @@ class TickOutcome:
         summary: what was looked at and what came of it, for the log.
         records: what is recorded of the table's partitions and borne out by their files, by partition key;
             None where only the folders that events named were compared.
+        pending: partition keys of closed minutes in which bucket and table differ.
+        open: how many partitions wait for their minute to close.
     """
 
     add: list[str]
@@ -137,6 +139,8 @@ class TickOutcome:
     cursor: Cursor
     summary: str
     records: Mapping[str, PartitionRecord] | None
+    pending: Set[str] = frozenset()
+    open: int = 0
 
     @property
     def idle(self) -> bool:
@@ -193,7 +197,16 @@ def tick(inputs: TickInputs) -> TickOutcome:
     summary = _summary(contents, reported, decided, len(runs), len(delete))
     if stale:
         summary += f"; {len(stale)} partitions have rows made by other settings (job redo_stale)"
-    return TickOutcome(decided.add, delete, runs, cursor, summary, table.records if compares_all else None)
+    return TickOutcome(
+        decided.add,
+        delete,
+        runs,
+        cursor,
+        summary,
+        table.records if compares_all else None,
+        decided.pending,
+        decided.open,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

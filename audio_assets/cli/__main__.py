@@ -1,0 +1,285 @@
+"""The commands of `audio-assets`: options, examples, exit codes.
+
+Exit codes: 0 all is well; 1 something failed; 2 the command or a setting is wrong; 130 interrupted. What is
+wrong is said in one sentence on standard error.
+"""
+
+import contextlib
+import json
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+# Dagster takes seconds to import, and nobody waits for it to read a help text.
+
+FAILED = 1
+WRONG = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="audio-assets",
+    help="Audio in a bucket becomes a Parquet training table. Settings come from the environment and from"
+    " .env, in the working directory or else in the project's folder.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    app(prog_name="audio-assets")
+
+
+def _examples(*lines: str) -> str:
+    """The end of a help text; the lines stay lines."""
+    return "\n\n".join(["[bold]Examples[/bold]", *lines])
+
+
+@contextlib.contextmanager
+def _in_words() -> Iterator[None]:
+    """Say an error that has a sentence of its own without its stack trace, and exit by its kind."""
+    from audio_assets.errors import EventQueueError, StorageError
+
+    try:
+        yield
+    except (StorageError, EventQueueError) as e:
+        _complain(str(e))
+        raise typer.Exit(FAILED) from None
+    except ValueError as e:
+        _complain(str(e))
+        raise typer.Exit(WRONG) from None
+    except KeyboardInterrupt:
+        _complain("interrupted; what is done stays, and the next sync goes on from there")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _complain(sentence: str) -> None:
+    print(f"audio-assets: {sentence}", file=sys.stderr)
+
+
+# --- sync -----------------------------------------------------------------------------------------------
+
+
+@app.command(
+    epilog=_examples(
+        "audio-assets sync",
+        "audio-assets sync s3://my-bucket/wavs",
+        "audio-assets sync /data/wavs --no-wait",
+        "audio-assets sync --strict --retries 0",
+        "[dim]from cron:[/dim] */10 * * * * /path/.venv/bin/audio-assets sync",
+    )
+)
+def sync(
+    source: Annotated[
+        str | None,
+        typer.Argument(help="A bucket as s3://bucket/prefix, or a folder; AUDIO_SOURCE_URI by default."),
+    ] = None,
+    table: Annotated[
+        str | None, typer.Option(help="Where the tables go; AUDIO_TABLE_URI by default.", metavar="URI")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait for the minutes that are open now.")
+    ] = True,
+    retries: Annotated[int, typer.Option(min=0, help="How often a run that failed is made again.")] = 2,
+    strict: Annotated[bool, typer.Option(help="Exit with 1 if the table has failed rows.")] = False,
+) -> None:
+    """Make the table what the bucket says: what the sensor and its runs do, here and now.
+
+    Uses the Dagster instance of DAGSTER_HOME, so that the UI shows its runs, and a daemon may live beside it.
+    Exits with 0 once both agree, with 1 if something failed, with 2 if a setting is wrong.
+    """
+    with _in_words(), _termination_as_interrupt():
+        _use(source, table)
+        from audio_assets.cli.counts import count
+        from audio_assets.cli.display import Display
+        from audio_assets.cli.project import open_project
+        from audio_assets.cli.summary import summarise
+        from audio_assets.cli.sync import Sync
+
+        started = time.monotonic()
+        display = Display()
+        with open_project() as project:
+            display.say(f"{project.bucket.source_uri} → {project.bucket.audio_table.uri}")
+            result = Sync(project, display, wait=wait, retries=retries).run()
+            counts = count(project.bucket.audio_table)
+            uri = project.bucket.audio_table.uri
+        good = summarise(display, result, counts, uri, time.monotonic() - started, strict=strict)
+    raise typer.Exit(0 if good else FAILED)
+
+
+def _use(source: str | None, table: str | None) -> None:
+    """Read `.env`, then let the arguments stand for the settings.
+
+    Raises:
+        ValueError: the tables of one source would go where those of another are.
+    """
+    from audio_assets import settings
+    from audio_assets.cli.project import go_to_settings
+
+    # A relative path is meant from where the command was started.
+    given = [None if uri is None else _uri(uri) for uri in (source, table)]
+    go_to_settings()
+    new_source, new_table = given
+    if new_source is not None and new_source != settings.AUDIO_SOURCE_URI.get():
+        if new_table is None and settings.AUDIO_TABLE_URI.is_set:
+            raise ValueError(
+                f"AUDIO_TABLE_URI is set for {settings.AUDIO_SOURCE_URI.get()}; say with --table where the"
+                f" tables of {new_source} go"
+            )
+        settings.AUDIO_SOURCE_URI.set(new_source)
+    if new_table is not None:
+        settings.AUDIO_TABLE_URI.set(new_table)
+    settings.AUDIO_TABLE_URI.get()
+
+
+def _uri(text: str) -> str:
+    """A location as settings have it; a folder may be named by its path."""
+    return text.rstrip("/") if "://" in text else pathlib.Path(text).absolute().as_uri()
+
+
+@contextlib.contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Let what ends a job of cron or CI end a run properly, rather than leave it `started`."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# --- status ---------------------------------------------------------------------------------------------
+
+
+@app.command(
+    epilog=_examples(
+        "audio-assets status",
+        "audio-assets status --json | jq '.waiting | length'",
+    )
+)
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as one JSON object.")] = False,
+) -> None:
+    """Say what waits, what failed, what is stale and where, what runs, and since when nobody has looked.
+
+    Looks at the bucket and at all of the table, and changes nothing.
+    """
+    with _in_words():
+        _use(None, None)
+        from audio_assets.cli import status as found
+        from audio_assets.cli.project import open_project
+
+        with open_project() as project:
+            now = found.status(project)
+        if as_json:
+            print(json.dumps(now.as_json(), ensure_ascii=False, indent=1))
+        else:
+            found.show(Console(highlight=False), now)
+
+
+# --- read -----------------------------------------------------------------------------------------------
+
+
+@app.command(
+    epilog=_examples(
+        "audio-assets read p225",
+        "audio-assets read p225 --start 2023-08-24 --end 2023-08-25",
+        "audio-assets read --columns Key,transcribed_text --limit 0 --csv > table.csv",
+        "audio-assets read --json | jq -r 'select(.status == \"failed\") | .error'",
+    )
+)
+def read(
+    folder: Annotated[str | None, typer.Argument(help="A FolderName; all by default.")] = None,
+    start: Annotated[str | None, typer.Option(help="First minute, UTC if no zone is given.")] = None,
+    end: Annotated[str | None, typer.Option(help="The minute after the last.")] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Their names, with commas between; a terminal shows the most telling by default."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=0, help="Rows at most, 0 for all; 100 in a terminal by default.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV; the default where output is a pipe.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Print a slice of the table, with every text in full.
+
+    The first line says which table it is; with CSV and JSON it goes to standard error.
+    """
+    with _in_words():
+        _refuse_both(csv=as_csv, json=as_json)
+        _use(None, None)
+        from audio_assets.cli import rows as shown
+        from audio_assets.read import open_audio_table, read_rows
+
+        console = Console(highlight=False)
+        for_people = console.is_terminal and not as_csv and not as_json
+        by_default = (list(shown.SHOWN), 100) if for_people else (None, 0)
+        names = columns.split(",") if columns else by_default[0]
+        limit = by_default[1] if limit is None else limit
+        table = open_audio_table()
+        Console(stderr=not for_people, soft_wrap=True, highlight=False).print(table.uri, markup=False)
+        # One row more tells whether there are more.
+        found = read_rows(table, folder, start, end, names, limit=limit + 1 if limit else None)
+        kept = found.slice(0, limit or None)
+        if for_people:
+            shown.print_table(console, kept, more=len(found) > len(kept))
+        elif as_json:
+            shown.print_json(kept)
+        else:
+            shown.print_csv(kept)
+
+
+def _refuse_both(**options: bool) -> None:
+    if all(options.values()):
+        raise ValueError(f"{' and '.join(f'--{name}' for name in options)} exclude each other")
+
+
+# --- retire ---------------------------------------------------------------------------------------------
+
+
+@app.command(
+    epilog=_examples(
+        "audio-assets retire --before 2025-01-01",
+        "audio-assets retire --before 2025-01-01 --yes",
+    )
+)
+def retire(
+    before: Annotated[str, typer.Option(help="A date or an ISO moment, UTC if no zone is given.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only a table is printed.")] = False,
+) -> None:
+    """Take old partitions out of Dagster; their objects and rows stay.
+
+    Dagster advises at most 100,000 partitions for an asset. Whatever changes later comes back.
+    """
+    with _in_words():
+        import dagster as dg
+
+        from audio_assets import retire as retiring
+        from audio_assets.cli.project import go_to_settings
+        from audio_assets.settings import open_dagster_home
+
+        moment = retiring.parse_moment(before)
+        go_to_settings()
+        open_dagster_home()
+        with dg.DagsterInstance.get() as instance:
+            choice = retiring.choose(instance, moment)
+            print(retiring.month_table(choice))
+            if choice.keep:
+                print("Kept are partitions that are not in the table yet, or that a run is working on.")
+            if not yes:
+                print("Nothing has been changed; add --yes to retire these partitions. Rows and objects stay")
+                return
+            retiring.retire(instance, choice.retire)
+            print(f"{len(choice.retire):,} partitions retired. Rows and objects stay.")
+
+
+if __name__ == "__main__":
+    main()
