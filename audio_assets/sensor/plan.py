@@ -108,38 +108,49 @@ def plan(
     """
     found = {p.key: (p, digest) for p, digest in sorted(contents.partitions.items())}
     gone = _gone(found, contents.folders, recorded, registered, by_report=reported is not None)
-    empty = str(EMPTY)
-    with_rows = [key for key in gone if recorded.get(key, empty) != empty]
-
+    with_rows = [key for key in gone if _has_rows(key, recorded)]
     desired = {key: digest for key, (_, digest) in found.items()} | dict.fromkeys(with_rows, EMPTY)
     pending = {key: digest for key, digest in desired.items() if recorded.get(key) != str(digest)}
-    closed = now - dt.timedelta(minutes=1) - settle_time
-    open_minutes = {key for key, (p, _) in found.items() if p.minute > closed}
-    had_rows = {key for key in pending if recorded.get(key, empty) != empty}
-    changed = {key for key in had_rows if key not in open_minutes and key not in busy}
+
+    last_closed = now - dt.timedelta(minutes=1) - settle_time
+    open_minutes = {key for key, (p, _) in found.items() if p.minute > last_closed}
+    changed = {key for key in pending if _has_rows(key, recorded)} - open_minutes - set(busy)
     # An object that is overwritten moves from a changed partition to an open minute of the same folder. That
     # minute does not wait for its end, so that the object is not without a row until then.
     overwritten = {folder_of_partition(key) for key in changed}
-    open_minutes = {key for key in open_minutes if found[key][0].folder not in overwritten}
-    pending = {key: digest for key, digest in pending.items() if key not in open_minutes}
+    waiting = {key for key in open_minutes if found[key][0].folder not in overwritten}
+    pending = {key: digest for key, digest in pending.items() if key not in waiting}
     if reported is not None:
         pending |= _unlisted(contents.folders, recorded, registered, reported)
 
     known = set(registered)
     add = _to_register(pending, known, newest_first=newest_first)
-    chunks = list(_chunks([*registered, *add], pending, busy))
-    if newest_first:
-        chunks.sort(key=lambda chunk: max(map(minute_of_partition, chunk)), reverse=True)
-    # What gains a row before what loses one.
-    chunks.sort(key=lambda chunk: not changed.isdisjoint(chunk))
+    chunks = _in_order(_chunks([*registered, *add], pending, busy), changed, newest_first=newest_first)
     return Plan(
         add,
         delete=_to_delete(gone, known, {*with_rows, *busy}),
         ranges=[_range(chunk, pending, recorded, made_before or {}) for chunk in chunks],
-        open=len(open_minutes),
+        open=len(waiting),
         differing=_differing(found, recorded, pending),
         pending=pending.keys(),
     )
+
+
+def _has_rows(key: str, recorded: Mapping[str, str]) -> bool:
+    """Whether a partition has rows in the table."""
+    empty = str(EMPTY)
+    return recorded.get(key, empty) != empty
+
+
+def _in_order(
+    chunks: Iterable[list[str]], changed: Collection[str], *, newest_first: bool
+) -> list[list[str]]:
+    """The chunks in the order in which their runs are to be asked for."""
+    ordered = list(chunks)
+    if newest_first:
+        ordered.sort(key=lambda chunk: max(map(minute_of_partition, chunk)), reverse=True)
+    # What gains a row comes before what may lose one.
+    return sorted(ordered, key=lambda chunk: any(key in changed for key in chunk))
 
 
 def _to_register(pending: Iterable[str], known: Collection[str], *, newest_first: bool) -> list[str]:
