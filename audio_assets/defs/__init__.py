@@ -2,17 +2,17 @@
 
 In the order in which data flows:
 
-    partitions.py   the partitions that all assets share, and how many of them a run covers
-    resources.py    what the settings name, as Dagster's resources: bucket, recogniser, tokeniser
-    inventory.py    the asset `s3_inventory`
-    speech.py       the assets `transcripts` and `tokens`, one pass over the audio
-    audio_table.py  the asset `audio_table`
-    checks.py       the asset checks of `audio_table`
-    metadata.py     what the UI shows beside each asset
-    jobs.py         the jobs `process_audio` and `retry_failed_objects`
-    records.py      what Dagster has on record that a tick of the sensor goes by
-    sensor.py       the sensor `new_s3_keys`
-    run_history.py  the job `purge_run_history` and its schedule
-    notification.py the sensor `notify_of_failures`
-    internals/      all that touches private names of Dagster
+    partitions.py    the partitions that all assets share, and how many of them a run covers
+    resources.py     what the settings name, as Dagster's resources: bucket, recogniser, tokeniser
+    inventory.py     the asset `s3_inventory`
+    speech.py        the assets `transcripts` and `tokens`, one pass over the audio
+    audio_table.py   the asset `audio_table`
+    checks.py        the asset checks of `audio_table`
+    metadata.py      what the UI shows beside each asset
+    jobs.py          the jobs `process_audio` and `retry_failed_objects`
+    records.py       what Dagster has on record that a tick of the sensor goes by
+    sensor.py        the sensor `new_s3_keys`
+    run_history.py   the job `purge_run_history` and its schedule
+    notification.py  the sensor `notify_of_failures`
+    internals/       all that touches private names of Dagster
 """
