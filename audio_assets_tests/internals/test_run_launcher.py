@@ -110,7 +110,7 @@ def test_terminating_a_run_whose_server_is_gone_interrupts_its_process(
 @pytest.mark.parametrize("place", ["local"], indirect=True)
 def test_a_run_of_the_project_says_which_process_executes_it(project: Project):
     project.place.put("p225/a.flac", flac())
-    made = project.run("p225|2023-08-24-00:21", assets=["s3_inventory"])
+    made = project.run("p225@2023-08-24-00:21", assets=["s3_inventory"])
     run = project.instance.get_run_by_id(made.run_id)
     assert run
     assert run.tags[WORKER_TAG] == this_process()
