@@ -16,7 +16,15 @@ from audio_assets.storage import obstore_io, s3_errors
 from audio_assets.storage.obstore_io import is_plain, quoted, version_of
 from audio_assets.storage.s3_client import S3Connection
 from audio_assets.storage.s3_listing import S3Listing
-from audio_assets.storage.types import LOCATIONS, Backend, BackendOptions, Failure, ObjectInfo, Streamed
+from audio_assets.storage.types import (
+    LOCATIONS,
+    ONE_SLASH,
+    Backend,
+    BackendOptions,
+    Failure,
+    ObjectInfo,
+    Streamed,
+)
 
 PROBE = ".write-probe"
 
@@ -31,6 +39,8 @@ class S3Backend(Backend):
         bucket, _, prefix = uri.partition("://")[2].partition("/")
         if not bucket:
             raise ValueError(f"{uri!r} is no location; it should read like {LOCATIONS}")
+        if prefix and not is_plain(prefix):
+            raise ValueError(f"{uri!r} is no location; it should read like {LOCATIONS}, {ONE_SLASH}")
         try:
             self._connection = S3Connection(bucket, prefix, options)
         except (BotoCoreError, ValueError) as e:

@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 PAGE = 1000
 """How many objects S3 gives in an answer."""
 
-LAST = "\U0010ffff"
-"""The last character of Unicode: `folder/` + LAST sorts after all keys in the folder."""
+LAST = "\U0010ffff" * 256
+"""The last character of Unicode, as often as a key of S3 can hold it: `folder/` + LAST sorts after all keys
+in the folder."""
 
 STALL_S = 60.0
 """Seconds without a byte after which a connection is given up, unless a setting says otherwise."""
 
 LOCATIONS = "s3://bucket/prefix or file:///folder"
 """How a location reads, for errors."""
+
+ONE_SLASH = "with a single / between folders"
+"""What else holds for a location of S3, for errors."""
 
 
 class ObjectInfo(NamedTuple):
