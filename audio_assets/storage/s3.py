@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import AlreadyExistsError, NotModifiedError, PreconditionError
 
 from audio_assets.errors import ConflictError, ObjectChangedError
-from audio_assets.storage import obstore_io, s3_errors
+from audio_assets.storage import s3_errors
 from audio_assets.storage.obstore_io import is_plain, quoted, version_of
 from audio_assets.storage.s3_client import S3Connection
 from audio_assets.storage.s3_listing import S3Listing
@@ -27,6 +27,7 @@ from audio_assets.storage.types import (
 )
 
 PROBE = ".write-probe"
+_STREAMED_BYTES = 2**20
 
 
 class S3Backend(Backend):
@@ -82,10 +83,19 @@ class S3Backend(Backend):
             raise
 
     def read_latest(self, key: str) -> tuple[bytes, str] | None:
-        return obstore_io.read_latest(self._connection.store, key)
+        try:
+            found = obstore.get(self._connection.store, key)
+            return bytes(found.bytes()), version_of(found.meta)
+        except FileNotFoundError:
+            return None
 
     def stream(self, key: str, offset: int, version: str | None) -> Streamed:
-        return obstore_io.stream(self._connection.store, key, offset, version)
+        options: Any = {"range": {"offset": offset}} if offset else {}
+        if version is not None:
+            options["if_match"] = quoted(version)
+        found = obstore.get(self._connection.store, key, options=options)
+        pieces = map(bytes, found.stream(_STREAMED_BYTES))
+        return Streamed(version_of(found.meta), found.meta["size"], pieces)
 
     # --- writing ------------------------------------------------------------------------------------------
 
