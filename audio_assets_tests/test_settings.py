@@ -331,6 +331,10 @@ def test_a_download_that_fails_says_so(project: Project, monkeypatch: pytest.Mon
         "file://host/folder",
         "https://host/bucket?sign=s3cr3t",
         "s3://me:s3cr3t@bucket/a",
+        "s3://bucket/a//b",
+        "s3://bucket//a",
+        "s3://bucket/a//",
+        "s3://bucket/a/../b",
     ],
 )
 def test_what_is_no_location_is_said_without_repeating_it(
