@@ -6,7 +6,7 @@
 
 The map of this room, from the front door down:
 
-    store.py         `ObjectStore`: lists, reads, replaces or deletes a file in the version that was read;
+    store.py         `ObjectStore`: lists, reads, replaces a file only in the version that was read;
                      `BACKENDS`: URI scheme -> backend
     retry.py         what failed is tried again: `RetryPolicy`, exponential backoff with jitter
     verify.py        what came is compared with its size and its ETag
