@@ -47,7 +47,7 @@ class RunRange:
     Attributes:
         start, end: first and last partition key, inclusive.
         partitions: how many of the range need work.
-        fingerprint: of what is asked for; the same for the same actual and the same desired state.
+        fingerprint: of what is asked for; the same for the same desired state after the same last run.
     """
 
     start: str
@@ -129,7 +129,7 @@ def plan(
     return Plan(
         add,
         delete=_to_delete(gone, known, {*with_rows, *busy}),
-        ranges=[_range(chunk, pending, recorded, made_before or {}) for chunk in chunks],
+        ranges=[_range(chunk, pending, made_before or {}) for chunk in chunks],
         open=len(waiting),
         differing=_differing(found, recorded, pending),
         pending=pending.keys(),
@@ -242,13 +242,11 @@ def _chunks(
 
 
 def _range(
-    chunk: Sequence[str],
-    pending: Mapping[str, Digest],
-    recorded: Mapping[str, str],
-    made_before: Mapping[str, PartitionRecord],
+    chunk: Sequence[str], pending: Mapping[str, Digest], made_before: Mapping[str, PartitionRecord]
 ) -> RunRange:
-    # With what is there now: a partition that returns to an earlier state is no second try of that state.
-    state = "\n".join(f"{key}={recorded.get(key)} {made_before.get(key)}>{pending[key]}" for key in chunk)
+    # With what was made before: a partition that returns to an earlier state is no second try of that state.
+    # Not with what is in the table: a run that died may have left a part of it, and its retry goes on there.
+    state = "\n".join(f"{key}={made_before.get(key)}>{pending[key]}" for key in chunk)
     return RunRange(chunk[0], chunk[-1], len(chunk), hashlib.sha256(state.encode()).hexdigest()[:16])
 
 
