@@ -106,34 +106,69 @@ def plan(
         made_before: by partition key, what its last run recorded, whether or not the table still bears it
             out. It tells a request of today from an equal one before that run.
     """
+    last_closed = now - dt.timedelta(minutes=1) - settle_time
+    compared = _compare(contents, recorded, registered, busy, last_closed, by_report=reported is not None)
+    pending = compared.pending
+    if reported is not None:
+        pending = pending | _unlisted(contents.folders, recorded, registered, reported)
+    known = set(registered)
+    add = _to_register(pending, known, newest_first=newest_first)
+    chunks = _chunks([*registered, *add], pending, busy)
+    ordered = _in_order(chunks, compared.changed, newest_first=newest_first)
+    return Plan(
+        add,
+        delete=_to_delete(compared.gone, known, {*compared.with_rows, *busy}),
+        ranges=[_range(chunk, pending, made_before or {}) for chunk in ordered],
+        open=compared.open,
+        differing=_differing(compared.found, recorded, pending),
+        pending=pending.keys(),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Compared:
+    """Bucket and table, partition by partition.
+
+    Attributes:
+        found: by partition key, what is in the bucket.
+        gone: partition keys whose objects are gone.
+        with_rows: those of them that have rows.
+        pending: by partition key, the digest that is to be made.
+        changed: pending partition keys that have rows, some of which may go.
+        open: how many partitions wait for their minute to close.
+    """
+
+    found: Mapping[str, tuple[FolderMinute, Digest]]
+    gone: list[str]
+    with_rows: list[str]
+    pending: dict[str, Digest]
+    changed: Set[str]
+    open: int
+
+
+def _compare(
+    contents: FolderContents,
+    recorded: Mapping[str, str],
+    registered: Sequence[str],
+    busy: Collection[str],
+    last_closed: dt.datetime,
+    *,
+    by_report: bool,
+) -> _Compared:
     found = {p.key: (p, digest) for p, digest in sorted(contents.partitions.items())}
-    gone = _gone(found, contents.folders, recorded, registered, by_report=reported is not None)
+    gone = _gone(found, contents.folders, recorded, registered, by_report=by_report)
     with_rows = [key for key in gone if _has_rows(key, recorded)]
     desired = {key: digest for key, (_, digest) in found.items()} | dict.fromkeys(with_rows, EMPTY)
-    pending = {key: digest for key, digest in desired.items() if recorded.get(key) != str(digest)}
+    differing = {key: digest for key, digest in desired.items() if recorded.get(key) != str(digest)}
 
-    last_closed = now - dt.timedelta(minutes=1) - settle_time
     open_minutes = {key for key, (p, _) in found.items() if p.minute > last_closed}
-    changed = {key for key in pending if _has_rows(key, recorded)} - open_minutes - set(busy)
+    changed = {key for key in differing if _has_rows(key, recorded)} - open_minutes - set(busy)
     # An object that is overwritten moves from a changed partition to an open minute of the same folder. That
     # minute does not wait for its end, so that the object is not without a row until then.
     overwritten = {folder_of_partition(key) for key in changed}
     waiting = {key for key in open_minutes if found[key][0].folder not in overwritten}
-    pending = {key: digest for key, digest in pending.items() if key not in waiting}
-    if reported is not None:
-        pending |= _unlisted(contents.folders, recorded, registered, reported)
-
-    known = set(registered)
-    add = _to_register(pending, known, newest_first=newest_first)
-    chunks = _in_order(_chunks([*registered, *add], pending, busy), changed, newest_first=newest_first)
-    return Plan(
-        add,
-        delete=_to_delete(gone, known, {*with_rows, *busy}),
-        ranges=[_range(chunk, pending, made_before or {}) for chunk in chunks],
-        open=len(waiting),
-        differing=_differing(found, recorded, pending),
-        pending=pending.keys(),
-    )
+    pending = {key: digest for key, digest in differing.items() if key not in waiting}
+    return _Compared(found, gone, with_rows, pending, changed, len(waiting))
 
 
 def _has_rows(key: str, recorded: Mapping[str, str]) -> bool:
