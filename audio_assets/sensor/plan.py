@@ -163,12 +163,19 @@ def _compare(
 
     open_minutes = {key for key, (p, _) in found.items() if p.minute > last_closed}
     changed = {key for key in differing if _has_rows(key, recorded)} - open_minutes - set(busy)
-    # An object that is overwritten moves from a changed partition to an open minute of the same folder. That
-    # minute does not wait for its end, so that the object is not without a row until then.
-    overwritten = {folder_of_partition(key) for key in changed}
-    waiting = {key for key in open_minutes if found[key][0].folder not in overwritten}
+    waiting = _waiting(open_minutes, changed)
     pending = {key: digest for key, digest in differing.items() if key not in waiting}
     return _Compared(found, gone, with_rows, pending, changed, len(waiting))
+
+
+def _waiting(open_minutes: Iterable[str], changed: Iterable[str]) -> set[str]:
+    """The partition keys of open minutes that wait for their end.
+
+    An object that is overwritten moves from a changed partition to an open minute of the same folder. Such a
+    minute does not wait, so that the object is not without a row until then.
+    """
+    overwritten = {folder_of_partition(key) for key in changed}
+    return {key for key in open_minutes if folder_of_partition(key) not in overwritten}
 
 
 def _has_rows(key: str, recorded: Mapping[str, str]) -> bool:
