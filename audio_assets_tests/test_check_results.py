@@ -83,6 +83,10 @@ def passed(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
     return {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
 
 
+OF_THE_SENSOR = {"bucket_readable", "audio_found", "current_settings"}
+"""What a tick of the sensor reports."""
+
+
 @on_disk
 def test_the_run_of_a_healthy_partition_repeats_what_is_known_of_the_table(project: Project):
     good = at("p225").key
@@ -92,7 +96,8 @@ def test_the_run_of_a_healthy_partition_repeats_what_is_known_of_the_table(proje
     project.place.put("p226/a.flac", b"no audio", UPLOADED)
     project.place.put("p226/b.flac", b"no audio", UPLOADED)
     project.catch_up()
-    assert latest_results(project.instance, CHECKS) == {}, "the sensor's runs make rows and check nothing"
+    # The sensor's runs make rows and check nothing; its ticks tell what they look at anyway.
+    assert latest_results(project.instance, CHECKS).keys() == OF_THE_SENSOR
 
     checked = check_all(project)
     assert {name for name, fine in passed(checked).items() if not fine} == {"failed_rows"}
@@ -255,7 +260,7 @@ def test_nothing_is_reported_behind_a_check_that_is_under_way(project: Project):
     run = project.instance.create_run_for_job(project.repository.get_job("check_audio_table"))
     assert reported(project.instance, Results(NOW).bucket_readable("refused")) == []
     project.instance.report_run_canceled(run)
-    assert reported(project.instance, Results(NOW).bucket_readable("refused")) == ["bucket_readable"]
+    assert "bucket_readable" in reported(project.instance, Results(NOW).bucket_readable("refused"))
 
 
 @on_disk
@@ -266,10 +271,12 @@ def test_after_a_run_of_the_sensor_the_last_results_are_shown_again(project: Pro
     assert all(shown(project.instance, name) for name in CHECKS)
     assert reported(project.instance) == []
     project.place.put("p226/a.flac", flac(0.1), UPLOADED)
-    project.catch_up()
+    [request] = project.tick()
+    assert project.execute(request).success
     assert not any(shown(project.instance, name) for name in CHECKS)
-    assert sorted(reported(project.instance)) == sorted(CHECKS)
+    assert project.tick() == []
     assert all(shown(project.instance, name) for name in CHECKS)
+    assert reported(project.instance) == []
 
 
 # --- from records -------------------------------------------------------------------------------------------

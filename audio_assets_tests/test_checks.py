@@ -361,7 +361,11 @@ def test_objects_that_a_run_covers_wait(
 def run_of(instance: dg.DagsterInstance, status: dg.DagsterRunStatus, partition: FolderMinute) -> None:
     instance.add_dynamic_partitions(FOLDER_MINUTE, [partition.key])
     job = dg.define_asset_job("some", selection=[audio_table.key])
-    made = dg.Definitions(assets=[audio_table], jobs=[job], resources={"bucket": object()})
+    made = dg.Definitions(
+        assets=[audio_table],
+        jobs=[job],
+        resources=dict.fromkeys(("bucket", "whisper", "tokeniser"), object()),
+    )
     instance.create_run_for_job(
         made.get_repository_def().get_job("some"), tags={"dagster/partition": partition.key}, status=status
     )

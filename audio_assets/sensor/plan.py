@@ -164,8 +164,9 @@ def _compare(
     open_minutes = {key for key, (p, _) in found.items() if p.minute > last_closed}
     changed = {key for key in differing if _has_rows(key, recorded)} - open_minutes - set(busy)
     waiting = _waiting(open_minutes, changed)
-    pending = {key: digest for key, digest in differing.items() if key not in waiting}
-    return _Compared(found, gone, with_rows, pending, changed, len(waiting))
+    for key in waiting:
+        differing.pop(key, None)
+    return _Compared(found, gone, with_rows, differing, changed, len(waiting))
 
 
 def _waiting(open_minutes: Iterable[str], changed: Iterable[str]) -> set[str]:
