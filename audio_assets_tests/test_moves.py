@@ -27,6 +27,10 @@ P225 = FolderMinute("p225", MINUTE)
 TABLES = ("s3_inventory", "transcripts", "tokens", "audio_table")
 
 
+on_disk = pytest.mark.parametrize("place", ["local"], indirect=True)
+on_s3 = pytest.mark.parametrize("place", ["s3"], indirect=True)
+
+
 def audio_table() -> Table:
     return Table(ObjectStore(AUDIO_TABLE_URI.get()), "audio_table", AUDIO_TABLE)
 
@@ -69,6 +73,7 @@ def elsewhere(place: Place, tmp_path: pathlib.Path) -> Place:
 # --- the table moves ------------------------------------------------------------------------------------
 
 
+@on_s3
 def test_a_table_that_moves_is_made_in_its_new_place(
     bucket: Project, elsewhere: Place, monkeypatch: pytest.MonkeyPatch
 ):
@@ -82,6 +87,7 @@ def test_a_table_that_moves_is_made_in_its_new_place(
     assert bucket.catch_up() == 0
 
 
+@on_disk
 def test_a_table_outside_of_the_source_that_moves(
     project: Project, elsewhere: Place, monkeypatch: pytest.MonkeyPatch
 ):
@@ -136,6 +142,7 @@ def test_a_source_that_moves_to_a_replica(bucket: Project, elsewhere: Place, mon
     assert bucket.catch_up() == 0
 
 
+@on_s3
 def test_the_demo_first_and_then_a_bucket_of_ones_own(
     bucket: Project, elsewhere: Place, monkeypatch: pytest.MonkeyPatch
 ):
@@ -161,6 +168,7 @@ def remove(place: Place, *prefixes: str) -> int:
     return len(doomed)
 
 
+@on_s3
 def test_files_that_were_deleted_by_hand_are_made_again(bucket: Project):
     # A whole folder of the table, and of each table that it is made from one file.
     assert remove(bucket.place, "output_parquet/audio_table/FolderName=p225/") == 2
@@ -172,12 +180,14 @@ def test_files_that_were_deleted_by_hand_are_made_again(bucket: Project):
     assert bucket.catch_up() == 0
 
 
+@on_disk
 def test_a_table_that_was_deleted_as_a_whole_is_made_again(bucket: Project):
     assert remove(bucket.place, "output_parquet/")
     assert bucket.catch_up()
     agree(bucket)
 
 
+@on_disk
 def test_a_file_that_was_edited_by_hand_is_made_again(bucket: Project):
     table = audio_table()
     found = table.read(P225)
@@ -189,6 +199,7 @@ def test_a_file_that_was_edited_by_hand_is_made_again(bucket: Project):
     agree(bucket)
 
 
+@on_disk
 def test_a_file_of_a_partition_without_objects_is_removed(bucket: Project):
     table = audio_table()
     found = table.read(P225)
@@ -218,6 +229,7 @@ def new_instance(tmp_path: pathlib.Path) -> Iterator[Callable[[], dg.DagsterInst
         instance.dispose()
 
 
+@on_s3
 def test_a_new_instance_over_an_existing_table(
     bucket: Project, new_instance: Callable[[], dg.DagsterInstance]
 ):
@@ -248,6 +260,7 @@ def test_a_new_instance_removes_a_folder_whose_name_is_too_long_for_a_directory(
     assert anew.catch_up() == 0
 
 
+@on_disk
 def test_two_sources_on_one_instance_are_refused_in_words(
     bucket: Project, elsewhere: Place, monkeypatch: pytest.MonkeyPatch
 ):
@@ -276,6 +289,7 @@ def test_two_sources_on_one_instance_are_refused_in_words(
 # --- what comes back ------------------------------------------------------------------------------------
 
 
+@on_s3
 def test_a_partition_that_returns_to_an_earlier_state_does_not_wait(bucket: Project):
     bucket.place.put("p225/late.txt", b"1")
     assert bucket.catch_up() == 1
@@ -290,6 +304,7 @@ def test_a_partition_that_returns_to_an_earlier_state_does_not_wait(bucket: Proj
     agree(bucket)
 
 
+@on_s3
 def test_the_same_bytes_again_in_the_same_minute_have_their_new_time(bucket: Project):
     again = UPLOADED + dt.timedelta(seconds=2)
     bucket.place.put("top.txt", b"1", again)
@@ -302,6 +317,7 @@ def test_the_same_bytes_again_in_the_same_minute_have_their_new_time(bucket: Pro
 # --- what was overwritten -------------------------------------------------------------------------------
 
 
+@on_disk
 def test_an_overwritten_object_is_in_the_table_before_its_new_minute_is_over(bucket: Project):
     bucket.place.put("p225/a.txt", b"new", dt.datetime.now(dt.UTC))
     requests = bucket.tick()
