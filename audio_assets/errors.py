@@ -11,6 +11,7 @@ fails the run or the sensor's tick, and says what to fix; the sensor asks for th
       ObjectRefusedError  the store gives none of the run's objects, or none any more
     EventQueueError       the queue of the bucket's notifications does not answer
     MissingInputError     a partition was asked for before what it is made from
+    StaleRowsError        rows would be joined that other settings made
     InstanceInUseError    the Dagster instance serves another source or table
     ReportError           the S3 Inventory report cannot be used
     ArgumentError         an argument or a setting is wrong
@@ -66,6 +67,10 @@ class ConflictError(RuntimeError):
 
 class MissingInputError(RuntimeError):
     """A partition was asked for before what it is made from."""
+
+
+class StaleRowsError(RuntimeError):
+    """Rows that other settings made would be joined by a run that does not make them anew."""
 
 
 class InstanceInUseError(RuntimeError):

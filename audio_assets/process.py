@@ -67,7 +67,7 @@ def _start(pid: int) -> str | None:
     """When a process started, None where there is none of this id or it has ended.
 
     On Linux in ticks since the boot: unlike a date, they do not move when the clock is set. Elsewhere the
-    date that `ps` prints.
+    date that `ps` prints, the same for whoever asks.
     """
     if _BOOT_ID.is_file():
         try:
@@ -79,7 +79,7 @@ def _start(pid: int) -> str | None:
         start = fields[19]
     else:
         command = ["ps", "-o", "state=,lstart=", "-p", str(pid)]
-        said = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"})
+        said = subprocess.run(command, capture_output=True, text=True, env={"LC_ALL": "C", "TZ": "UTC"})
         state, _, start = said.stdout.strip().partition(" ")
     # A process that has ended stays in the list until its parent asks how.
     return None if not state or state[0] in "ZX" else start.strip()

@@ -13,6 +13,9 @@ import json
 
 import pyarrow as pa
 
+TABLES = ("s3_inventory", "transcripts", "tokens", "audio_table")
+"""The tables, each of which is a folder, in the order in which data flows."""
+
 OK = "ok"
 NOT_FLAC = "not_flac"
 FAILED = "failed"

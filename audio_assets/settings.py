@@ -22,6 +22,7 @@ import dotenv
 
 from audio_assets.errors import ArgumentError
 from audio_assets.storage import BACKENDS
+from audio_assets.storage.obstore_io import is_plain
 
 T = TypeVar("T")
 
@@ -111,6 +112,9 @@ def _location(text: str) -> str:
     host = {"s3": r"[^/@?#]+(/|\Z)", "file": "(localhost)?/"}.get(scheme, r"[^/@?#]*(/|\Z)")
     if scheme not in BACKENDS or not re.match(f"{re.escape(scheme)}://{host}", uri):
         raise ValueError
+    # A folder without a name, as in s3://bucket/a//b, can hold audio, but is no place to start from.
+    if scheme == "s3" and not is_plain(text.removesuffix("/").partition("://")[2]):
+        raise ValueError
     return uri
 
 
@@ -169,8 +173,8 @@ def _redo_stale(text: str) -> str:
 # --- the variables --------------------------------------------------------------------------------------
 
 _NO_LOCATION = (
-    "is no location; it should read like s3://bucket/prefix or file:///folder, and credentials belong in"
-    " AWS_PROFILE or AWS_ACCESS_KEY_ID and its like"
+    "is no location; it should read like s3://bucket/prefix or file:///folder, with a single / between"
+    " folders, and credentials belong in AWS_PROFILE or AWS_ACCESS_KEY_ID and its like"
 )
 
 AUDIO_SOURCE_URI = Setting(

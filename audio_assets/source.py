@@ -10,6 +10,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from audio_assets import schema
 from audio_assets.digest import EMPTY, Digest, digest_partitions
 from audio_assets.partitions import FolderMinute, folder_prefix
 from audio_assets.storage import ObjectInfo, ObjectStore
@@ -39,7 +40,8 @@ class AudioSource:
         tables: where the tables lie.
 
     Raises:
-        ValueError: both are the same place, so that tables and audio could not be told apart.
+        ValueError: both are the same place, or the source lies in one of the tables, so that tables and audio
+            could not be told apart.
     """
 
     store: ObjectStore
@@ -47,9 +49,19 @@ class AudioSource:
 
     def __post_init__(self) -> None:
         if self._excluded == "":
-            tables = self.tables.name or "the tables' store"
-            source = self.store.name or "the audio's store"
-            raise ValueError(f"{tables} is {source} ({self.store.uri}); give the tables their own folder")
+            both = f"{self._named(self.tables)} is {self._named(self.store)}"
+            raise ValueError(f"{both}; give the tables their own folder")
+        # The source may lie beside the tables, in a folder that is none of theirs.
+        table = (self.tables.relative(self.store) or "").partition("/")[0]
+        if table in schema.TABLES:
+            raise ValueError(
+                f"{self._named(self.store)} lies in the table {table} of {self._named(self.tables)}; name the"
+                " folder that holds the audio"
+            )
+
+    @staticmethod
+    def _named(store: ObjectStore) -> str:
+        return f"{store.name} ({store.uri})" if store.name else store.uri
 
     @functools.cached_property
     def _excluded(self) -> str | None:
@@ -66,7 +78,7 @@ class AudioSource:
         """The key within the source of an object of a bucket, None where it is none of the source."""
         uri = f"s3://{bucket}/{key}"
         found = uri.removeprefix(f"{self.store.uri}/")
-        outside = found == uri or found.endswith("/") or (self._excluded and found.startswith(self._excluded))
+        outside = found in (uri, "") or (self._excluded and found.startswith(self._excluded))
         return None if outside or _is_of_tables(found) else found
 
     def objects(self, folder: str) -> Iterator[list[ObjectInfo]]:

@@ -179,12 +179,16 @@ def test_objects_of_any_name_get_rows_and_files_below_the_tables_root(
     ]
     for key in keys:
         project.place.put(key, uploaded=UPLOADED)
+    keys.append("full/")
+    project.place.put("full/", b"called like a folder", UPLOADED)
+    project.place.put("empty/", b"", UPLOADED)
     tables = tmp_path / "jail" / "tables"
     tables.mkdir(parents=True)
     monkeypatch.setenv("AUDIO_TABLE_URI", tables.as_uri())
     project.reload()
     assert project.catch_up() == 1
     assert sorted(project.table()["Key"]) == sorted(keys)
+    assert list(project.table("full")["status"]) == ["not_flac"]
     for folder in ("#" * 900, "日" * 300, "../../outside"):
         assert list(project.table(folder)["Key"]) == [f"{folder}/a.txt"]
     assert list((tmp_path / "jail").iterdir()) == [tables]

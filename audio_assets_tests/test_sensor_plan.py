@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from audio_assets.defs.partitions import backfill_policy
 from audio_assets.digest import EMPTY, Digest, group
 from audio_assets.partitions import FolderMinute
+from audio_assets.record import PartitionRecord
 from audio_assets.sensor.plan import (
     LARGEST_GAP,
     OBJECTS_PER_RUN,
@@ -332,11 +333,20 @@ def test_a_partition_without_rows_that_gains_some_has_lost_none():
     assert (decided.open, decided.pending) == (1, {at(0).key})
 
 
-def test_a_return_to_an_earlier_state_is_no_second_try_of_it():
-    one = some(1)
-    other = some(2)
-    [first] = decide({at(0): one}, {}).ranges
-    [back] = decide({at(0): one}, {at(0): other}).ranges
-    assert first.fingerprint != back.fingerprint
-    [again] = decide({at(0): one}, {at(0): other}).ranges
-    assert again == back
+def test_a_request_after_another_run_is_no_second_try_and_one_after_a_run_that_died_is():
+    def fingerprint(recorded: str | None, *, made_before: PartitionRecord | None = None) -> str:
+        contents = FolderContents({"p225"}, {at(0): some(1)})
+        key = at(0).key
+        before = {key: made_before} if made_before else {}
+        actual = {key: recorded} if recorded else {}
+        [wanted] = plan(contents, actual, [key], set(), NOW, SETTLE, made_before=before).ranges
+        return wanted.fingerprint
+
+    first = fingerprint(None)
+    # What died has left files in some of the tables.
+    assert fingerprint("unknown") == first
+    made = PartitionRecord(str(some(2)), "v", run="one")
+    back = fingerprint(made.digest, made_before=made)
+    assert back != first
+    assert fingerprint(made.digest, made_before=dataclasses.replace(made, run="three")) != back
+    assert fingerprint(None, made_before=made) == back

@@ -114,6 +114,8 @@ def test_what_is_not_set_or_empty_has_its_default(monkeypatch: pytest.MonkeyPatc
         "TOKENISER": "simulated",
         "SETTLE_SECONDS": dt.timedelta(seconds=60),
         "BACKFILL_ORDER": "folder",
+        "KEEP_RUN_LOGS_DAYS": 30.0,
+        "FAILURE_WEBHOOK_URL": "",
     }
 
 
@@ -138,6 +140,7 @@ def test_what_is_set_is_read_as_a_value(monkeypatch: pytest.MonkeyPatch):
         ("S3_STALL_SECONDS", "inf", "S3_STALL_SECONDS is a number above 0, not 'inf'"),
         ("WHISPER_BATCH_SIZE", "0", "WHISPER_BATCH_SIZE is a number of clips or auto, not '0'"),
         ("SETTLE_SECONDS", "nan", "SETTLE_SECONDS is a number of seconds, not 'nan'"),
+        ("KEEP_RUN_LOGS_DAYS", "-1", "KEEP_RUN_LOGS_DAYS is a number of days from 0, not '-1'"),
         ("BACKFILL_ORDER", "fastest", "BACKFILL_ORDER is folder or newest, not 'fastest'"),
     ],
 )
@@ -328,6 +331,10 @@ def test_a_download_that_fails_says_so(project: Project, monkeypatch: pytest.Mon
         "file://host/folder",
         "https://host/bucket?sign=s3cr3t",
         "s3://me:s3cr3t@bucket/a",
+        "s3://bucket/a//b",
+        "s3://bucket//a",
+        "s3://bucket/a//",
+        "s3://bucket/a/../b",
     ],
 )
 def test_what_is_no_location_is_said_without_repeating_it(

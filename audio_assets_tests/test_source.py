@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audio_assets import schema
 from audio_assets import source as source_module
 from audio_assets.digest import digest_partitions
 from audio_assets.errors import StorageError
@@ -129,6 +130,49 @@ def test_tables_inside_the_source_are_no_audio(place: Place):
     assert list(source.objects("output/parquet/audio_table")) == []
 
 
+def test_tables_of_the_last_character_there_is_are_no_audio_either(place: Place):
+    last = "\U0010ffff"
+    for key in (f"out/{last * 60}", f"out/{last}/{last}", f"out{last}/a.flac", f"{last}/b.flac"):
+        place.put(key, b"x")
+    source = AudioSource(place.store, ObjectStore(f"{place.uri}/out"))
+    assert {p.folder for p in source.digests(source.spans())[0]} == {f"out{last}", last}
+
+
+def test_events_and_listings_agree_on_what_is_an_object(s3_place: S3Place):
+    source = AudioSource(s3_place.store, ObjectStore(f"{s3_place.uri}/out"))
+    for key in ("full/", "full/a.flac", "alone/", "a//b"):
+        s3_place.put(key, b"x")
+        assert source.key_of(s3_place.bucket, s3_place.prefix + key) == key
+    for mark in ("", "empty/"):
+        s3_place.put(mark, b"")
+    found = source.digests(source.spans())[0]
+    assert {p.folder: digest.count for p, digest in found.items()} == {"full": 2, "alone": 1, "a/": 1}
+    assert [o.key for page in source.objects("full") for o in page] == ["full/", "full/a.flac"]
+    # An event does not say whether an object is empty; what it names is looked for.
+    assert source.key_of(s3_place.bucket, f"{s3_place.prefix}empty/") == "empty/"
+    assert source.store.find("empty/") is None
+    for outside in (s3_place.prefix, f"{s3_place.prefix}out/audio_table/x.parquet", "elsewhere/a.flac"):
+        assert source.key_of(s3_place.bucket, outside) is None
+    assert source.key_of("another", f"{s3_place.prefix}full/a.flac") is None
+
+
+@pytest.mark.parametrize("table", schema.TABLES)
+@pytest.mark.parametrize("below", ["", "/FolderName=p225"])
+def test_a_source_within_a_table_is_refused_by_the_settings_names(place: Place, table: str, below: str):
+    source = ObjectStore(f"{place.uri}/{table}{below}", name="AUDIO_SOURCE_URI")
+    said = (
+        rf"AUDIO_SOURCE_URI \(.*/{table}{below}\) lies in the table {table} of AUDIO_TABLE_URI \(.*\); name"
+    )
+    with pytest.raises(ValueError, match=said):
+        AudioSource(source, ObjectStore(place.uri, name="AUDIO_TABLE_URI"))
+
+
+def test_a_source_beside_the_tables_is_listed(place: Place):
+    place.put("audio_table2/p225/a.flac", b"x")
+    source = AudioSource(ObjectStore(f"{place.uri}/audio_table2"), place.store)
+    assert [p.folder for p in source.digests(source.spans())[0]] == ["p225"]
+
+
 def test_tables_elsewhere_hide_nothing(local_place: LocalPlace, tmp_path: pathlib.Path):
     local_place.put("output_parquet/a.flac")
     source = AudioSource(local_place.store, ObjectStore((tmp_path / "tables").as_uri()))
@@ -137,7 +181,7 @@ def test_tables_elsewhere_hide_nothing(local_place: LocalPlace, tmp_path: pathli
 
 def test_tables_right_in_the_source_are_refused_by_the_settings_name(place: Place):
     store = ObjectStore(place.uri, name="AUDIO_SOURCE_URI")
-    with pytest.raises(ValueError, match="AUDIO_TABLE_URI is AUDIO_SOURCE_URI"):
+    with pytest.raises(ValueError, match=r"AUDIO_TABLE_URI \(.*\) is AUDIO_SOURCE_URI \(.*\); give"):
         AudioSource(store, ObjectStore(place.uri + "/", name="AUDIO_TABLE_URI"))
 
 

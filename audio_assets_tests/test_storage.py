@@ -25,6 +25,8 @@ from audio_assets.errors import (
     StorageError,
 )
 from audio_assets.storage import ObjectInfo, ObjectStore, RetryPolicy, s3_listing
+from audio_assets.storage.s3 import S3Backend
+from audio_assets.storage.types import BackendOptions
 from audio_assets_tests.support.audio import UPLOADED
 from audio_assets_tests.support.places import LocalPlace, Place, S3Place
 
@@ -40,7 +42,7 @@ KEYS_OF_A_DISK_ALONE = ["new\nline.flac"]
 # A local disk takes these by other names or not at all.
 KEYS_OF_S3_ALONE = [
     *("a//b.flac", "a///b.flac", "/lead.flac", "./dot.flac", "x/./y.flac", "up/../up.flac"),
-    *("slash//", "slash//x.flac"),
+    *("slash//", "slash//x.flac", "full/", "full/x.flac", "full.1/", "full.1/x.flac", "alone/"),
 ]
 
 
@@ -82,8 +84,7 @@ def test_every_name_is_listed_and_read(place: Place):
     for key in keys:
         place.put(key, key.encode())
     found = {o.key: o for o in scanned(place.store)}
-    markers = {"slash//"}
-    assert found.keys() == set(keys) - markers
+    assert found.keys() == set(keys)
     for key, info in found.items():
         assert (info.size, info.last_modified.tzinfo) == (len(key.encode()), dt.UTC)
         assert place.store.read(info) == key.encode()
@@ -111,6 +112,9 @@ def test_a_scan_gives_the_keys_between_any_two_in_order(
         "a0",
         "b/ 1",
         "b/\t1",
+        "d.flac/",
+        "d.flac/1",
+        "e/",
         "é/1",
         "😀",
     ]
@@ -163,6 +167,70 @@ def test_empty_objects_that_mark_a_folder_are_no_objects(s3_place: S3Place):
     s3_place.put("p225/a.flac")
     assert [o.key for o in scanned(s3_place.store)] == ["p225/a.flac"]
     assert in_folder(s3_place.store, "p225/") == ["p225/a.flac"]
+
+
+@pytest.mark.parametrize("page", [1, 1000])
+def test_an_object_with_content_may_be_called_like_a_folder(
+    s3_place: S3Place, monkeypatch: pytest.MonkeyPatch, page: int
+):
+    monkeypatch.setattr(s3_listing, "PAGE", page)
+    keys = ["alone/", "b.flac/", "b.flac/1.flac", "b.flac/c/", "b.flac/c/2.flac", "d/3.flac"]
+    for key in keys:
+        s3_place.put(key, b"x")
+    for mark in ("", "d/", "empty/"):
+        s3_place.put(mark, b"")
+    store = s3_place.store
+    assert [o.key for o in scanned(store)] == keys
+    assert in_folder(store, "alone/") == ["alone/"]
+    assert in_folder(store, "b.flac/") == ["b.flac/", "b.flac/1.flac"]
+    assert in_folder(store, "b.flac/c/") == ["b.flac/c/", "b.flac/c/2.flac"]
+    assert in_folder(store, "d/") == ["d/3.flac"]
+    assert in_folder(store, "empty/") == []
+    for key in (*keys, "", "d/", "empty/"):
+        found = store.find(key)
+        assert (found.key if found else None) == (key if key in keys else None)
+
+
+def test_a_listing_of_a_folder_goes_on_behind_the_object_that_is_called_like_it(s3_place: S3Place):
+    for key in ("p/", "p/1.flac"):
+        s3_place.put(key, b"x")
+    backend = S3Backend(s3_place.uri, BackendOptions())
+    assert [o.key for _, page in backend.scan_folder("p/", "p/") for o in page] == ["p/1.flac"]
+
+
+LAST_CHARACTER = "\U0010ffff"
+
+
+@pytest.mark.parametrize("page", [1, 2, 1000])
+def test_names_of_the_last_character_there_is_are_listed(
+    place: Place, monkeypatch: pytest.MonkeyPatch, page: int
+):
+    monkeypatch.setattr(s3_listing, "PAGE", page)
+    # As many as a name on a disk may have.
+    most = LAST_CHARACTER * 63
+    long = "x" * 200
+    keys = sorted(
+        [
+            *("p/a/1.flac", "p/2.flac", f"p/{most}", f"p/{most}/{most}", f"p/{LAST_CHARACTER}.flac"),
+            *(
+                f"{most}/{most}",
+                f"{most}/a.flac",
+                f"{LAST_CHARACTER}x",
+                f"{long}/{most}/1",
+                f"{long}/{most}/2",
+            ),
+        ]
+        if isinstance(place, S3Place)
+        else [f"p/{most}/{most}", f"{most}/{most}", "p/2.flac", f"{long}/{most}/1", f"{LAST_CHARACTER}x"]
+    )
+    for key in keys:
+        place.put(key, b"x")
+    assert [o.key for o in scanned(place.store)] == keys
+    assert place.all_keys() == keys
+    for folder in {key[: key.rfind("/") + 1] for key in keys} | {""}:
+        here = [key for key in keys if key.startswith(folder) and "/" not in key.removeprefix(folder)]
+        assert in_folder(place.store, folder) == here
+        assert place.all_keys(folder) == [key for key in keys if key.startswith(folder)]
 
 
 def test_an_empty_folder_has_no_objects(local_place: LocalPlace):
@@ -331,6 +399,11 @@ def test_a_missing_bucket_is_named(s3: str):
         scanned(store)
     with pytest.raises(StorageError, match=r"s3://no-such-bucket/prefix/k: NoSuchBucket"):
         store.replace("k", b"", None)
+
+
+def test_a_prefix_with_a_folder_without_a_name_is_refused_by_its_settings_name():
+    with pytest.raises(ValueError, match=r"s3://b/a//c' is no location; .* single / .*\(AUDIO_TABLE_URI\)$"):
+        ObjectStore("s3://b/a//c", name="AUDIO_TABLE_URI")
 
 
 @pytest.mark.parametrize("uri", ["", "/tmp/x", "s3://", "file://", "http://host/x", "file://host/x", "p225"])

@@ -414,6 +414,13 @@ def canned_store(endpoint: str) -> S3Store:
     return S3Store(BUCKET, endpoint=endpoint, skip_signature=True, client_options={"allow_http": True})
 
 
+def tables_store(endpoint: str) -> S3Store:
+    """The place of the tables, as runs write there."""
+    return S3Store(
+        TABLES, prefix="tables", endpoint=endpoint, skip_signature=True, client_options={"allow_http": True}
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -6,7 +6,9 @@ What the sensor and the UI read is what real runs of `PARTITIONS_PER_RUN` partit
 the paths and row counts in the metadata.
 """
 
+import concurrent.futures
 import dataclasses
+import hashlib
 import os
 import pathlib
 import shutil
@@ -18,16 +20,22 @@ import uuid
 from collections.abc import Iterator
 
 import dagster as dg
+import obstore
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from obstore.store import S3Store
 
 from audio_assets.digest import Digest
 from audio_assets.partitions import FolderMinute
+from audio_assets.record import PartitionRecord
 from audio_assets.sensor.plan import PARTITIONS_PER_RUN
 from audio_assets.storage import ObjectInfo
 from benchmarks.canned_s3 import Shape
 
 PROJECT = pathlib.Path(__file__).parents[1]
 FOLDER_MINUTE = "folder_minute"
+TABLES = ("s3_inventory", "transcripts", "tokens", "audio_table")
+FILE = b"x"
+VERSION = hashlib.md5(FILE).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +45,7 @@ class Template:
     home: pathlib.Path
     key: str
     digest: str
+    version: str
 
 
 def partitions(shape: Shape) -> Iterator[tuple[str, str]]:
@@ -72,8 +81,9 @@ def template(folder: pathlib.Path) -> Template:
     with dg.DagsterInstance.from_config(str(home)) as instance, _index(instance) as db:
         [key] = instance.get_dynamic_partitions(FOLDER_MINUTE)
         query = "SELECT value FROM asset_event_tags JOIN event_logs ON event_id = event_logs.id WHERE"
-        [[digest]] = db.execute(f"{query} dagster_event_type = 'ASSET_OBSERVATION'").fetchall()
-    return Template(home, key, digest)
+        [[said]] = db.execute(f"{query} dagster_event_type = 'ASSET_OBSERVATION'").fetchall()
+    record = PartitionRecord.from_json(said)
+    return Template(home, key, record.digest, record.version)
 
 
 def _index_path(instance: dg.DagsterInstance) -> str:
@@ -84,6 +94,16 @@ def _index_path(instance: dg.DagsterInstance) -> str:
 def _index(instance: dg.DagsterInstance) -> sqlite3.Connection:
     # The file, not the storage's connection: it may be many GB, and is written in one transaction.
     return sqlite3.connect(_index_path(instance))
+
+
+def put_tables(store: S3Store, shape: Shape) -> None:
+    """PUT a file for each partition into each table, as a listing shows them; all hold the same bytes."""
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        paths = (
+            f"{table}/{FolderMinute.parse(key).path}" for key, _ in partitions(shape) for table in TABLES
+        )
+        for _ in pool.map(lambda path: obstore.put(store, path, FILE), paths):
+            pass
 
 
 def seed(instance: dg.DagsterInstance, shape: Shape) -> int:
@@ -126,7 +146,8 @@ def seed(instance: dg.DagsterInstance, shape: Shape) -> int:
                     FROM parts CROSS JOIN copied CROSS JOIN size;
                 INSERT INTO asset_event_tags (event_id, asset_key, key, value, event_timestamp)
                     SELECT number * events + nth, tags.asset_key, key,
-                        replace(value, '{made.digest}', digest), event_timestamp
+                        replace(replace(value, '{made.digest}', digest), '{made.version}', '{VERSION}'),
+                        event_timestamp
                     FROM parts CROSS JOIN copied CROSS JOIN size
                     JOIN small.asset_event_tags AS tags ON tags.event_id = copied.id;
                 CREATE TEMP TABLE last AS SELECT max(id) AS id, asset_key FROM event_logs

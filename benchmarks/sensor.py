@@ -37,8 +37,8 @@ from audio_assets.defs.internals.partition_statuses import (
 from audio_assets.defs.partitions import ASSETS
 from audio_assets.partitions import FolderMinute
 from audio_assets.sensor.state import Cursor
-from benchmarks.canned_s3 import Shape, canned_s3, canned_store
-from benchmarks.seeded import FOLDER_MINUTE, new_home, seed
+from benchmarks.canned_s3 import Shape, canned_s3, canned_store, tables_store
+from benchmarks.seeded import FOLDER_MINUTE, new_home, put_tables, seed
 
 RESULTS = pathlib.Path(__file__).with_name("results") / "sensor.json"
 SIZES = (10_000, 100_000, 1_000_000)
@@ -147,6 +147,7 @@ def measure_listing(objects: int, per_folder: int, per_minute: int) -> dict:
         figures["first sight"] = ticks(home, settings, shape, 1)
         with dg.DagsterInstance.from_config(str(home)) as instance:
             figures["partitions"] = seed(instance, shape)
+        put_tables(tables_store(settings["AWS_ENDPOINT_URL"]), shape)
         with mock.patch.dict(os.environ, settings):
             put_new_objects(shape, NEW)
         # The minute of the new objects counts as closed although it is not over.
@@ -167,6 +168,7 @@ def measure_events(objects: int, per_folder: int, per_minute: int, put: int) -> 
         home = new_home(pathlib.Path(folder))
         with dg.DagsterInstance.from_config(str(home)) as instance:
             partitions = seed(instance, shape)
+        put_tables(tables_store(settings["AWS_ENDPOINT_URL"]), shape)
         queue = f"{settings['AWS_ENDPOINT_URL']}/1/queue"
         settings |= {"SETTLE_SECONDS": "-120", "AUDIO_EVENTS_QUEUE_URL": queue}
         told = ticks(home, settings, shape, 1, put)

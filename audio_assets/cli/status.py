@@ -16,6 +16,7 @@ from audio_assets.cli.counts import Counts, count
 from audio_assets.cli.project import Project
 from audio_assets.cli.rows import small_table
 from audio_assets.cli.sync import LOOKED, SENSOR
+from audio_assets.defs.checks import current_producers
 from audio_assets.defs.records import UNFINISHED, InstanceRecords, covered
 from audio_assets.defs.sensor import tick_inputs
 from audio_assets.partitions import folder_of_partition
@@ -123,15 +124,15 @@ def _look(project: Project) -> tuple[TickOutcome, Counts]:
 
 
 def _stale(project: Project, counts: Counts) -> dict[str, int]:
-    """Rows by partition key whose producer is not the one of today."""
-    bucket = project.bucket
-    today = (
-        project.resources.whisper.transcribing(bucket.transcripts).identity,
-        project.resources.tokeniser.tokenising(bucket.tokens).identity,
+    """Rows by partition key that other settings than today's made."""
+    producers = current_producers(project.bucket, project.resources.whisper, project.resources.tokeniser)
+    compared = (
+        (counts.whisper_models, producers.is_current_model),
+        (counts.tokenisers, producers.is_current_tokeniser),
     )
     stale: collections.Counter[str] = collections.Counter()
-    for made, identity in zip((counts.whisper_models, counts.tokenisers), today, strict=True):
-        others = [rows for producer, rows in made.items() if producer != identity]
+    for made, is_current in compared:
+        others = [rows for producer, rows in made.items() if not is_current(producer)]
         # A row that both have made is one row.
         stale |= sum(others, collections.Counter())
     return dict(sorted(stale.items()))

@@ -20,10 +20,11 @@ from audio_assets.defs import speech
 from audio_assets.defs.internals.dynamic_partitions import delete_partition_keys
 from audio_assets.defs.internals.instance_owner import claim
 from audio_assets.defs.internals.partition_statuses import keep_partition_statuses, refresh_partition_statuses
+from audio_assets.defs.internals.run_launcher import end_dead_runs
 from audio_assets.defs.internals.run_origin import execute_here, was_asked_for
 from audio_assets.defs.partitions import FOLDER_MINUTE, KEYS_AT_A_TIME, parts
 from audio_assets.defs.records import InstanceRecords
-from audio_assets.defs.sensor import run_request, tick_inputs
+from audio_assets.defs.sensor import producers_of, report_checks, run_request, tick_inputs
 from audio_assets.sensor.plan import MAX_RUNS_IN_FLIGHT, retry_delay
 from audio_assets.sensor.tick import RunAttempt, TickOutcome, Unfinished, tick
 from audio_assets.settings import SETTLE_SECONDS
@@ -35,6 +36,8 @@ SECONDS_BETWEEN_LOOKS = 2
 SECONDS_FOR_OTHERS = 60
 LOOKED = "audio_assets/last_sync"
 """Under this key the instance keeps when a sync last looked at the bucket, in seconds since 1970."""
+
+_log = logging.getLogger(__name__)
 
 MINUTE = dt.timedelta(minutes=1)
 
@@ -98,6 +101,8 @@ class Sync:
         self._ended: dict[str, list[dt.datetime]] = collections.defaultdict(list)
         self._checked = False
         self._result = Result()
+        resources = project.resources
+        self._producers = producers_of(_log, project.bucket, resources.whisper, resources.tokeniser)
         shown = dg.Definitions.merge(
             project.definitions, dg.Definitions(loggers={"console": display.logger()})
         )
@@ -114,7 +119,7 @@ class Sync:
         try:
             with self._display.shown():
                 claim(self._instance, self._project.bucket.source_uri, self._project.bucket.table_uri)
-                self._project.bucket.check(logging.getLogger(__name__))
+                self._project.bucket.check(_log)
                 while self._once():
                     pass
         finally:
@@ -150,7 +155,11 @@ class Sync:
         self._display.doing("looking at the bucket")
         # Whatever is uploaded after the beginning counts as open.
         now = min(self._clock(), self._until)
-        inputs = tick_inputs(self._project.bucket, _AtOnce(self._instance), now, self._cursor)
+        for run_id in end_dead_runs(self._instance):
+            self._display.say(f"  run {run_id} has no process any more; its partitions are looked at again")
+        inputs = tick_inputs(
+            self._project.bucket, _AtOnce(self._instance), now, self._cursor, producers=self._producers
+        )
         outcome = tick(inputs)
         self._cursor = outcome.cursor.to_json()
         keep_partition_statuses(self._instance, inputs.registered, add=outcome.add, delete=outcome.delete)
@@ -162,6 +171,7 @@ class Sync:
             delete_partition_keys(self._instance, FOLDER_MINUTE, outcome.delete)
         if outcome.idle:
             refresh_partition_statuses(self._instance)
+        report_checks(self._instance, self._project.bucket, outcome, self._producers, now)
         self._instance.daemon_cursor_storage.set_cursor_values({LOOKED: str(self._clock().timestamp())})
         return outcome
 

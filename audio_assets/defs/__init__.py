@@ -9,6 +9,7 @@ In the order in which data flows:
     audio_table.py    the asset `audio_table`
     checks.py         the asset checks of `audio_table`
     check_results.py  what is on record of the checks, repeated and reported without a run
+    failures.py       errors where people look
     metadata.py       what the UI shows beside each asset
     jobs.py           the jobs, and the schedule of the checks
     records.py        what Dagster has on record that a tick of the sensor goes by

@@ -1,19 +1,20 @@
 """`audio_table`: the training table, a row for each object."""
 
 import concurrent.futures
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import dagster as dg
 import pyarrow as pa
 
 from audio_assets import schema
+from audio_assets.defs.failures import known_errors
 from audio_assets.defs.internals.partition_metadata import add_partition_metadata
 from audio_assets.defs.metadata import TAGS, partition_metadata, preview, table_metadata
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
 from audio_assets.defs.records import RECORD_TAG, InstanceRecords
-from audio_assets.defs.resources import Bucket
-from audio_assets.errors import MissingInputError
-from audio_assets.partition_rows import read_inventory
+from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
+from audio_assets.errors import MissingInputError, StaleRowsError
+from audio_assets.partition_rows import read_inventory, stale_rows
 from audio_assets.partitions import FolderMinute
 from audio_assets.record import PartitionRecord
 from audio_assets.rows import audio_rows
@@ -31,37 +32,60 @@ from audio_assets.table import THREADS, Table
     code_version="1",
     metadata=table_metadata("audio_table", schema.with_partition_columns(schema.AUDIO_TABLE)),
 )
-def audio_table(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.MaterializeResult:
+def audio_table(
+    context: dg.AssetExecutionContext, bucket: Bucket, whisper: Whisper, tokeniser: AudioTokeniser
+) -> dg.MaterializeResult:
     """A row for each object, FLAC or not: its text, its tokens, how sure Whisper was, where it came from."""
-    bucket.check(context.log)
-    table = bucket.audio_table
+    with known_errors():
+        bucket.check(context.log)
+        table = bucket.audio_table
+        is_stale = _stale_rows_of_others(context, bucket, whisper, tokeniser)
 
-    def compute(partitions: Sequence[FolderMinute]) -> dict[FolderMinute, pa.Table]:
-        return {partition: _join(bucket, partition) for partition in partitions}
+        def compute(partitions: Sequence[FolderMinute]) -> dict[FolderMinute, pa.Table]:
+            return {partition: _join(bucket, partition, is_stale) for partition in partitions}
 
-    before = InstanceRecords(context.instance).records(context.partition_keys)
-    metadata = {}
-    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        # One at a time and many side by side, rather than all in one update: a partition's rows are read and
-        # written in a row, which leaves other runs little time to come between.
-        for updated in pool.map(lambda partition: table.update([partition], compute), partitions_of(context)):
-            for partition, now in updated.items():
-                made = PartitionRecord.of(now.rows, now.version, context.run_id)
-                record = made.after(before.get(partition.key))
-                metadata[partition.key] = _describe(table, partition, now.rows, record)
-                _log_record(context, partition, record)
-    add_partition_metadata(context, table.name, metadata)
-    return dg.MaterializeResult()
+        before = InstanceRecords(context.instance).records(context.partition_keys)
+        metadata = {}
+        partitions = partitions_of(context)
+        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+            # One at a time and many side by side, rather than all in one update: a partition's rows are read
+            # and written in a row, which leaves other runs little time to come between.
+            for updated in pool.map(lambda partition: table.update([partition], compute), partitions):
+                for partition, now in updated.items():
+                    made = PartitionRecord.of(now.rows, now.version, context.run_id)
+                    record = made.after(before.get(partition.key))
+                    metadata[partition.key] = _describe(table, partition, now.rows, record)
+                    _log_record(context, partition, record)
+        add_partition_metadata(context, table.name, metadata)
+        return dg.MaterializeResult()
 
 
-def _join(bucket: Bucket, partition: FolderMinute) -> pa.Table:
+def _stale_rows_of_others(
+    context: dg.AssetExecutionContext, bucket: Bucket, whisper: Whisper, tokeniser: AudioTokeniser
+) -> Callable[[pa.Table], int]:
+    """Counts rows that this run cannot make anew, because it does not make `transcripts` or `tokens`."""
+    selected = context.run.asset_selection
+    made_here = {key.to_user_string() for key in selected} if selected else {"transcripts", "tokens"}
+    parts = None if "transcripts" in made_here else whisper.expected_parts()
+    identity = None if "tokens" in made_here else tokeniser.tokenising(bucket.tokens).identity
+    return lambda rows: stale_rows(rows, parts, identity)
+
+
+def _join(bucket: Bucket, partition: FolderMinute, is_stale: Callable[[pa.Table], int]) -> pa.Table:
     inventory = read_inventory(bucket.source, bucket.inventory, partition)
     try:
-        return audio_rows(
+        rows = audio_rows(
             inventory, *(_read(table, partition, inventory) for table in (bucket.transcripts, bucket.tokens))
         )
     except MissingInputError as e:
         raise MissingInputError(f"{partition.key}: {e}") from e
+    if stale := is_stale(rows):
+        raise StaleRowsError(
+            f"{partition.key}: {stale} of {len(rows)} rows were made by other settings than today's, which"
+            " audio_table alone does not make anew; materialise transcripts and tokens with it, or launch the"
+            " job redo_stale"
+        )
+    return rows
 
 
 def _read(table: Table, partition: FolderMinute, inventory: pa.Table) -> pa.Table:

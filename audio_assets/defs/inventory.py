@@ -9,6 +9,7 @@ import dagster as dg
 import pyarrow as pa
 
 from audio_assets import schema
+from audio_assets.defs.failures import known_errors
 from audio_assets.defs.internals.partition_metadata import add_partition_metadata
 from audio_assets.defs.metadata import TAGS, partition_metadata, table_metadata
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
@@ -44,20 +45,21 @@ def s3_inventory(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Materi
     A folder is listed once for all of its partitions in the run. A partition whose objects are gone
     leaves no file.
     """
-    bucket.check(context.log)
-    table = bucket.inventory
+    with known_errors():
+        bucket.check(context.log)
+        table = bucket.inventory
 
-    def update(partitions: Sequence[FolderMinute]) -> dict[FolderMinute, Updated]:
-        return table.update(partitions, lambda some: _list_folder(bucket.source, some))
+        def update(partitions: Sequence[FolderMinute]) -> dict[FolderMinute, Updated]:
+            return table.update(partitions, lambda some: _list_folder(bucket.source, some))
 
-    by_folder = itertools.groupby(sorted(partitions_of(context)), key=lambda partition: partition.folder)
-    folders = [list(partitions) for _, partitions in by_folder]
-    metadata = {}
-    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        for updated in pool.map(update, folders):
-            for partition, now in updated.items():
-                metadata[partition.key] = partition_metadata(table, table.path(partition), len(now.rows))
-    add_partition_metadata(context, table.name, metadata)
+        by_folder = itertools.groupby(sorted(partitions_of(context)), key=lambda partition: partition.folder)
+        folders = [list(partitions) for _, partitions in by_folder]
+        metadata = {}
+        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+            for updated in pool.map(update, folders):
+                for partition, now in updated.items():
+                    metadata[partition.key] = partition_metadata(table, table.path(partition), len(now.rows))
+        add_partition_metadata(context, table.name, metadata)
     return dg.MaterializeResult()
 
 

@@ -8,11 +8,12 @@ from typing import TypeVar
 
 import dagster as dg
 
+from audio_assets import schema
 from audio_assets.partitions import FolderMinute
 from audio_assets.sensor.plan import PARTITIONS_PER_RUN
 
 FOLDER_MINUTE = "folder_minute"
-ASSETS = [dg.AssetKey(name) for name in ("s3_inventory", "transcripts", "tokens", "audio_table")]
+ASSETS = [dg.AssetKey(name) for name in schema.TABLES]
 """The assets that have these partitions, in the order in which data flows."""
 AUDIO_TABLE = ASSETS[-1]
 # SQLite takes no more than 32,766 values in one statement.

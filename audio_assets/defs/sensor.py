@@ -76,7 +76,7 @@ def new_s3_keys(
     # A tick that looks only where events point costs no more than they do: it does not count for the UI.
     if outcome.records is not None and outcome.idle:
         refresh_partition_statuses(context.instance)
-    _report_checks(context.instance, bucket, outcome, producers, now)
+    report_checks(context.instance, bucket, outcome, producers, now)
     return dg.SensorResult(
         run_requests=[run_request(attempt) for attempt in outcome.runs],
         skip_reason=None if outcome.runs else outcome.summary,
@@ -85,7 +85,7 @@ def new_s3_keys(
     )
 
 
-def _report_checks(
+def report_checks(
     instance: dg.DagsterInstance,
     bucket: Bucket,
     outcome: TickOutcome,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from audio_assets import schema, settings
+from audio_assets.defs.failures import known_errors
 from audio_assets.defs.internals.partition_metadata import add_partition_metadata
 from audio_assets.defs.internals.pool import GPU, place_in_pool
 from audio_assets.defs.metadata import TAGS, markdown_table, partition_metadata, table_metadata
@@ -70,29 +71,30 @@ def speech(
     tokeniser: AudioTokeniser,
 ) -> Iterator[dg.MaterializeResult]:
     """Fetch and decode each object once, batch across partitions, write each partition as it completes."""
-    bucket.check(context.log)
-    asked = {key.to_user_string() for key in context.selected_asset_keys}
-    tables = {table.name: table for table in (bucket.transcripts, bucket.tokens) if table.name in asked}
-    transcribing = whisper.transcribing(tables["transcripts"]) if "transcripts" in tables else None
-    tokenising = tokeniser.tokenising(tables["tokens"]) if "tokens" in tables else None
-    done_before: dict[str, float] = {}
-    if transcribing:
-        transcribing = _logged(transcribing, context.log, done_before)
-    speech_pass = SpeechPass(
-        bucket.source,
-        bucket.inventory,
-        transcribing,
-        tokenising,
-        recompute=context.op_execution_context.op_config["recompute"],
-    )
+    with known_errors():
+        bucket.check(context.log)
+        asked = {key.to_user_string() for key in context.selected_asset_keys}
+        tables = {table.name: table for table in (bucket.transcripts, bucket.tokens) if table.name in asked}
+        transcribing = whisper.transcribing(tables["transcripts"]) if "transcripts" in tables else None
+        tokenising = tokeniser.tokenising(tables["tokens"]) if "tokens" in tables else None
+        done_before: dict[str, float] = {}
+        if transcribing:
+            transcribing = _logged(transcribing, context.log, done_before)
+        speech_pass = SpeechPass(
+            bucket.source,
+            bucket.inventory,
+            transcribing,
+            tokenising,
+            recompute=context.op_execution_context.op_config["recompute"],
+        )
 
-    partitions = partitions_of(context)
-    progress = _Progress(context.log, len(partitions))
-    done: list[Finished] = []
-    with place_in_pool(context.instance, context.log):
-        for finished in speech_pass.run(partitions):
-            progress.add(finished)
-            done.append(finished)
+        partitions = partitions_of(context)
+        progress = _Progress(context.log, len(partitions))
+        done: list[Finished] = []
+        with place_in_pool(context.instance, context.log):
+            for finished in speech_pass.run(partitions):
+                progress.add(finished)
+                done.append(finished)
 
     for name, table in tables.items():
         achieved = _achieved(name, speech_pass, progress, done_before)

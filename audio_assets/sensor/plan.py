@@ -47,7 +47,7 @@ class RunRange:
     Attributes:
         start, end: first and last partition key, inclusive.
         partitions: how many of the range need work.
-        fingerprint: of what is asked for; the same for the same actual and the same desired state.
+        fingerprint: of what is asked for; the same for the same desired state after the same last run.
     """
 
     start: str
@@ -106,40 +106,93 @@ def plan(
         made_before: by partition key, what its last run recorded, whether or not the table still bears it
             out. It tells a request of today from an equal one before that run.
     """
-    found = {p.key: (p, digest) for p, digest in sorted(contents.partitions.items())}
-    gone = _gone(found, contents.folders, recorded, registered, by_report=reported is not None)
-    empty = str(EMPTY)
-    with_rows = [key for key in gone if recorded.get(key, empty) != empty]
-
-    desired = {key: digest for key, (_, digest) in found.items()} | dict.fromkeys(with_rows, EMPTY)
-    pending = {key: digest for key, digest in desired.items() if recorded.get(key) != str(digest)}
-    closed = now - dt.timedelta(minutes=1) - settle_time
-    open_minutes = {key for key, (p, _) in found.items() if p.minute > closed}
-    had_rows = {key for key in pending if recorded.get(key, empty) != empty}
-    changed = {key for key in had_rows if key not in open_minutes and key not in busy}
-    # An object that is overwritten moves from a changed partition to an open minute of the same folder. That
-    # minute does not wait for its end, so that the object is not without a row until then.
-    overwritten = {folder_of_partition(key) for key in changed}
-    open_minutes = {key for key in open_minutes if found[key][0].folder not in overwritten}
-    pending = {key: digest for key, digest in pending.items() if key not in open_minutes}
+    last_closed = now - dt.timedelta(minutes=1) - settle_time
+    compared = _compare(contents, recorded, registered, busy, last_closed, by_report=reported is not None)
+    pending = compared.pending
     if reported is not None:
-        pending |= _unlisted(contents.folders, recorded, registered, reported)
-
+        pending = pending | _unlisted(contents.folders, recorded, registered, reported)
     known = set(registered)
     add = _to_register(pending, known, newest_first=newest_first)
-    chunks = list(_chunks([*registered, *add], pending, busy))
-    if newest_first:
-        chunks.sort(key=lambda chunk: max(map(minute_of_partition, chunk)), reverse=True)
-    # What gains a row before what loses one.
-    chunks.sort(key=lambda chunk: not changed.isdisjoint(chunk))
+    chunks = _chunks([*registered, *add], pending, busy)
+    ordered = _in_order(chunks, compared.changed, newest_first=newest_first)
     return Plan(
         add,
-        delete=_to_delete(gone, known, {*with_rows, *busy}),
-        ranges=[_range(chunk, pending, recorded, made_before or {}) for chunk in chunks],
-        open=len(open_minutes),
-        differing=_differing(found, recorded, pending),
+        delete=_to_delete(compared.gone, known, {*compared.with_rows, *busy}),
+        ranges=[_range(chunk, pending, made_before or {}) for chunk in ordered],
+        open=compared.open,
+        differing=_differing(compared.found, recorded, pending),
         pending=pending.keys(),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Compared:
+    """Bucket and table, partition by partition.
+
+    Attributes:
+        found: by partition key, what is in the bucket.
+        gone: partition keys whose objects are gone.
+        with_rows: those of them that have rows.
+        pending: by partition key, the digest that is to be made.
+        changed: pending partition keys that have rows, some of which may go.
+        open: how many partitions wait for their minute to close.
+    """
+
+    found: Mapping[str, tuple[FolderMinute, Digest]]
+    gone: list[str]
+    with_rows: list[str]
+    pending: dict[str, Digest]
+    changed: Set[str]
+    open: int
+
+
+def _compare(
+    contents: FolderContents,
+    recorded: Mapping[str, str],
+    registered: Sequence[str],
+    busy: Collection[str],
+    last_closed: dt.datetime,
+    *,
+    by_report: bool,
+) -> _Compared:
+    found = {p.key: (p, digest) for p, digest in sorted(contents.partitions.items())}
+    gone = _gone(found, contents.folders, recorded, registered, by_report=by_report)
+    with_rows = [key for key in gone if _has_rows(key, recorded)]
+    desired = {key: digest for key, (_, digest) in found.items()} | dict.fromkeys(with_rows, EMPTY)
+    differing = {key: digest for key, digest in desired.items() if recorded.get(key) != str(digest)}
+
+    open_minutes = {key for key, (p, _) in found.items() if p.minute > last_closed}
+    changed = {key for key in differing if _has_rows(key, recorded)} - open_minutes - set(busy)
+    waiting = _waiting(open_minutes, changed)
+    pending = {key: digest for key, digest in differing.items() if key not in waiting}
+    return _Compared(found, gone, with_rows, pending, changed, len(waiting))
+
+
+def _waiting(open_minutes: Iterable[str], changed: Iterable[str]) -> set[str]:
+    """The partition keys of open minutes that wait for their end.
+
+    An object that is overwritten moves from a changed partition to an open minute of the same folder. Such a
+    minute does not wait, so that the object is not without a row until then.
+    """
+    overwritten = {folder_of_partition(key) for key in changed}
+    return {key for key in open_minutes if folder_of_partition(key) not in overwritten}
+
+
+def _has_rows(key: str, recorded: Mapping[str, str]) -> bool:
+    """Whether a partition has rows in the table."""
+    empty = str(EMPTY)
+    return recorded.get(key, empty) != empty
+
+
+def _in_order(
+    chunks: Iterable[list[str]], changed: Collection[str], *, newest_first: bool
+) -> list[list[str]]:
+    """The chunks in the order in which their runs are to be asked for."""
+    ordered = list(chunks)
+    if newest_first:
+        ordered.sort(key=lambda chunk: max(map(minute_of_partition, chunk)), reverse=True)
+    # What gains a row comes before what may lose one.
+    return sorted(ordered, key=lambda chunk: any(key in changed for key in chunk))
 
 
 def _to_register(pending: Iterable[str], known: Collection[str], *, newest_first: bool) -> list[str]:
@@ -231,13 +284,11 @@ def _chunks(
 
 
 def _range(
-    chunk: Sequence[str],
-    pending: Mapping[str, Digest],
-    recorded: Mapping[str, str],
-    made_before: Mapping[str, PartitionRecord],
+    chunk: Sequence[str], pending: Mapping[str, Digest], made_before: Mapping[str, PartitionRecord]
 ) -> RunRange:
-    # With what is there now: a partition that returns to an earlier state is no second try of that state.
-    state = "\n".join(f"{key}={recorded.get(key)} {made_before.get(key)}>{pending[key]}" for key in chunk)
+    # With what was made before: a partition that returns to an earlier state is no second try of that state.
+    # Not with what is in the table: a run that died may have left a part of it, and its retry goes on there.
+    state = "\n".join(f"{key}={made_before.get(key)}>{pending[key]}" for key in chunk)
     return RunRange(chunk[0], chunk[-1], len(chunk), hashlib.sha256(state.encode()).hexdigest()[:16])
 
 

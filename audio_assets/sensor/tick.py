@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Protocol
 
 from audio_assets.partitions import FolderMinute, folder_of_partition
+from audio_assets.quality import Summary
 from audio_assets.record import PartitionRecord
 from audio_assets.sensor import marked_folders
 from audio_assets.sensor.event_queue import Event
@@ -157,56 +158,75 @@ def tick(inputs: TickInputs) -> TickOutcome:
     """
     records = inputs.records
     registered = inputs.registered
-    cursor = inputs.cursor if inputs.events is not None else inputs.cursor.without_events()
-    scans = inputs.read_report is None and cursor.full_scan_due(inputs.now)
-    compares_all = scans or inputs.read_report is not None
     # What a run that ends during this tick has written may be seen in part: its partitions count as busy too.
     before = records.unfinished(registered)
-    table = _read_table(inputs, registered, None) if compares_all else _Table({}, {}, {})
-
-    known = _folders((*registered, *table.digests)) if scans else None
-    contents, cursor = _look(inputs, cursor, known)
-    if not compares_all:
-        here = [key for key in registered if folder_of_partition(key) in contents.folders]
-        keys = {*here, *(p.key for p in contents.partitions)}
-        table = _read_table(inputs, keys, {*contents.folders, *(p.folder for p in contents.partitions)})
-    reported, cursor = _read_report(inputs, cursor)
-
+    seen = _see(inputs)
     unfinished = records.unfinished(registered)
-    stale = {key for key, record in table.records.items() if inputs.is_stale(record)}
-    actual = {**table.digests, **dict.fromkeys(stale if inputs.redo_stale else (), STALE)}
+    stale = {key for key, record in seen.table.records.items() if inputs.is_stale(record)}
+    actual = {**seen.table.digests, **dict.fromkeys(stale if inputs.redo_stale else (), STALE)}
     decided = plan(
-        contents,
+        seen.contents,
         actual,
         registered,
         {*before.covered, *unfinished.covered},
         inputs.now,
         inputs.settle_time,
-        reported=reported,
+        reported=seen.reported,
         newest_first=inputs.newest_first,
-        made_before=table.recorded,
+        made_before=seen.table.recorded,
     )
     room = max(0, MAX_RUNS_IN_FLIGHT - unfinished.runs)
     runs = list(itertools.islice(_due(decided.ranges, records, inputs.now), room))
-    if inputs.events is None:
-        cursor = cursor.without_events()
-    else:
+    cursor = seen.cursor.without_events()
+    if inputs.events is not None:
         starved = len(runs) < len(decided.ranges)
-        cursor = marked_folders.mark_differing(cursor, contents, actual, decided, starved=starved)
+        cursor = marked_folders.mark_differing(seen.cursor, seen.contents, actual, decided, starved=starved)
     delete = decided.delete[:DELETED_PER_TICK]
-    summary = _summary(contents, reported, decided, len(runs), len(delete))
-    if stale:
-        summary += f"; {len(stale)} partitions have rows made by other settings (job redo_stale)"
     return TickOutcome(
         decided.add,
         delete,
         runs,
         cursor,
-        summary,
-        table.records if compares_all else None,
+        _summary(seen, decided, len(runs), len(delete), len(stale)),
+        seen.table.records if seen.whole else None,
         decided.pending,
         decided.open,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """What a tick has looked at.
+
+    Attributes:
+        whole: whether that is the whole table, rather than the folders that events name.
+        contents: of the bucket's folders.
+        table: the partitions of those folders at the least.
+        reported: partitions that an S3 Inventory report names, None where there is none.
+        cursor: where the next tick goes on.
+    """
+
+    whole: bool
+    contents: FolderContents
+    table: "_Table"
+    reported: set[FolderMinute] | None
+    cursor: Cursor
+
+
+def _see(inputs: TickInputs) -> _Seen:
+    """Look at the bucket, or at its report, and at the table."""
+    registered = inputs.registered
+    cursor = inputs.cursor if inputs.events is not None else inputs.cursor.without_events()
+    scans = inputs.read_report is None and cursor.full_scan_due(inputs.now)
+    whole = scans or inputs.read_report is not None
+    table = _read_table(inputs, registered, None) if whole else _Table({}, {}, {})
+    contents, cursor = _look(inputs, cursor, _folders((*registered, *table.digests)) if scans else None)
+    if not whole:
+        here = [key for key in registered if folder_of_partition(key) in contents.folders]
+        keys = {*here, *(p.key for p in contents.partitions)}
+        table = _read_table(inputs, keys, {*contents.folders, *(p.folder for p in contents.partitions)})
+    reported, cursor = _read_report(inputs, cursor)
+    return _Seen(whole, contents, table, reported, cursor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,25 +306,22 @@ def _due(ranges: Sequence[RunRange], records: Records, now: dt.datetime) -> Iter
                 yield RunAttempt(wanted, len(ends))
 
 
-def _summary(
-    contents: FolderContents,
-    reported: Collection[FolderMinute] | None,
-    decided: Plan,
-    runs: int,
-    deleted: int,
-) -> str:
+def _summary(seen: _Seen, decided: Plan, runs: int, deleted: int, stale: int) -> str:
     """One line for the log."""
     said = []
-    if reported is not None:
-        said.append(f"{len(reported)} partitions read from the inventory report")
-    if reported is None or contents.folders:
-        said.append(f"{len(contents.partitions)} partitions in {len(contents.folders)} folders looked at")
-    if decided.open:
-        said.append(f"{decided.open} wait for their minute to close")
-    if decided.add:
-        said.append(f"{len(decided.add)} partitions registered")
-    if deleted:
-        said.append(f"{deleted} partitions deleted")
-    if waiting := len(decided.ranges) - runs:
-        said.append(f"{waiting} runs wait for others to end, or for their next try")
+    if seen.reported is not None:
+        said.append(f"{len(seen.reported)} partitions read from the inventory report")
+    if seen.reported is None or seen.contents.folders:
+        partitions = len(seen.contents.partitions)
+        said.append(f"{partitions} partitions in {len(seen.contents.folders)} folders looked at")
+    counts = {
+        "wait for their minute to close": decided.open,
+        "partitions registered": len(decided.add),
+        "partitions deleted": deleted,
+        "runs wait for others to end, or for their next try": len(decided.ranges) - runs,
+        "partitions have rows made by other settings (redo_stale makes them anew)": stale,
+    }
+    said += [f"{count} {what}" for what, count in counts.items() if count]
+    if seen.whole and Summary.of(seen.table.records.values()).lacks_audio:
+        said.append("no object is of an audio format, so nothing is transcribed (check audio_found)")
     return "; ".join([*said, f"{runs} runs asked for" if runs else "nothing to ask for now"])

@@ -16,7 +16,7 @@ The map of this room, from the front door down:
     s3_listing.py    how a bucket is listed fast and exactly
     s3_errors.py     what each error of S3 means: ask again, renew credentials, one object, fails
     local.py         `LocalBackend`: a folder, whole
-    obstore_io.py    what both share of obstore, the client library
+    obstore_io.py    which names obstore takes, and what it says of an object
 
 A store is added by a subclass of `Backend` and an entry in `BACKENDS`, also from outside of this package.
 What lies in the store (audio, tables) is known elsewhere: `audio_assets.source`, `audio_assets.table`.

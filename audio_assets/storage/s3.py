@@ -12,12 +12,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import AlreadyExistsError, NotModifiedError, PreconditionError
 
 from audio_assets.errors import ConflictError, ObjectChangedError
-from audio_assets.storage import obstore_io, s3_errors
+from audio_assets.storage import s3_errors
 from audio_assets.storage.obstore_io import is_plain, quoted, version_of
 from audio_assets.storage.s3_client import S3Connection
 from audio_assets.storage.s3_listing import S3Listing
 from audio_assets.storage.types import (
     LOCATIONS,
+    ONE_SLASH,
     WRITE_PROBE,
     Backend,
     BackendOptions,
@@ -25,6 +26,8 @@ from audio_assets.storage.types import (
     ObjectInfo,
     Streamed,
 )
+
+_STREAMED_BYTES = 2**20
 
 
 class S3Backend(Backend):
@@ -37,6 +40,8 @@ class S3Backend(Backend):
         bucket, _, prefix = uri.partition("://")[2].partition("/")
         if not bucket:
             raise ValueError(f"{uri!r} is no location; it should read like {LOCATIONS}")
+        if prefix and not is_plain(prefix):
+            raise ValueError(f"{uri!r} is no location; it should read like {LOCATIONS}, {ONE_SLASH}")
         try:
             self._connection = S3Connection(bucket, prefix, options)
         except (BotoCoreError, ValueError) as e:
@@ -78,10 +83,19 @@ class S3Backend(Backend):
             raise
 
     def read_latest(self, key: str) -> tuple[bytes, str] | None:
-        return obstore_io.read_latest(self._connection.store, key)
+        try:
+            found = obstore.get(self._connection.store, key)
+            return bytes(found.bytes()), version_of(found.meta)
+        except FileNotFoundError:
+            return None
 
     def stream(self, key: str, offset: int, version: str | None) -> Streamed:
-        return obstore_io.stream(self._connection.store, key, offset, version)
+        options: Any = {"range": {"offset": offset}} if offset else {}
+        if version is not None:
+            options["if_match"] = quoted(version)
+        found = obstore.get(self._connection.store, key, options=options)
+        pieces = map(bytes, found.stream(_STREAMED_BYTES))
+        return Streamed(version_of(found.meta), found.meta["size"], pieces)
 
     # --- writing ------------------------------------------------------------------------------------------
 

@@ -84,6 +84,11 @@ def says_conflict(e: Exception) -> bool:
     return error_code(e) not in _ASK_AGAIN
 
 
+def may_be_of_names(e: Exception) -> bool:
+    """Whether obstore cannot read a listing that came, as where it holds a name that obstore refuses."""
+    return isinstance(e, InvalidPathError) or "invalid list response" in str(e)
+
+
 def error_code(e: Exception) -> str | None:
     """What S3 calls the error, None where it was not S3 that failed."""
     if isinstance(e, ClientError):

@@ -5,22 +5,27 @@ does not, boto3 gives one page, and obstore takes over again after it.
 """
 
 import datetime as dt
+import itertools
 import operator
 from collections.abc import Iterator
 from typing import Any
 
 import obstore
 
+from audio_assets.storage import s3_errors
 from audio_assets.storage.obstore_io import is_plain, object_info, version_of
 from audio_assets.storage.s3_client import S3Connection
 from audio_assets.storage.types import LAST, PAGE, ObjectInfo
+
+LONGEST_KEY = 1024
+"""How many bytes a key of S3 may have."""
 
 DEEPEST_CUT = 8
 """How many levels of folders may be asked for places at which to cut a scan."""
 
 
 class _NotByObstoreError(Exception):
-    """obstore cannot give the next page, or not as it is."""
+    """obstore cannot give the next page, or perhaps not as it is."""
 
 
 class S3Listing:
@@ -50,7 +55,7 @@ class S3Listing:
             position = following
 
     def scan_folder(self, folder: str, after: str) -> Iterator[tuple[str, list[ObjectInfo]]]:
-        position: str | None = after or folder
+        position: str | None = after
         while position is not None:
             for reached, page in self.scan(position, folder + LAST, folder):
                 here = [o for o in page if "/" not in o.key[len(folder) :]]
@@ -85,29 +90,27 @@ class S3Listing:
         return []
 
     def find(self, key: str) -> ObjectInfo | None:
-        found, _, _ = self._request_page(key, key, MaxKeys=1)
-        return found[0] if found and found[0].key == key else None
+        found, _, _ = self._request_page("", key, MaxKeys=1)
+        return found[0] if found and found[0].key == key and not _marks_folder(found[0]) else None
 
     def _takes(self, after: str, folder: str) -> bool:
         """Whether obstore can list from a key on: it refuses some and drops slashes at the ends of others."""
-        starts = after == folder or is_plain(after)
-        has_prefix = bool(self._connection.root)
-        return starts and is_plain(folder.removesuffix("/") or "-") and (has_prefix or after >= "0")
+        if not is_plain(after or "-") or not is_plain(folder.removesuffix("/") or "-"):
+            return False
+        return bool(self._connection.root or folder) or after >= "0"
 
     def _pages_by_obstore(self, after: str, until: str | None, folder: str) -> Iterator[list[ObjectInfo]]:
         """Pages by obstore.
 
         Raises:
-            _NotByObstoreError: it cannot give the next page, or not as it is.
+            _NotByObstoreError: it may not give the next page, or not as it is, for the names in it.
         """
-        offset = None if after == folder else after
+        prefix = folder.removesuffix("/") or None
+        offset = self._start_after(after) or None
         try:
-            pages = obstore.list(
-                self._connection.store, folder.removesuffix("/") or None, offset=offset, chunk_size=PAGE
-            )
-            for found in pages:
+            for found in obstore.list(self._connection.store, prefix, offset=offset, chunk_size=PAGE):
                 page = [object_info(o) for o in found if until is None or o["path"] <= until]
-                if not _is_exact(page, after):
+                if not _is_exact(page, after, folder):
                     raise _NotByObstoreError
                 if page:
                     yield page
@@ -115,8 +118,15 @@ class S3Listing:
                 if len(page) < len(found):
                     return
         except Exception as e:
-            # Where it is not the names that obstore fails on, boto3 fails too, and says on what.
-            raise _NotByObstoreError from e
+            # A server that is down or refuses is not asked twice: that is for `ObjectStore` to count.
+            if s3_errors.may_be_of_names(e):
+                raise _NotByObstoreError from e
+            raise
+
+    def _start_after(self, after: str) -> str:
+        """A key after which S3 is to begin, no longer than a key can be; no key lies between the two."""
+        longest = LONGEST_KEY - len(self._connection.root.encode())
+        return after.encode()[:longest].decode(errors="ignore")
 
     def _page_by_boto3(
         self, after: str, until: str | None, folder: str, **options: Any
@@ -128,8 +138,7 @@ class S3Listing:
         """
         found, folders, truncated = self._request_page(after, folder, **options)
         reached = max([o.key for o in found] + [p + LAST for p in folders], default=after)
-        # What marks a folder is no audio.
-        objects = [o for o in found if not o.key.endswith("/") and (until is None or o.key <= until)]
+        objects = [o for o in found if not _marks_folder(o) and (until is None or o.key <= until)]
         return objects, reached if truncated and (until is None or reached < until) else None
 
     def _request_page(
@@ -137,8 +146,9 @@ class S3Listing:
     ) -> tuple[list[ObjectInfo], list[str], bool]:
         """One answer of S3: objects, the prefixes of folders, and whether there is more."""
         root = self._connection.root
-        if after != folder:
-            options["StartAfter"] = root + after
+        # Never with the object that is called like the place itself.
+        if start := root + self._start_after(after):
+            options["StartAfter"] = start
         page = self._connection.list_objects(folder, **{"MaxKeys": PAGE} | options)
         objects = [
             ObjectInfo(
@@ -153,11 +163,20 @@ class S3Listing:
         return objects, folders, page["IsTruncated"]
 
 
-def _is_exact(page: list[ObjectInfo], after: str) -> bool:
+def _is_exact(page: list[ObjectInfo], after: str, folder: str) -> bool:
     """Whether obstore gave a page's keys as they are.
 
-    The console of S3 marks a folder by an empty object `folder/`, whose slash obstore drops; keys that it
-    changed are out of order.
+    It drops a slash at the end, which folders have: the console of S3 marks one by an empty object `folder/`.
+    Such a key may be out of order, or right before the keys in it; and a folder's name seldom has a dot.
     """
     keys = [after, *(o.key for o in page)]
-    return all(o.size for o in page) and all(map(operator.lt, keys, keys[1:]))
+    return (
+        all(o.size and o.key.startswith(folder) and "." in o.key[o.key.rfind("/") :] for o in page)
+        and all(map(operator.lt, keys, keys[1:]))
+        and not any(key.startswith(f"{before}/") for before, key in itertools.pairwise(keys))
+    )
+
+
+def _marks_folder(found: ObjectInfo) -> bool:
+    """Whether an object only makes a folder appear, or the place itself, and is no audio."""
+    return not found.key or (found.key.endswith("/") and not found.size)

@@ -1,8 +1,8 @@
 """The object store: what a place holds, read and written safely, whatever kind of store it is.
 
 Three things are added to a backend. What fails is tried again (`retry`). What was read is verified
-(`verify`). A file is replaced only in the version that was read (optimistic concurrency). Nothing here knows
-what the bytes mean, or what kind of store holds them.
+(`verify`). A file is replaced or deleted only in the version that was read (optimistic concurrency). Nothing
+here knows what the bytes mean, or what kind of store holds them.
 """
 
 import functools

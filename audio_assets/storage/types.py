@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 PAGE = 1000
 """How many objects S3 gives in an answer."""
 
-LAST = "\U0010ffff"
-"""The last character of Unicode: `folder/` + LAST sorts after all keys in the folder."""
+LAST = "\U0010ffff" * 256
+"""The last character of Unicode, as often as a key of S3 can hold it: `folder/` + LAST sorts after all keys
+in the folder."""
 
 WRITE_PROBE = ".write-probe"
 """The empty file by which a store shows whether it honours conditional writes."""
@@ -28,6 +29,9 @@ STALL_S = 60.0
 
 LOCATIONS = "s3://bucket/prefix or file:///folder"
 """How a location reads, for errors."""
+
+ONE_SLASH = "with a single / between folders"
+"""What else holds for a location of S3, for errors."""
 
 
 class ObjectInfo(NamedTuple):

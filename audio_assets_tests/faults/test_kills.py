@@ -23,7 +23,7 @@ from audio_assets_tests.support.places import LocalPlace, Place
 from audio_assets_tests.support.run_process import Runs, settings, start
 
 FOLDERS = [f"p{i}" for i in range(4)]
-KEYS = [f"{folder}|2023-08-24-00:21" for folder in FOLDERS]
+KEYS = [f"{folder}@2023-08-24-00:21" for folder in FOLDERS]
 CLIPS = 2
 
 
@@ -216,7 +216,7 @@ def test_the_daemon_retries_what_is_killed(
             time.sleep(chance.uniform(0, 5))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            path = f"output_parquet/audio_table/{FolderMinute.parse(f'{folder}|2023-08-24-00:21').path}"
+            path = f"output_parquet/audio_table/{FolderMinute.parse(f'{folder}@2023-08-24-00:21').path}"
             dev.wait_for(f"table of {folder}", lambda path=path: path in table_files(place), seconds=400)
             seen = processes(dev)
         retries = dev.query("{ runsOrError { ... on Runs { results { tags { key } } } } }")

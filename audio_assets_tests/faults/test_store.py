@@ -109,15 +109,23 @@ def test_a_stream_of_a_file_that_is_replaced_meanwhile_fails_by_name(
         list(pieces)
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_listings_outlive_every_fault(faulty: FaultyServer, bucket: S3Place, store: ObjectStore, times: int):
-    # The second fault meets what takes over where obstore fails.
-    keys = [f"a/{i}.flac" for i in range(3)]
+@pytest.mark.parametrize("folder", ["a/", "a//"])
+def test_listings_outlive_every_fault(faulty: FaultyServer, bucket: S3Place, store: ObjectStore, folder: str):
+    # From a key with an empty name on, it is boto3 that lists.
+    keys = [f"{folder}{i}.flac" for i in range(3)]
     for key in keys:
-        bucket.put(key)
+        bucket.put(key, b"x")
     for fault in FAULTS["LIST"]:
-        faulty.plan = Plan(always={("LIST", bucket.bucket): fault}, times=times)
-        assert [o.key for _, page in store.scan() for o in page] == keys, fault
+        faulty.plan = once("LIST", bucket.bucket, fault)
+        assert [o.key for _, page in store.scan(folder) for o in page] == keys, fault
+        assert faulty.plan.injected["LIST", fault] == 1
+
+
+def test_listings_of_tables_outlive_every_fault(faulty: FaultyServer, bucket: S3Place, store: ObjectStore):
+    keys = [f"a/{i}.parquet" for i in range(3)]
+    for key in keys:
+        bucket.put(key, b"x")
+    for fault in FAULTS["LIST"]:
         faulty.plan = once("LIST", bucket.bucket, fault)
         assert [key for key, _ in store.list_files("a/")] == keys, fault
         assert faulty.plan.injected["LIST", fault] == 1
@@ -202,6 +210,22 @@ def test_whether_writes_are_conditional_is_learnt_under_every_fault(
 
 
 # --- what lasts -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "asked"),
+    [("500", 2), ("503", 2), ("reset before", 2), ("stall before", 2), ("stall amid", 2), ("denied", 1)],
+)
+def test_a_listing_that_keeps_failing_is_asked_for_no_oftener_than_it_should(
+    faulty: FaultyServer, bucket: S3Place, store: ObjectStore, fault: str, asked: int
+):
+    # Each of them may last for as long as a stall.
+    bucket.put("a/1.flac", b"x")
+    for listing in (store.scan(), store.scan_folder("a/"), store.list_files("a/")):
+        faulty.plan = Plan(always={("LIST", bucket.bucket): fault})
+        with pytest.raises(StorageError, match=f"cannot list {re.escape(bucket.uri)}"):
+            list(listing)
+        assert faulty.plan.injected["LIST", fault] == asked
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from dagster._core.launcher import WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
-from audio_assets.defs.internals.run_launcher import WORKER_TAG, LocalRunLauncher
+from audio_assets.defs.internals.run_launcher import WORKER_TAG, LocalRunLauncher, end_dead_runs
 from audio_assets.process import this_process
 from audio_assets_tests.support.audio import flac
 from audio_assets_tests.support.project import Project
@@ -81,6 +81,17 @@ def test_what_cannot_be_known_is_not_judged(
     assert health(launcher, started(instance_of_the_project, **tags)) == WorkerStatus.RUNNING
 
 
+def test_a_command_reports_runs_as_failed_whose_process_is_gone(
+    instance_of_the_project: dg.DagsterInstance, launcher: LocalRunLauncher
+):
+    with process() as (_, identity):
+        alive = started(instance_of_the_project, **{WORKER_TAG: identity, GRPC_INFO_TAG: NO_SERVER})
+        dead = started(instance_of_the_project, **{GRPC_INFO_TAG: NO_SERVER})
+        assert end_dead_runs(instance_of_the_project) == [dead.run_id]
+    statuses = {run.run_id: run.status for run in instance_of_the_project.get_runs()}
+    assert statuses == {alive.run_id: dg.DagsterRunStatus.STARTED, dead.run_id: dg.DagsterRunStatus.FAILURE}
+
+
 def test_terminating_a_run_whose_process_is_gone_cancels_it_at_once(
     launcher: LocalRunLauncher, instance_of_the_project: dg.DagsterInstance
 ):
@@ -110,7 +121,7 @@ def test_terminating_a_run_whose_server_is_gone_interrupts_its_process(
 @pytest.mark.parametrize("place", ["local"], indirect=True)
 def test_a_run_of_the_project_says_which_process_executes_it(project: Project):
     project.place.put("p225/a.flac", flac())
-    made = project.run("p225|2023-08-24-00:21", assets=["s3_inventory"])
+    made = project.run("p225@2023-08-24-00:21", assets=["s3_inventory"])
     run = project.instance.get_run_by_id(made.run_id)
     assert run
     assert run.tags[WORKER_TAG] == this_process()

@@ -67,6 +67,22 @@ class LocalRunLauncher(DefaultRunLauncher):
         return super().terminate(run_id)
 
 
+def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Report runs that have no worker any more as failed, as the daemon's monitoring does; gives their ids.
+
+    For a command that works without a daemon, and would wait for them for ever.
+    """
+    launcher = instance.run_launcher
+    ended = []
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        if launcher.supports_check_run_worker_health:
+            health = launcher.check_run_worker_health(run)
+            if health.status == WorkerStatus.NOT_FOUND:
+                instance.report_run_failed(run, f"The run has no worker: {health.msg}.")
+                ended.append(run.run_id)
+    return ended
+
+
 def record_worker(context: dg.InitResourceContext) -> None:
     """Put this process on the run that it executes; a sensor's tick has no run."""
     if context.run and context.instance:
