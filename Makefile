@@ -7,6 +7,8 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 # `dg` warns where the environment that it runs in is not the active one.
 DG := VIRTUAL_ENV="$(CURDIR)/.venv" $(BIN)/dg
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+NOT_INSTALLED := { echo "pip could not install; its error is above. It needs PyPI, or the index that PIP_INDEX_URL\
+ names: connect this machine to it and run make again"; exit 1; }
 
 .PHONY: help demo dev test torture lint bench clean
 .DEFAULT_GOAL := help
@@ -51,19 +53,20 @@ $(DAGSTER_HOME)/dagster.yaml: dagster.yaml
 	@cp dagster.yaml $@
 
 .venv/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
-		|| { echo "Python 3.11 to 3.13 is needed; say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+		sys.exit(None if (3, 11) <= v <= (3, 13) else "$(PYTHON) is Python %d.%d" % v)' \
+		|| { echo "Python 3.11, 3.12 or 3.13 is needed: name one, such as make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv (PyTorch and Dagster take a minute or two) ..."
-	@$(PIP) --editable .
+	@$(PIP) --editable . || $(NOT_INSTALLED)
 	@touch $@
 
 .venv/installed-test: .venv/installed
 	@echo "Installing what the tests need ..."
-	@$(PIP) --editable '.[test]'
+	@$(PIP) --editable '.[test]' || $(NOT_INSTALLED)
 	@touch $@
 
 .venv/installed-bench: .venv/installed
 	@echo "Installing what the benchmarks compare with ..."
-	@$(PIP) --editable '.[bench]'
+	@$(PIP) --editable '.[bench]' || $(NOT_INSTALLED)
 	@touch $@

@@ -311,8 +311,8 @@ FAILURE_WEBHOOK_URL = Setting(
 
 REDO_STALE = Setting(
     name="REDO_STALE",
-    meaning="Who makes rows anew that another `WHISPER_MODEL`, `WHISPER_LANGUAGE` or `TOKENISER` made: the"
-    " `job` redo_stale, when somebody launches it, or the `sensor`, by itself.",
+    meaning="Who makes stale rows anew, those that another `WHISPER_MODEL`, `WHISPER_LANGUAGE` or `TOKENISER`"
+    " made: the `job` redo_stale, when somebody launches it, or the `sensor`, by itself.",
     default="job",
     example="sensor",
     parse=_redo_stale,
@@ -350,7 +350,8 @@ AWS_VARIABLES = (
 )
 DAGSTER_HOME = Variable(
     name="DAGSTER_HOME",
-    meaning="The folder in which Dagster keeps its instance. It is set in the shell rather than in `.env`.",
+    meaning="The folder in which Dagster keeps its instance, which serves one source and table at a time. Set"
+    " it in the shell rather than in `.env`.",
     default_words="`.dagster_home/`",
     example=None,
 )

@@ -46,11 +46,11 @@ def _examples(*lines: str) -> str:
 @contextlib.contextmanager
 def _in_words() -> Iterator[None]:
     """Say an error that has a sentence of its own without its stack trace, and exit by its kind."""
-    from audio_assets.errors import EventQueueError, StorageError
+    from audio_assets.errors import EventQueueError, InstanceInUseError, StorageError
 
     try:
         yield
-    except (StorageError, EventQueueError) as e:
+    except (StorageError, EventQueueError, InstanceInUseError) as e:
         _complain(str(e))
         raise typer.Exit(FAILED) from None
     except ValueError as e:

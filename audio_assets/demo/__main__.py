@@ -186,7 +186,7 @@ def main(bucket: pathlib.Path | None = None) -> int:
 Done in {time.monotonic() - started:.0f} s. What next?
   make dev                                    the Dagster UI on this bucket: http://127.0.0.1:3000
   cp any.flac {bucket.name}/p225/                  the running sensor picks it up once its minute is over
-  .venv/bin/python -c "import audio_assets; print(audio_assets.read_table('p225'))"
+  .venv/bin/audio-assets read p225            rows of the table that the settings name
   cp .env.example .env                        your own bucket and Whisper model (README.md)""")
     return 0
 
