@@ -267,6 +267,16 @@ def test_the_summary_names_failed_rows_and_strict_makes_them_a_failure(sync: Syn
     assert "p225/bad.flac: " in said
 
 
+def test_a_bucket_without_audio_is_a_warning(sync: Syncs):
+    sync.place.put("p225/a.wav", b"RIFF")
+    result = sync()
+    with open_project(defs()) as project:
+        counts = count(project.bucket.audio_table)
+    assert summarise(sync.display, result, counts, "s3://b/audio_table", 1.0)
+    assert "WARNING: no object is of an audio format" in sync.said.getvalue()
+    assert "no object is of an audio format, so nothing is transcribed" in sync.said.getvalue()
+
+
 def test_partitions_that_still_differ_are_a_failure(sync: Syncs):
     sync.place.put("p225/a.txt")
     sync()

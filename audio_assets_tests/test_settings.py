@@ -114,6 +114,7 @@ def test_what_is_not_set_or_empty_has_its_default(monkeypatch: pytest.MonkeyPatc
         "TOKENISER": "simulated",
         "SETTLE_SECONDS": dt.timedelta(seconds=60),
         "BACKFILL_ORDER": "folder",
+        "REDO_STALE": "job",
         "KEEP_RUN_LOGS_DAYS": 30.0,
         "FAILURE_WEBHOOK_URL": "",
     }
@@ -142,6 +143,7 @@ def test_what_is_set_is_read_as_a_value(monkeypatch: pytest.MonkeyPatch):
         ("SETTLE_SECONDS", "nan", "SETTLE_SECONDS is a number of seconds, not 'nan'"),
         ("KEEP_RUN_LOGS_DAYS", "-1", "KEEP_RUN_LOGS_DAYS is a number of days from 0, not '-1'"),
         ("BACKFILL_ORDER", "fastest", "BACKFILL_ORDER is folder or newest, not 'fastest'"),
+        ("REDO_STALE", "always", "REDO_STALE is job or sensor, not 'always'"),
     ],
 )
 def test_a_wrong_value_is_said_with_what_is_right(

@@ -4,6 +4,7 @@ from audio_assets.cli.counts import Counts
 from audio_assets.cli.display import Display
 from audio_assets.cli.rows import small_table
 from audio_assets.cli.sync import Result
+from audio_assets.schema import NOT_FLAC
 
 EXAMPLES = 5
 
@@ -38,6 +39,8 @@ def summarise(
             f"FAILED: {len(result.differing):,} partitions are not what the bucket says, such as"
             f" {min(result.differing)}; the failed runs say why: {' '.join(result.failed[-EXAMPLES:])}"
         )
+    if counts.rows and counts.rows == counts.statuses[NOT_FLAC]:
+        display.say("WARNING: no object is of an audio format, so nothing is transcribed; upload FLAC")
     if counts.failed:
         said = "FAILED" if strict else "WARNING"
         display.say(f"{said}: {len(counts.failed):,} rows failed; audio-assets status says why")
