@@ -175,33 +175,56 @@ def test_a_run_that_is_told_so_computes_every_row_anew(made: Project):
 def test_metadata_tells_of_the_file_first_and_of_the_run_after_it(made: Project):
     transcripts = list(shown(made, "transcripts").items())
     model = made.table()["whisper_model"].dropna().iloc[0]
-    assert [(name, value.value) for name, value in transcripts[:8]] == [
-        ("dagster/partition_row_count", 2),
+    assert [(name, value.value) for name, value in transcripts[:10]] == [
         ("ok", 1),
         ("failed", 0),
         ("not_flac", 1),
-        ("audio_hours", 0.0),
+        ("audio_hours", 0.0001),
         ("whisper_model", model),
+        ("dagster/partition_row_count", 2),
+        *located(made, "transcripts"),
         ("clips_computed", 1),
         ("retries", 0),
     ]
-    assert {name for name, _ in transcripts[8:]} == {
+    assert {name for name, _ in transcripts[10:]} == {
         *("audio_s_per_s", "device", "windows", "fallbacks", "halvings"),
-        *("mel_s", "encode_s", "language_s", "decode_s", "dagster/uri"),
+        *("mel_s", "encode_s", "language_s", "decode_s"),
     }
     tokens = list(shown(made, "tokens").items())
-    assert [(name, value.value) for name, value in tokens[:8]] == [
-        ("dagster/partition_row_count", 2),
+    assert [(name, value.value) for name, value in tokens[:10]] == [
         ("ok", 1),
         ("failed", 0),
         ("not_flac", 1),
         ("tokens", len(made.table()["tokenized_info"].dropna().iloc[0])),
         ("tokeniser", "simulated"),
+        ("dagster/partition_row_count", 2),
+        *located(made, "tokens"),
         ("clips_computed", 1),
         ("retries", 0),
     ]
     # The engine that hears has no part in tokens.
-    assert {name for name, _ in tokens[8:]} == {"audio_s_per_s", "dagster/uri"}
+    assert {name for name, _ in tokens[10:]} == {"audio_s_per_s"}
+
+
+def located(project: Project, name: str) -> list[tuple[str, str]]:
+    """Where a partition's file is, as its metadata says: a path below the table, and the table."""
+    return [
+        ("file", FolderMinute.parse(KEY).path),
+        ("dagster/uri", f"{project.place.uri}/output_parquet/{name}"),
+    ]
+
+
+def test_audio_table_says_why_objects_failed(made: Project):
+    made.place.put("p225/cut.flac", flac(0.5)[:200])
+    assert made.run(KEY).success
+    metadata = shown(made, "audio_table")
+    assert list(metadata) == [
+        *("ok", "failed", "not_flac", "audio_hours", "whisper_model", "tokeniser", "failures", "preview"),
+        *("dagster/partition_row_count", "file", "dagster/uri"),
+    ]
+    rows = made.table().set_index("Key")
+    [_, _, failure] = str(metadata["failures"].value).splitlines()
+    assert failure == f"| cut.flac | {rows.loc['p225/cut.flac', 'error']} |"
 
 
 def test_a_run_that_finds_a_partition_unchanged_says_the_same_of_its_file(project: Project):
@@ -220,5 +243,5 @@ def test_a_run_that_finds_a_partition_unchanged_says_the_same_of_its_file(projec
     assert "audio_s_per_s" not in after
     assert "device" not in after
     assert "device" in made[other]
-    of_the_file = [*list(before)[:6], "dagster/uri"]
+    of_the_file = list(before)[:8]
     assert {name: after[name] for name in of_the_file} == {name: before[name] for name in of_the_file}

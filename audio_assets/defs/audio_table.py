@@ -9,7 +9,15 @@ import pyarrow as pa
 from audio_assets import schema
 from audio_assets.defs.failures import known_errors
 from audio_assets.defs.internals.partition_metadata import add_partition_metadata
-from audio_assets.defs.metadata import TAGS, partition_metadata, preview, table_metadata
+from audio_assets.defs.metadata import (
+    TAGS,
+    audio_hours,
+    failures,
+    partition_metadata,
+    preview,
+    status_counts,
+    table_metadata,
+)
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
 from audio_assets.defs.records import RECORD_TAG, InstanceRecords
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
@@ -101,14 +109,14 @@ def _describe(
     table: Table, partition: FolderMinute, rows: pa.Table, record: PartitionRecord
 ) -> dict[str, dg.MetadataValue]:
     """What the partition's file holds, the most asked for first."""
-    seconds = sum(filter(None, rows["duration_s"].to_pylist()))
     return {
-        **{status: dg.MetadataValue.int(getattr(record, status)) for status in schema.STATUSES},
-        "audio_hours": dg.MetadataValue.float(round(seconds / 3600, 4)),
+        **status_counts({status: getattr(record, status) for status in schema.STATUSES}),
+        "audio_hours": audio_hours(sum(filter(None, rows["duration_s"].to_pylist()))),
         "whisper_model": dg.MetadataValue.text(", ".join(record.whisper_models) or "none"),
         "tokeniser": dg.MetadataValue.text(", ".join(record.tokenisers) or "none"),
+        **failures(rows),
         "preview": preview(rows),
-        **partition_metadata(table, table.path(partition), len(rows)),
+        **partition_metadata(table, partition, len(rows)),
     }
 
 

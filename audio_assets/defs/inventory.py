@@ -58,7 +58,7 @@ def s3_inventory(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Materi
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
             for updated in pool.map(update, folders):
                 for partition, now in updated.items():
-                    metadata[partition.key] = partition_metadata(table, table.path(partition), len(now.rows))
+                    metadata[partition.key] = partition_metadata(table, partition, len(now.rows))
         add_partition_metadata(context, table.name, metadata)
     return dg.MaterializeResult()
 

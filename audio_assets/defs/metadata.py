@@ -1,11 +1,16 @@
-"""What the UI shows beside each asset: tags, table name, column schema, row counts, previews."""
+"""What the UI shows beside each asset: tags, table name, column schema, row counts, previews.
+
+The UI breaks a text at blanks and hyphens alone, and cuts a table that is wider than its place. So no word
+here is long: a file's path stands apart from the table's URI, an object's name apart from its folder.
+"""
 
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
 import pyarrow as pa
 
-from audio_assets.schema import FieldMetadata
+from audio_assets.partitions import FolderMinute
+from audio_assets.schema import FAILED, NOT_FLAC, OK, FieldMetadata
 from audio_assets.table import Table
 
 TAGS = {"domain": "speech"}
@@ -13,6 +18,7 @@ TAGS = {"domain": "speech"}
 
 PREVIEW_ROWS = 10
 PREVIEW_CHARACTERS = 80
+WORD_CHARACTERS = 40
 
 
 def table_metadata(name: str, columns: pa.Schema) -> dict[str, dg.TableSchema | str]:
@@ -42,12 +48,33 @@ def _column(field: pa.Field) -> dg.TableColumn:
     )
 
 
-def partition_metadata(table: Table, path: str, rows: int) -> dict[str, dg.MetadataValue]:
-    """What every materialisation of a partition says of its file."""
+def status_counts(rows: Mapping[str, int]) -> dict[str, dg.MetadataValue]:
+    """Rows by `status`, those first that somebody looks for."""
+    return {status: dg.MetadataValue.int(rows[status]) for status in (OK, FAILED, NOT_FLAC)}
+
+
+def audio_hours(seconds: float) -> dg.MetadataValue:
+    """Seconds of audio, in hours; four digits show a clip of half a second."""
+    return dg.MetadataValue.float(round(seconds / 3600, 4))
+
+
+def partition_metadata(table: Table, partition: FolderMinute, rows: int) -> dict[str, dg.MetadataValue]:
+    """What every materialisation of a partition says of its file: rows, and `dagster/uri` + / + `file`."""
     return {
         "dagster/partition_row_count": dg.MetadataValue.int(rows),
-        "dagster/uri": dg.MetadataValue.text(f"{table.store.uri}/{path}"),
+        "file": dg.MetadataValue.path(partition.path),
+        "dagster/uri": dg.MetadataValue.text(f"{table.store.uri}/{table.name}"),
     }
+
+
+def failures(rows: pa.Table) -> dict[str, dg.MetadataValue]:
+    """Why objects of a partition failed, from its rows of `audio_table`; nothing where none did."""
+    failed = [
+        {"file": _file_name(row["Key"]), "error": row["error"]}
+        for row in rows.select(["Key", "status", "error"]).to_pylist()
+        if row["status"] == FAILED
+    ]
+    return {"failures": markdown_table(failed, characters=1000)} if failed else {}
 
 
 def preview(rows: pa.Table) -> dg.MarkdownMetadataValue:
@@ -56,31 +83,49 @@ def preview(rows: pa.Table) -> dg.MarkdownMetadataValue:
     return markdown_table(
         [
             {
-                "Key": row["Key"],
+                "file": _file_name(row["Key"]),
                 "transcribed_text": row["transcribed_text"],
                 "avg_logprob": row["avg_logprob"],
                 "tokens": None if row["tokenized_info"] is None else len(row["tokenized_info"]),
                 "seconds": row["duration_s"],
-                "status": ": ".join(filter(None, (row["status"], row["error"]))),
+                "status": row["status"],
             }
             for row in shown
         ]
     )
 
 
-def markdown_table(rows: Sequence[Mapping[str, object]]) -> dg.MarkdownMetadataValue:
-    """The first rows, with cells cut to a readable length."""
+def _file_name(key: str) -> str:
+    """An object's key without its folder, which its partition's key names; a long one without its middle."""
+    name = key.rpartition("/")[2]
+    if len(name) <= WORD_CHARACTERS:
+        return name
+    half = WORD_CHARACTERS // 2
+    return f"{name[: half - 1]}…{name[-half:]}"
+
+
+def markdown_table(
+    rows: Sequence[Mapping[str, object]], characters: int = PREVIEW_CHARACTERS
+) -> dg.MarkdownMetadataValue:
+    """The first rows.
+
+    Args:
+        characters: the length that a longer cell is cut to.
+    """
     if not rows:
         return dg.MetadataValue.md("no rows")
     lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    lines += ["| " + " | ".join(map(_cell, row.values())) + " |" for row in rows[:PREVIEW_ROWS]]
+    lines += [
+        "| " + " | ".join(_cell(value, characters) for value in row.values()) + " |"
+        for row in rows[:PREVIEW_ROWS]
+    ]
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def _cell(value: object) -> str:
+def _cell(value: object, characters: int) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
         return f"{value:.2f}"
     text = str(value).replace("|", "\\|").replace("\n", " ")
-    return text if len(text) <= PREVIEW_CHARACTERS else text[: PREVIEW_CHARACTERS - 1] + "…"
+    return text if len(text) <= characters else text[: characters - 1] + "…"

@@ -12,7 +12,14 @@ from audio_assets import schema, settings
 from audio_assets.defs.failures import known_errors
 from audio_assets.defs.internals.partition_metadata import add_partition_metadata
 from audio_assets.defs.internals.pool import GPU, place_in_pool
-from audio_assets.defs.metadata import TAGS, markdown_table, partition_metadata, table_metadata
+from audio_assets.defs.metadata import (
+    TAGS,
+    audio_hours,
+    markdown_table,
+    partition_metadata,
+    status_counts,
+    table_metadata,
+)
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.partition_rows import Finished
@@ -173,21 +180,16 @@ def _describe(
 ) -> dict[str, dg.MetadataValue]:
     """What the UI shows of a partition: first its file, then the run that looked at it last."""
     rows = finished.statuses[table.name].total()
-    general = partition_metadata(table, table.path(finished.partition), rows)
-    uri = general.pop("dagster/uri")
-    # The last one: it is long, and the UI shows what stands first.
-    return general | _file(finished, table) | _work(finished, achieved) | {"dagster/uri": uri}
+    general = partition_metadata(table, finished.partition, rows)
+    return _file(finished, table) | general | _work(finished, achieved)
 
 
 def _file(finished: Finished, table: Table) -> dict[str, dg.MetadataValue]:
     """What a partition's file holds, whichever run made it."""
-    counts = finished.statuses[table.name]
-    metadata: dict[str, dg.MetadataValue] = {
-        status: dg.MetadataValue.int(counts[status]) for status in (schema.OK, schema.FAILED, schema.NOT_FLAC)
-    }
+    metadata = status_counts(finished.statuses[table.name])
     producer = "; ".join(finished.producers[table.name])
     if table.name == "transcripts":
-        metadata["audio_hours"] = dg.MetadataValue.float(round(finished.duration_s / 3600, 3))
+        metadata["audio_hours"] = audio_hours(finished.duration_s)
         metadata["whisper_model"] = dg.MetadataValue.text(producer)
     else:
         metadata["tokens"] = dg.MetadataValue.int(finished.tokens)
@@ -231,5 +233,5 @@ def _stages(stats: "Stats", done_before: dict[str, float]) -> dict[str, dg.Metad
     seconds = ("mel_s", "encode_s", "language_s", "decode_s")
     return {
         **{name: dg.MetadataValue.int(int(done[name])) for name in counts},
-        **{name: dg.MetadataValue.float(round(done[name], 3)) for name in seconds},
+        **{name: dg.MetadataValue.float(round(done[name], 2)) for name in seconds},
     }
