@@ -2,7 +2,7 @@
 
 By digests first, a few bytes for each partition. Only what differs is looked at once more, object by object:
 a change that is under way is no fault. What the sensor does about a difference is decided in
-`sensor/plan.py`; what the rows themselves say is looked at in `quality.py`.
+`sensor/run_requests.py`; what the rows themselves say is looked at in `quality.py`.
 """
 
 import collections

@@ -1,7 +1,7 @@
 """A partition's fingerprint: which objects it is made of, in a few bytes.
 
 The sensor compares the digests of what is in the bucket with those that `audio_table` was made from. How they
-are compared is a matter of `sensor/plan.py`.
+are compared is a matter of `sensor/run_requests.py`.
 """
 
 import dataclasses

@@ -18,10 +18,10 @@ from dagster._core.test_utils import create_run_for_test
 from rich.console import Console
 
 from audio_assets.cli.counts import count
-from audio_assets.cli.display import Display
 from audio_assets.cli.project import open_project
-from audio_assets.cli.summary import summarise
 from audio_assets.cli.sync import Result, Sync
+from audio_assets.cli.sync_display import Display
+from audio_assets.cli.sync_summary import summarise
 from audio_assets.definitions import defs
 from audio_assets.partitions import FolderMinute
 from audio_assets.settings import PROJECT

@@ -20,7 +20,7 @@ from audio_assets.partitions import (
     minute_of_partition,
 )
 from audio_assets.retire import Choice, month_table
-from audio_assets.sensor.plan import FolderContents, plan
+from audio_assets.sensor.run_requests import FolderContents, plan
 
 MINUTE = dt.datetime(2023, 8, 24, 0, 21, tzinfo=dt.UTC)
 

@@ -17,7 +17,7 @@ from audio_assets.sensor import event_queue, marked_folders, state, tick
 from audio_assets.sensor.event_queue import Event, EventQueue, parse_message
 from audio_assets.sensor.full_scan import FullScan
 from audio_assets.sensor.marked_folders import mark_differing
-from audio_assets.sensor.plan import FolderContents, Plan
+from audio_assets.sensor.run_requests import FolderContents, Plan
 from audio_assets.sensor.state import Cursor, ReportProgress
 from audio_assets.source import AudioSource, Span
 from audio_assets.storage import ObjectInfo

@@ -183,7 +183,7 @@ def test_what_a_report_seeds_is_asked_for_in_bounded_runs(
     seeded: Project, monkeypatch: pytest.MonkeyPatch, reports: S3Place
 ):
     monkeypatch.setattr(tick, "MAX_RUNS_IN_FLIGHT", 1)
-    monkeypatch.setattr("audio_assets.sensor.plan.PARTITIONS_PER_RUN", 1)
+    monkeypatch.setattr("audio_assets.sensor.run_requests.PARTITIONS_PER_RUN", 1)
     [first] = seeded.tick()
     assert seeded.execute(first).success
     # What was read of a report is not needed again.

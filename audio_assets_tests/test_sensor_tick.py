@@ -16,7 +16,7 @@ from audio_assets.partitions import FolderMinute
 from audio_assets.record import PartitionRecord
 from audio_assets.sensor import marked_folders, tick
 from audio_assets.sensor.event_queue import Event
-from audio_assets.sensor.plan import retry_delay
+from audio_assets.sensor.run_requests import retry_delay
 from audio_assets.sensor.state import FULL_SCAN_INTERVAL, Cursor, ReportProgress
 from audio_assets.sensor.table_files import TableFiles
 from audio_assets.sensor.tick import RunAttempt, TickInputs, TickOutcome, Unfinished

@@ -57,9 +57,9 @@ def whole_way(home: pathlib.Path) -> float:
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     os.environ |= {"DAGSTER_HOME": str(home), "AUDIO_TABLE_URI": f"s3://{TABLES}/{home.name}"}
-    from audio_assets.cli.display import Display
     from audio_assets.cli.project import open_project
     from audio_assets.cli.sync import Sync
+    from audio_assets.cli.sync_display import Display
     from audio_assets.definitions import defs
 
     with open_project(defs()) as project:

@@ -27,7 +27,7 @@ from obstore.store import S3Store
 from audio_assets.digest import Digest
 from audio_assets.partitions import FolderMinute
 from audio_assets.record import PartitionRecord
-from audio_assets.sensor.plan import PARTITIONS_PER_RUN
+from audio_assets.sensor.run_requests import PARTITIONS_PER_RUN
 from audio_assets.storage import ObjectInfo
 from benchmarks.canned_s3 import Shape
 

@@ -1,13 +1,13 @@
 """The command `audio-assets`: what the UI, its sensor and its runs do, in a terminal, from cron, in CI.
 
-    __main__.py   the commands, their options and their exit codes
-    project.py    what a command works with: settings, definitions, the Dagster instance
-    sync.py       look, register, execute, wait, until bucket and table agree
-    display.py    what a sync shows meanwhile: a bar in a terminal, lines elsewhere
-    summary.py    what a sync says in the end, and whether it is good
-    counts.py     what is in the table: rows by status, failures, producers
-    status.py     what waits, failed, is stale, runs; and since when nobody has looked
-    rows.py       rows printed so that their text can be read, or as CSV or JSON
+    __main__.py      the commands, their options and their exit codes
+    project.py       what a command works with: settings, definitions, the Dagster instance
+    sync.py          look, register, execute, wait, until bucket and table agree
+    sync_display.py  what a sync shows meanwhile: a bar in a terminal, lines elsewhere
+    sync_summary.py  what a sync says in the end, and whether it is good
+    counts.py        what is in the table: rows by status, failures, producers
+    status.py        what waits, failed, is stale, runs; and since when nobody has looked
+    rows.py          rows printed so that their text can be read, or as CSV or JSON
 
 Only `sync` and `retire --yes` change anything.
 """

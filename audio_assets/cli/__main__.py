@@ -99,10 +99,10 @@ def sync(
     with _in_words(), _termination_as_interrupt():
         _use(source, table)
         from audio_assets.cli.counts import count
-        from audio_assets.cli.display import Display
         from audio_assets.cli.project import open_project
-        from audio_assets.cli.summary import summarise
         from audio_assets.cli.sync import Sync
+        from audio_assets.cli.sync_display import Display
+        from audio_assets.cli.sync_summary import summarise
 
         started = time.monotonic()
         display = Display()

@@ -2,7 +2,7 @@
 
 A sync is a sensor that does not wait for its next tick and a daemon that executes what it asks for. It looks
 with the sensor's own code, and makes the runs that the daemon would make. What is shown meanwhile is a matter
-of `display`.
+of `sync_display`.
 """
 
 import collections
@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import dagster as dg
 
-from audio_assets.cli.display import Display
 from audio_assets.cli.project import Project
+from audio_assets.cli.sync_display import Display
 from audio_assets.defs import speech
 from audio_assets.defs.internals.dynamic_partitions import delete_partition_keys
 from audio_assets.defs.internals.instance_owner import claim
@@ -25,7 +25,7 @@ from audio_assets.defs.internals.run_origin import execute_here, was_asked_for
 from audio_assets.defs.partitions import FOLDER_MINUTE, KEYS_AT_A_TIME, parts
 from audio_assets.defs.records import InstanceRecords
 from audio_assets.defs.sensor import producers_of, report_checks, run_request, tick_inputs
-from audio_assets.sensor.plan import MAX_RUNS_IN_FLIGHT, retry_delay
+from audio_assets.sensor.run_requests import MAX_RUNS_IN_FLIGHT, retry_delay
 from audio_assets.sensor.tick import RunAttempt, TickOutcome, Unfinished, tick
 from audio_assets.settings import SETTLE_SECONDS
 

@@ -30,7 +30,7 @@ from audio_assets.errors import StorageError
 from audio_assets.parallel import map_ahead
 from audio_assets.partitions import FolderMinute
 from audio_assets.quality import Findings, PartitionFile, Producers, Sample, Summary
-from audio_assets.sensor.plan import MAX_RUNS_IN_FLIGHT
+from audio_assets.sensor.run_requests import MAX_RUNS_IN_FLIGHT
 from audio_assets.settings import SETTLE_SECONDS
 from audio_assets.table import THREADS
 from audio_assets.transcription.identity import is_current

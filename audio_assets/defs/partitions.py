@@ -10,7 +10,7 @@ import dagster as dg
 
 from audio_assets import schema
 from audio_assets.partitions import FolderMinute
-from audio_assets.sensor.plan import PARTITIONS_PER_RUN
+from audio_assets.sensor.run_requests import PARTITIONS_PER_RUN
 
 FOLDER_MINUTE = "folder_minute"
 ASSETS = [dg.AssetKey(name) for name in schema.TABLES]

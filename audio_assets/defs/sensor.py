@@ -28,7 +28,7 @@ from audio_assets.partitions import FolderMinute
 from audio_assets.quality import Producers, Summary
 from audio_assets.rows import inventory_objects
 from audio_assets.sensor.event_queue import Event, EventQueue, Received
-from audio_assets.sensor.plan import RunRange
+from audio_assets.sensor.run_requests import RunRange
 from audio_assets.sensor.state import Cursor, ReportProgress
 from audio_assets.sensor.table_files import TableFiles
 from audio_assets.sensor.tick import RunAttempt, TickInputs, TickOutcome, tick

@@ -18,9 +18,9 @@ from typing import Any
 import jiwer
 import pandas as pd
 
-from audio_assets.cli.display import Display
 from audio_assets.cli.project import open_project
 from audio_assets.cli.sync import Sync
+from audio_assets.cli.sync_display import Display
 from audio_assets.definitions import defs
 from audio_assets.demo.make_sample import SAMPLE, TRUTH
 from audio_assets.partitions import FolderMinute

@@ -6,7 +6,7 @@
     marked_folders.py     looking: the folders that notifications name, until bucket and table agree there
     inventory_report.py   looking: an S3 Inventory report, which takes the place of full scans
     table_files.py        looking: which partitions have files, and what each of them was made from
-    plan.py               deciding: bucket and table compared; which runs, which partition keys; pure
+    run_requests.py       deciding: bucket and table compared; which runs, which partition keys; pure
     state.py              the cursor: what is kept between two ticks
 
 What Dagster has on record is gathered in `defs/records.py`; the sensor itself is `defs/sensor.py`.

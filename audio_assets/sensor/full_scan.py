@@ -9,7 +9,7 @@ from typing import Any
 
 from audio_assets.digest import EMPTY, Digest
 from audio_assets.partitions import FolderMinute
-from audio_assets.sensor.plan import FolderContents
+from audio_assets.sensor.run_requests import FolderContents
 from audio_assets.source import AudioSource, Span, meets
 
 

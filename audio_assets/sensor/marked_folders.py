@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from audio_assets.digest import Digest, digest_partitions, group
 from audio_assets.parallel import map_ahead
 from audio_assets.partitions import FolderMinute, folder_of, folder_of_partition
-from audio_assets.sensor.plan import FolderContents, Plan
+from audio_assets.sensor.run_requests import FolderContents, Plan
 from audio_assets.sensor.state import Cursor
 from audio_assets.source import SIDE_BY_SIDE, AudioSource
 from audio_assets.storage import ObjectInfo

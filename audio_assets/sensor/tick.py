@@ -17,7 +17,14 @@ from audio_assets.record import PartitionRecord
 from audio_assets.sensor import marked_folders
 from audio_assets.sensor.event_queue import Event
 from audio_assets.sensor.marked_folders import Changes, Inventory
-from audio_assets.sensor.plan import MAX_RUNS_IN_FLIGHT, FolderContents, Plan, RunRange, plan, retry_delay
+from audio_assets.sensor.run_requests import (
+    MAX_RUNS_IN_FLIGHT,
+    FolderContents,
+    Plan,
+    RunRange,
+    plan,
+    retry_delay,
+)
 from audio_assets.sensor.state import Cursor, ReportProgress
 from audio_assets.sensor.table_files import TableFiles
 from audio_assets.source import AudioSource

@@ -1,9 +1,9 @@
 """What a sync says in the end, and whether it is good."""
 
 from audio_assets.cli.counts import Counts
-from audio_assets.cli.display import Display
 from audio_assets.cli.rows import small_table
 from audio_assets.cli.sync import Result
+from audio_assets.cli.sync_display import Display
 from audio_assets.schema import NOT_FLAC
 
 EXAMPLES = 5

@@ -11,7 +11,7 @@ from audio_assets.defs.partitions import backfill_policy
 from audio_assets.digest import EMPTY, Digest, group
 from audio_assets.partitions import FolderMinute
 from audio_assets.record import PartitionRecord
-from audio_assets.sensor.plan import (
+from audio_assets.sensor.run_requests import (
     LARGEST_GAP,
     OBJECTS_PER_RUN,
     PARTITIONS_PER_RUN,
@@ -218,7 +218,7 @@ def test_a_run_passes_over_a_few_partitions_that_are_done_but_not_over_many():
 
 
 def test_the_newest_minutes_come_first_if_so_set(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("audio_assets.sensor.plan.PARTITIONS_PER_RUN", 2)
+    monkeypatch.setattr("audio_assets.sensor.run_requests.PARTITIONS_PER_RUN", 2)
     known = at(1, "c")
     found = dict.fromkeys([at(0, "a"), at(2, "a"), at(0, "b"), at(2, "b"), known], some())
     contents = FolderContents({"a", "b", "c"}, found)
