@@ -34,6 +34,12 @@ def summarise(
     if result.open:
         lines.append(("left", f"{result.open:,} partitions whose minute is not over"))
     small_table(display.console, "Summary", ["", ""], lines)
+    _warn(display, result, counts, strict=strict)
+    return not result.differing and not (strict and counts.failed)
+
+
+def _warn(display: Display, result: Result, counts: Counts, *, strict: bool) -> None:
+    """Say what is not as it should be."""
     if result.differing:
         display.say(
             f"FAILED: {len(result.differing):,} partitions are not what the bucket says, such as"
@@ -46,4 +52,3 @@ def summarise(
         display.say(f"{said}: {len(counts.failed):,} rows failed; audio-assets status says why")
         for row in counts.failed[:EXAMPLES]:
             display.say(f"  {row.key}: {row.error}")
-    return not result.differing and not (strict and counts.failed)
