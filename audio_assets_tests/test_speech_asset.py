@@ -215,7 +215,8 @@ def located(project: Project, name: str) -> list[tuple[str, str]]:
 
 
 def test_audio_table_says_why_objects_failed(made: Project):
-    made.place.put("p225/cut.flac", flac(0.5)[:200])
+    long_name = f"{'n' * 60}.flac"
+    made.place.put(f"p225/{long_name}", flac(0.5)[:200])
     assert made.run(KEY).success
     metadata = shown(made, "audio_table")
     assert list(metadata) == [
@@ -224,7 +225,7 @@ def test_audio_table_says_why_objects_failed(made: Project):
     ]
     rows = made.table().set_index("Key")
     [_, _, failure] = str(metadata["failures"].value).splitlines()
-    assert failure == f"| cut.flac | {rows.loc['p225/cut.flac', 'error']} |"
+    assert failure == f"| {'n' * 19}…{'n' * 15}.flac | {rows.loc[f'p225/{long_name}', 'error']} |"
 
 
 def test_a_run_that_finds_a_partition_unchanged_says_the_same_of_its_file(project: Project):
