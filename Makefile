@@ -32,7 +32,7 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 torture: .venv/installed-test
-	$(BIN)/python -m pytest -n 2 audio_assets_tests/faults --torture
+	$(BIN)/python -m pytest -n 2 audio_assets_tests/faults audio_assets_tests/test_services.py --torture
 
 lint: .venv/installed-test $(DAGSTER_HOME)/dagster.yaml
 	$(BIN)/ruff check

@@ -18,6 +18,8 @@ from audio_assets.settings import PROJECT
 from audio_assets_tests.support.dagster_dev import START_SECONDS, dagster_dev, free_port
 from audio_assets_tests.support.environment import NO_AWS_FILES, is_setting
 
+TORTURE = pytest.mark.torture
+
 SECONDS_TO_END = 20
 
 
@@ -96,14 +98,14 @@ def services(tmp_path: pathlib.Path) -> Iterator[Services]:
         services.wait_until_gone(SECONDS_TO_END)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=TORTURE)])
 def test_a_signal_ends_all(services: Services, number: signal.Signals):
     services.first.send_signal(number)
     assert services.first.wait(SECONDS_TO_END) == 0
     services.wait_until_gone(5)
 
 
-@pytest.mark.parametrize("name", ["dagster._daemon", "dagster_webserver"])
+@pytest.mark.parametrize("name", ["dagster._daemon", pytest.param("dagster_webserver", marks=TORTURE)])
 def test_a_killed_service_ends_all_with_an_exit_code(services: Services, name: str):
     os.kill(services.pid(name), signal.SIGKILL)
     assert services.first.wait(SECONDS_TO_END) == 1
@@ -111,11 +113,13 @@ def test_a_killed_service_ends_all_with_an_exit_code(services: Services, name: s
     services.wait_until_gone(5)
 
 
+@TORTURE
 def test_nothing_outlives_the_first_process_even_if_that_is_killed(services: Services):
     services.first.kill()
     services.wait_until_gone(5)
 
 
+@TORTURE
 def test_nothing_outlives_the_second_process_even_if_that_is_killed(services: Services):
     os.kill(services.second, signal.SIGKILL)
     assert services.first.wait(SECONDS_TO_END) not in (0, None)
@@ -145,7 +149,7 @@ def test_a_port_in_use_is_said(tmp_path: pathlib.Path):
     assert made.stdout == f"Port {port} is in use; name another one: make dev PORT={port + 1}\n"
 
 
-@pytest.mark.parametrize("name", ["api grpc", "code-server start"])
+@pytest.mark.parametrize("name", ["api grpc", pytest.param("code-server start", marks=TORTURE)])
 def test_a_killed_code_server_is_started_anew_and_ticks_come_back_within_a_minute(
     tmp_path: pathlib.Path, name: str
 ):

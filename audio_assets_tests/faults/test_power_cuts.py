@@ -39,7 +39,7 @@ class Machine:
         return dagster_dev(self.folder, environment, self.home)
 
 
-@pytest.fixture(params=["SQLite", "Postgres"])
+@pytest.fixture(params=["SQLite", pytest.param("Postgres", marks=pytest.mark.torture)])
 def machine(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Machine:
     server = request.getfixturevalue("postgres_server") if request.param == "Postgres" else None
     home = tmp_path / "home"
