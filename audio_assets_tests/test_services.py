@@ -126,6 +126,7 @@ def test_nothing_outlives_the_second_process_even_if_that_is_killed(services: Se
     services.wait_until_gone(5)
 
 
+@TORTURE
 def test_no_warning_on_start_but_of_what_is_new(services: Services):
     said = services.log.read_text()
     lines = [line for line in said.splitlines() if "WARNING" in line.upper()]
