@@ -8,7 +8,6 @@ import collections
 import contextlib
 import datetime as dt
 import ipaddress
-import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -41,6 +40,7 @@ ASSETS = ["s3_inventory", "transcripts", "tokens", "audio_table"]
 BUCKET = "bucket-of-the-ui"
 FUTURE = dt.datetime(2099, 1, 1, tzinfo=dt.UTC)
 ONE_MINUTE = dt.timedelta(minutes=1)
+LATE = "p226/p226_002_mic1.flac"
 HOSTILE = "Gespräch, 100% [neu] +1"
 CLOSED = {
     "p225/p225_001_mic1.flac": MINUTE,
@@ -106,8 +106,8 @@ def only_page() -> Iterator[Page]:
         yield page
 
 
-@pytest.fixture
-def visit(only_page: Page, dev: DagsterDev, tmp_path: pathlib.Path) -> Visit:
+@pytest.fixture(scope="module")
+def visit(only_page: Page, dev: DagsterDev, tmp_path_factory: pytest.TempPathFactory) -> Visit:
     """Opens a page of the UI; a failure leaves a screenshot and says where."""
 
     @contextlib.contextmanager
@@ -116,12 +116,36 @@ def visit(only_page: Page, dev: DagsterDev, tmp_path: pathlib.Path) -> Visit:
             only_page.goto(dev.url + path)
             yield only_page
         except BaseException as e:
-            screenshot = tmp_path / "failure.png"
+            screenshot = tmp_path_factory.mktemp("failure") / "page.png"
             only_page.screenshot(path=screenshot)
             e.add_note(f"the page then: {screenshot}\nthe services said: {dev.log}")
             raise
+        finally:
+            # A page of the UI asks the server for news and draws, whether or not somebody looks.
+            only_page.goto("about:blank")
 
     return visiting
+
+
+@pytest.fixture(scope="module")
+def backfills(dev: DagsterDev, bucket: S3Place, visit: Visit) -> dict[str, str]:
+    """Backfills by name, launched side by side: the daemon that makes their runs looks every 30 s.
+
+    And an upload, which the sensor finds meanwhile.
+    """
+    wait_until_green(dev, *CLOSED_KEYS)
+    bucket.put(LATE, (SAMPLE / LATE).read_bytes(), MINUTE)
+    job = launch(dev, "retry_failed_objects")
+    with visit("/assets/audio_table") as page:
+        materialize_button(page).click()
+        select_partitions(page, "p225@2023-08", matches=2)
+        click_launch(page, "Launch backfill")
+    wait_for_run(dev, job)
+    launched = dev.query(
+        "{ partitionBackfillsOrError(limit: 5) { ... on PartitionBackfills { results { id title } } } }"
+    )["partitionBackfillsOrError"]["results"]
+    assert len(launched) == 2
+    return {backfill["title"] or "typed": backfill["id"] for backfill in launched}
 
 
 # --- what Dagster knows ---------------------------------------------------------------------------------
@@ -190,15 +214,17 @@ def launch(dev: DagsterDev, job: str, assets: list[str] | None = None, key: str 
     return launched["launchPipelineExecution"]["run"]["id"]
 
 
-def wait_for_backfill(dev: DagsterDev, title: str | None = None) -> list[dict]:
-    """The runs of the latest backfill (of this title), once those that it has by then have ended well."""
+def newest_backfill(dev: DagsterDev) -> str:
+    return dev.query(
+        "{ partitionBackfillsOrError(limit: 1) { ... on PartitionBackfills { results { id } } } }"
+    )["partitionBackfillsOrError"]["results"][0]["id"]
+
+
+def wait_for_backfill(dev: DagsterDev, backfill: str) -> list[dict]:
+    """The runs of a backfill, once those that it has by then have ended well."""
 
     def ended() -> list[dict]:
-        latest = dev.query(
-            "{ partitionBackfillsOrError(limit: 5) { ... on PartitionBackfills { results { id title } } } }"
-        )["partitionBackfillsOrError"]["results"]
-        newest = next((backfill for backfill in latest if title in (None, backfill["title"])), None)
-        found = runs(dev, "dagster/backfill", newest["id"]) if newest else []
+        found = runs(dev, "dagster/backfill", backfill)
         assert not [run for run in found if run["status"] in ("FAILURE", "CANCELED")]
         return found if all(run["status"] == "SUCCESS" for run in found) else []
 
@@ -289,26 +315,25 @@ def test_sensor_fills_the_table_on_the_s3_of_dotenv_by_itself(dev: DagsterDev) -
     assert {*re.split(" to |: ", said)[:2]} <= CLOSED_KEYS
 
 
-def test_an_uploaded_file_reaches_the_table_and_one_job_tries_failed_objects_again(
-    dev: DagsterDev, bucket: S3Place
-) -> None:
-    late = "p226/p226_002_mic1.flac"
-    failed = FolderMinute("p227", MINUTE).key
-    wait_until_green(dev, *CLOSED_KEYS)
-    # Side by side: each waits for a daemon that looks every 30 s.
-    bucket.put(late, (SAMPLE / late).read_bytes(), MINUTE)
-    launch(dev, "retry_failed_objects")
-    [run] = wait_for_backfill(dev, "retry_failed_objects")
-    ends = [run["tags"][f"dagster/asset_partition_range_{end}"] for end in ("start", "end")]
-    assert ends == [failed, failed]
-    assert list(read_table("p227")["status"]) == ["failed"]
+@pytest.mark.usefixtures("backfills")
+def test_an_uploaded_file_reaches_the_table_by_itself(dev: DagsterDev) -> None:
     [row] = dev.wait_for(
-        f"row of {late}",
-        lambda: read_table("p226").set_index("Key").filter([late], axis=0).to_dict("records"),
+        f"row of {LATE}",
+        lambda: read_table("p226").set_index("Key").filter([LATE], axis=0).to_dict("records"),
     )
     assert row["status"] == "ok"
     assert row["transcribed_text"]
     assert len(row["tokenized_info"]) >= 20
+
+
+def test_failed_objects_are_tried_again_by_launching_one_job(
+    dev: DagsterDev, backfills: dict[str, str]
+) -> None:
+    failed = FolderMinute("p227", MINUTE).key
+    [run] = wait_for_backfill(dev, backfills["retry_failed_objects"])
+    ends = [run["tags"][f"dagster/asset_partition_range_{end}"] for end in ("start", "end")]
+    assert ends == [failed, failed]
+    assert list(read_table("p227")["status"]) == ["failed"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who listens where")
@@ -361,7 +386,8 @@ def test_a_partition_is_materialised_from_the_graph_and_again_from_its_own_page(
         page.get_by_role("button", name="Materialize all").click()
         select_partitions(page, key)
         click_launch(page, "Launch 1 run")
-        page.goto(f"{dev.url}/assets/audio_table?view=partitions")
+    wait_until_green(dev, key)
+    with visit("/assets/audio_table?view=partitions") as page:
         page.wait_for_function(
             """(selector) => {
                  const dot = document.querySelector(selector);
@@ -381,19 +407,15 @@ def test_a_partition_is_materialised_from_the_graph_and_again_from_its_own_page(
         expect(dialogue.get_by_text("1 partition", exact=True)).to_be_visible()
         expect(dialogue.get_by_role("button", name="Launch 1 run")).to_be_enabled()
         click_launch(page, "Launch 1 run")
-        wait_for_run(dev, launched(page))
+        run = launched(page)
+    wait_for_run(dev, run)
 
 
 def test_what_is_typed_into_the_box_on_an_assets_page_is_what_gets_launched(
-    dev: DagsterDev, visit: Visit
+    dev: DagsterDev, backfills: dict[str, str]
 ) -> None:
-    wait_until_green(dev, *CLOSED_KEYS)
     wanted = [FolderMinute("p225", MINUTE + dt.timedelta(minutes=m)).key for m in range(2)]
-    with visit("/assets/audio_table") as page:
-        materialize_button(page).click()
-        select_partitions(page, "p225@2023-08", matches=2)
-        click_launch(page, "Launch backfill")
-    [run] = wait_for_backfill(dev)
+    [run] = wait_for_backfill(dev, backfills["typed"])
     assert [run["tags"][f"dagster/asset_partition_range_{end}"] for end in ("start", "end")] == wanted
     assert run["stats"]["materializations"] == len(wanted)
 
@@ -409,7 +431,7 @@ def test_a_backfill_of_everything_is_one_run_with_one_model_load(dev: DagsterDev
         launch_button = page.get_by_role("button", name="Launch backfill")
         click_until(page.get_by_role("button", name="All", exact=True), launch_button)
         click_launch(page, "Launch backfill")
-    [run] = wait_for_backfill(dev)
+    [run] = wait_for_backfill(dev, newest_backfill(dev))
     assert run["stats"]["materializations"] >= len([*CLOSED_KEYS, *missing]) * len(ASSETS)
     assert len([m for m in messages(dev, run["runId"]) if re.match("Loading Whisper", m)]) == 1
     assert list(read_table("missing")["status"]) == ["ok", "ok"]
@@ -430,7 +452,7 @@ def test_a_failed_run_says_what_to_fix_and_failed_partitions_are_mended_by_click
         assert trace
         assert sentence
         assert sentence["y"] < trace["y"]
-        page.goto(f"{dev.url}/asset-groups")
+    with visit("/asset-groups") as page:
         page.get_by_role("button", name="Materialize all").click()
         launch_button = page.get_by_role("button", name="Launch 1 run")
         click_until(page.get_by_role("button", name="Failed", exact=True), launch_button)
@@ -444,15 +466,16 @@ def test_the_job_is_launched_for_a_partition_from_its_launchpad(dev: DagsterDev,
     key = FolderMinute("p226", MINUTE).key
     wait_until_green(dev, *CLOSED_KEYS)
     with visit("/locations/audio_assets/jobs/process_audio/playground") as page:
-        box = page.get_by_placeholder("Partition")
-        box.click()
-        box.fill(key)
-        page.get_by_role("menuitem", name=key).or_(page.get_by_role("option", name=key)).first.click()
+        # The configuration arrives late, and all is drawn anew then.
+        expect(page.get_by_text("No missing config")).to_be_visible()
+        choice = page.get_by_role("menuitem", name=key).or_(page.get_by_role("option", name=key))
+        click_until(page.get_by_placeholder("Partition"), choice)
+        choice.first.click()
         expect(page.get_by_text(f"partition: {key}")).to_be_visible()
         click_until(page.get_by_role("button", name="Launch Run"), page.get_by_text("Preparing ("))
         expect(page).to_have_url(re.compile(r"/runs/[0-9a-f-]{36}"))
         run = page.url.rpartition("/runs/")[2][:36]
-        wait_for_run(dev, run)
+    wait_for_run(dev, run)
     assert run in [found["runId"] for found in runs(dev, "dagster/partition", key)]
 
 
@@ -468,7 +491,9 @@ def test_all_checks_are_executed_by_clicking(dev: DagsterDev, visit: Visit) -> N
     wait_until_green(dev, *CLOSED_KEYS)
     with visit("/assets/audio_table?view=checks") as page:
         page.get_by_role("button", name="Execute all").click()
-        wait_for_run(dev, launched(page))
+        run = launched(page)
+    wait_for_run(dev, run)
+    with visit("/assets/audio_table?view=checks") as page:
         for name in CHECKS:
             # One object of six is damaged.
             result = "Failed" if name == "failed_rows" else "Succeeded"
