@@ -102,7 +102,8 @@ class Sync:
         self._checked = False
         self._result = Result()
         resources = project.resources
-        self._producers = producers_of(_log, project.bucket, resources.whisper, resources.tokeniser)
+        # A wrong setting is said once, when a run needs it.
+        self._producers = producers_of(_log.debug, project.bucket, resources.whisper, resources.tokeniser)
         shown = dg.Definitions.merge(
             project.definitions, dg.Definitions(loggers={"console": display.logger()})
         )

@@ -5,7 +5,6 @@ and what the tick asks for goes back to Dagster.
 """
 
 import datetime as dt
-import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 
@@ -59,7 +58,7 @@ def new_s3_keys(
         received = _read_events(queue, context.cursor)
         records = InstanceRecords(context.instance)
         events = None if received is None else received.events
-        producers = producers_of(context.log, bucket, whisper, tokeniser)
+        producers = producers_of(context.log.warning, bucket, whisper, tokeniser)
         stop = _stop_after(LISTING_SECONDS)
         inputs = tick_inputs(bucket, records, now, context.cursor, stop, events, producers)
         outcome = tick(inputs)
@@ -117,13 +116,13 @@ def _read_events(queue: EventQueue | None, cursor: str | None) -> Received | Non
 
 
 def producers_of(
-    log: logging.Logger, bucket: Bucket, whisper: Whisper, tokeniser: AudioTokeniser
+    warn: Callable[[str], object], bucket: Bucket, whisper: Whisper, tokeniser: AudioTokeniser
 ) -> Producers | None:
     """What tells rows of other settings; None where a setting is wrong, which fails the runs that need it."""
     try:
         return current_producers(bucket, whisper, tokeniser)
     except ValueError as e:
-        log.warning(f"rows are not compared with today's settings: {e}")
+        warn(f"rows are not compared with today's settings: {e}")
         return None
 
 
