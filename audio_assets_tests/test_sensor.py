@@ -211,7 +211,8 @@ def test_every_tick_logs_what_it_looked_at(
     assert project.execute(request).success
     caplog.clear()
     assert project.tick() == []
-    assert "1 partitions in 1 folders looked at; nothing to ask for now" in caplog.text
+    assert "1 partitions in 1 folders looked at; no object is of an audio format" in caplog.text
+    assert "nothing to ask for now" in caplog.text
 
 
 # --- minutes --------------------------------------------------------------------------------------------
@@ -386,7 +387,7 @@ def test_a_tick_that_runs_out_of_time_goes_on_in_the_next(project: Project, monk
     asked, ticks = full_scan()
     assert ticks > 5
     changed = [("p0", "p0"), ("p1-extra", "p1-extra"), ("p1/deep", "p1/deep"), ("p3", "p4")]
-    assert asked == [(f"{a}|2023-08-24-00:21", f"{b}|2023-08-24-00:21") for a, b in changed]
+    assert asked == [(f"{a}@2023-08-24-00:21", f"{b}@2023-08-24-00:21") for a, b in changed]
     # The next full scan begins at the first folder again.
     project.place.put("p0/later.txt")
     assert full_scan()[0] == [("p0@2023-08-24-00:21",) * 2]
@@ -474,7 +475,7 @@ def test_partitions_that_are_gone_are_deleted_a_bounded_number_at_a_time(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(tick, "DELETED_PER_TICK", 2)
-    project.instance.add_dynamic_partitions("folder_minute", [f"p{i}|2023-08-24-00:21" for i in range(3)])
+    project.instance.add_dynamic_partitions("folder_minute", [f"p{i}@2023-08-24-00:21" for i in range(3)])
     assert project.catch_up() == 0
     assert len(project.partition_keys) == 1
     assert project.catch_up() == 0
