@@ -195,7 +195,7 @@ def test_what_is_created_overwritten_and_removed_is_followed_without_listing_the
     assert project.catch_up() == 1
     assert rows(project) == {"p225/a.txt": 1, "p225/new.txt": 5, "p 2+7/ü.txt": 1}
     assert project.tick() == []
-    assert f"p226|{MINUTE_KEY}" not in project.partition_keys
+    assert f"p226@{MINUTE_KEY}" not in project.partition_keys
     assert queue.messages == 0
     assert json.loads(project.cursor or "").keys() == {"full_scan_began"}
 
@@ -321,8 +321,8 @@ def test_a_folder_too_large_to_list_is_looked_at_object_by_object(
     assert rows(project) == {"p225/a.txt": 1, "p225/later.txt": 5, "p225/new.txt": 3, "p226/b.txt": 1}
     assert json.loads(project.cursor or "").keys() == {"full_scan_began"}
     assert project.partition_keys == [
-        f"p225|{MINUTE_KEY}",
-        f"p226|{MINUTE_KEY}",
+        f"p225@{MINUTE_KEY}",
+        f"p226@{MINUTE_KEY}",
         "p225@2023-08-24-00:22",
     ]
 

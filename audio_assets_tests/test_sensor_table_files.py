@@ -74,7 +74,8 @@ def write(table: Table, partition: FolderMinute) -> str:
 
 
 def test_the_tables_are_listed(tables: list[Table]):
-    versions = {p.path: [write(table, p) for table in tables][-1] for p in (P225, P226)}
+    written = {p.path: [write(table, p) for table in tables] for p in (P225, P226)}
+    versions = {path: of_each_table[0] for path, of_each_table in written.items()}
     assert TableFiles.read(tables[0], tables[1:], None) == TableFiles(versions)
     some = TableFiles.read(tables[0], tables[1:], {"p225"})
     assert some == TableFiles({P225.path: versions[P225.path]})
