@@ -905,7 +905,7 @@ def test_a_pass_that_lost_a_race_reads_again_and_makes_the_partition_anew(bench:
 def test_a_pass_that_keeps_losing_gives_up_by_the_partitions_name(bench: Bench):
     bench.place.put("p225/a.flac", SILENCE)
     bench.tokens = rival(bench.tokens, times=CONFLICT_ROUNDS)
-    with pytest.raises(ConflictError, match=r"p225\|2023-08-24-00:21"):
+    with pytest.raises(ConflictError, match=r"p225@2023-08-24-00:21"):
         bench.run()
 
 
