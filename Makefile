@@ -33,7 +33,8 @@ test: lint
 	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 torture: .venv/installed-test
-	$(BIN)/python -m pytest -n 2 audio_assets_tests/faults audio_assets_tests/test_services.py --torture
+	$(BIN)/python -m pytest -n 2 audio_assets_tests/faults audio_assets_tests/test_services.py \
+		audio_assets_tests/test_cli_sync.py --torture
 
 lint: .venv/installed-test $(DAGSTER_HOME)/dagster.yaml
 	$(BIN)/ruff check

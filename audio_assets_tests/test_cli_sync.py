@@ -343,6 +343,7 @@ def test_a_source_is_a_folder_of_the_working_directory_or_a_uri(
     assert list((workdir / "other wavs" / "output_parquet" / "audio_table").rglob("*.parquet"))
 
 
+@pytest.mark.torture
 def test_another_source_never_writes_into_the_table_of_the_first(workdir: pathlib.Path, place: Place):
     with (workdir / ".env").open("a") as env:
         env.write(f"AUDIO_TABLE_URI={workdir.as_uri()}/tables\n")
