@@ -154,8 +154,14 @@ def folder_prefix(folder: str) -> str:
 @functools.lru_cache(maxsize=2**17)
 def folder_of_partition(key: str) -> str | None:
     """The folder of a partition key, None where somebody registered by hand what is no such key."""
+    partition = partition_or_none(key)
+    return None if partition is None else partition.folder
+
+
+def partition_or_none(key: str) -> FolderMinute | None:
+    """As `FolderMinute.parse`, None where somebody registered by hand what is no partition key."""
     try:
-        return FolderMinute.parse(key).folder
+        return FolderMinute.parse(key)
     except ValueError:
         return None
 

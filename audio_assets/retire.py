@@ -16,7 +16,7 @@ from audio_assets.defs.internals.dynamic_partitions import delete_partition_keys
 from audio_assets.defs.internals.partition_statuses import keep_partition_statuses
 from audio_assets.defs.partitions import FOLDER_MINUTE
 from audio_assets.defs.records import InstanceRecords
-from audio_assets.partitions import FolderMinute, minute_of_partition
+from audio_assets.partitions import minute_of_partition, partition_or_none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +49,8 @@ def retire(instance: dg.DagsterInstance, keys: list[str]) -> None:
 
 
 def _minute(key: str) -> dt.datetime | None:
-    try:
-        return FolderMinute.parse(key).minute
-    except ValueError:
-        return None
+    partition = partition_or_none(key)
+    return None if partition is None else partition.minute
 
 
 def _month(key: str) -> str:

@@ -146,10 +146,13 @@ def _settle_time(text: str) -> dt.timedelta:
     return dt.timedelta(seconds=float(text))
 
 
-def _backfill_order(text: str) -> str:
-    if text not in ("folder", "newest"):
-        raise ValueError
-    return text
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError
+        return text
+
+    return parse
 
 
 def _days(text: str) -> float:
@@ -160,12 +163,6 @@ def _days(text: str) -> float:
 
 def _webhook(text: str) -> str:
     if text and not re.match(r"https?://[^/\s]+\S*\Z", text):
-        raise ValueError
-    return text
-
-
-def _redo_stale(text: str) -> str:
-    if text not in ("job", "sensor"):
         raise ValueError
     return text
 
@@ -285,7 +282,7 @@ BACKFILL_ORDER = Setting(
     " folders first.",
     default="folder",
     example="newest",
-    parse=_backfill_order,
+    parse=_one_of("folder", "newest"),
     rule="is folder or newest",
 )
 KEEP_RUN_LOGS_DAYS = Setting(
@@ -315,7 +312,7 @@ REDO_STALE = Setting(
     " made: the `job` redo_stale, when somebody launches it, or the `sensor`, by itself.",
     default="job",
     example="sensor",
-    parse=_redo_stale,
+    parse=_one_of("job", "sensor"),
     rule="is job or sensor",
 )
 

@@ -124,7 +124,7 @@ def test_a_first_tick_scans_everything_and_asks_for_it(bucket: Bucket):
     assert outcome.delete == []
     assert ranges(outcome) == [(P225.key, P226.key)]
     assert outcome.cursor == Cursor()
-    assert outcome.records is not None
+    assert outcome.table is not None
     assert not outcome.idle
     assert outcome.summary == (
         "2 partitions in 2 folders looked at; 2 partitions registered; 1 runs asked for"
@@ -211,11 +211,11 @@ def test_a_full_scan_that_is_out_of_time_goes_on_where_it_stopped(
 
 def test_with_events_a_full_scan_waits_for_its_hour(processed: Bucket):
     outcome = processed.tick(events=[])
-    assert outcome.records is not None
+    assert outcome.table is not None
     assert outcome.cursor == Cursor(full_scan_began=NOW.timestamp())
     soon = NOW + FULL_SCAN_INTERVAL - dt.timedelta(seconds=1)
-    assert not processed.tick(events=[], cursor=outcome.cursor, now=soon).records
-    assert processed.tick(events=[], cursor=outcome.cursor, now=NOW + FULL_SCAN_INTERVAL).records is not None
+    assert not processed.tick(events=[], cursor=outcome.cursor, now=soon).table
+    assert processed.tick(events=[], cursor=outcome.cursor, now=NOW + FULL_SCAN_INTERVAL).table is not None
 
 
 # --- events ---------------------------------------------------------------------------------------------

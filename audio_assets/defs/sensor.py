@@ -24,7 +24,7 @@ from audio_assets.defs.records import FINGERPRINT_TAG, PARTITIONS_TAG, InstanceR
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.errors import EventQueueError, StorageError
 from audio_assets.partitions import FolderMinute
-from audio_assets.quality import Producers, Summary
+from audio_assets.quality import Producers, stale_partitions
 from audio_assets.rows import inventory_objects
 from audio_assets.sensor.event_queue import Event, EventQueue, Received
 from audio_assets.sensor.run_requests import RunRange
@@ -73,7 +73,7 @@ def new_s3_keys(
 
     keep_partition_statuses(context.instance, inputs.registered, add=outcome.add, delete=outcome.delete)
     # A tick that looks only where events point costs no more than they do: it does not count for the UI.
-    if outcome.records is not None and outcome.idle:
+    if outcome.table is not None and outcome.idle:
         refresh_partition_statuses(context.instance)
     report_checks(context.instance, bucket, outcome, producers, now)
     return dg.SensorResult(
@@ -94,11 +94,10 @@ def report_checks(
     """Put on record what this tick found out about the table, and keep the other checks' results in sight."""
     results = Results(now)
     found = [results.bucket_readable("")]
-    if outcome.records:
-        summary = Summary.of(outcome.records.values())
-        found.append(results.audio_found(summary, bucket.source_uri))
+    if outcome.table is not None and outcome.table.partitions:
+        found.append(results.audio_found(outcome.table, bucket.source_uri))
         if producers is not None:
-            found.append(results.current_settings(summary, producers))
+            found.append(results.current_settings(outcome.table, producers))
     report(instance, found, CHECKS, working=bool(outcome.runs or outcome.pending))
 
 
@@ -166,7 +165,7 @@ def tick_inputs(
         stop=stop,
         settle_time=SETTLE_SECONDS.get(),
         newest_first=BACKFILL_ORDER.get() == "newest",
-        is_stale=producers.is_stale if producers else lambda record: False,
+        stale=lambda records: stale_partitions(records, producers) if producers else (),
         redo_stale=REDO_STALE.get() == "sensor",
         events=events,
         read_report=read_report if bucket.inventory_manifest else None,

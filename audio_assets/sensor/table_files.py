@@ -9,7 +9,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from audio_assets.partitions import FolderMinute
+from audio_assets.partitions import FolderMinute, partition_or_none
 from audio_assets.record import PartitionRecord
 from audio_assets.table import Table
 
@@ -106,7 +106,5 @@ class TableFiles:
 # A tick asks for the path of every partition.
 @functools.lru_cache(maxsize=2**17)
 def _path(key: str) -> str | None:
-    try:
-        return FolderMinute.parse(key).path
-    except ValueError:
-        return None
+    partition = partition_or_none(key)
+    return None if partition is None else partition.path

@@ -85,7 +85,7 @@ class TickInputs:
         stop: whether to leave the rest of the listing to the next tick.
         settle_time: how long after its end a minute counts as closed.
         newest_first: ask for the newest minutes of all folders first, rather than go folder by folder.
-        is_stale: whether a partition has rows that were made by other settings than today's.
+        stale: of some records, the keys of partitions that have rows made by other settings than today's.
         redo_stale: ask for those partitions as well.
         events: what the bucket has told of, None where it sends no events.
         read_report: reads the S3 Inventory report that takes the place of full scans, None where there is
@@ -102,7 +102,7 @@ class TickInputs:
     stop: Callable[[], bool]
     settle_time: dt.timedelta
     newest_first: bool = False
-    is_stale: Callable[[PartitionRecord], bool] = lambda record: False
+    stale: Callable[[Mapping[str, PartitionRecord]], Collection[str]] = lambda records: ()
     redo_stale: bool = False
     events: Sequence[Event] | None = None
     read_report: ReadReport | None = None
@@ -135,8 +135,8 @@ class TickOutcome:
         runs: to ask for, in order.
         cursor: for the next tick.
         summary: what was looked at and what came of it, for the log.
-        records: what is recorded of the table's partitions and borne out by their files, by partition key;
-            None where only the folders that events named were compared.
+        table: what is in the table, by the records that its files bear out; None where only the folders that
+            events named were compared.
         pending: partition keys of closed minutes in which bucket and table differ.
         open: how many partitions wait for their minute to close.
     """
@@ -146,7 +146,7 @@ class TickOutcome:
     runs: list[RunAttempt]
     cursor: Cursor
     summary: str
-    records: Mapping[str, PartitionRecord] | None
+    table: Summary | None
     pending: Set[str] = frozenset()
     open: int = 0
 
@@ -169,7 +169,7 @@ def tick(inputs: TickInputs) -> TickOutcome:
     before = records.unfinished(registered)
     seen = _see(inputs)
     unfinished = records.unfinished(registered)
-    stale = {key for key, record in seen.table.records.items() if inputs.is_stale(record)}
+    stale = inputs.stale(seen.table.records)
     actual = {**seen.table.digests, **dict.fromkeys(stale if inputs.redo_stale else (), STALE)}
     decided = plan(
         seen.contents,
@@ -189,13 +189,14 @@ def tick(inputs: TickInputs) -> TickOutcome:
         starved = len(runs) < len(decided.ranges)
         cursor = marked_folders.mark_differing(seen.cursor, seen.contents, actual, decided, starved=starved)
     delete = decided.delete[:DELETED_PER_TICK]
+    table = Summary.of(seen.table.records.values()) if seen.whole else None
     return TickOutcome(
         decided.add,
         delete,
         runs,
         cursor,
-        _summary(seen, decided, len(runs), len(delete), len(stale)),
-        seen.table.records if seen.whole else None,
+        _summary(seen, table, decided, len(runs), len(delete), len(stale)),
+        table,
         decided.pending,
         decided.open,
     )
@@ -313,7 +314,7 @@ def _due(ranges: Sequence[RunRange], records: Records, now: dt.datetime) -> Iter
                 yield RunAttempt(wanted, len(ends))
 
 
-def _summary(seen: _Seen, decided: Plan, runs: int, deleted: int, stale: int) -> str:
+def _summary(seen: _Seen, table: Summary | None, decided: Plan, runs: int, deleted: int, stale: int) -> str:
     """One line for the log."""
     said = []
     if seen.reported is not None:
@@ -329,6 +330,6 @@ def _summary(seen: _Seen, decided: Plan, runs: int, deleted: int, stale: int) ->
         "partitions have rows made by other settings (redo_stale makes them anew)": stale,
     }
     said += [f"{count} {what}" for what, count in counts.items() if count]
-    if seen.whole and Summary.of(seen.table.records.values()).lacks_audio:
+    if table is not None and table.lacks_audio:
         said.append("no object is of an audio format, so nothing is transcribed (check audio_found)")
     return "; ".join([*said, f"{runs} runs asked for" if runs else "nothing to ask for now"])
