@@ -66,15 +66,23 @@ def partition_files(paths: Iterable[str]) -> tuple[list[FolderMinute], Sample[st
     return sorted(partitions), strays
 
 
-def differing(listed: Mapping[FolderMinute, Digest], made: Mapping[FolderMinute, str]) -> list[FolderMinute]:
+def differing(
+    listed: Mapping[FolderMinute, Digest], made: Mapping[FolderMinute, str], table: Table
+) -> list[FolderMinute]:
     """The partitions in which bucket and table differ, in order.
 
     Args:
         listed: the digest of each partition that has objects.
         made: `str` of the digest of each partition that has a file, "" where that cannot be read.
+        table: whose files these are.
+
+    Raises:
+        StorageError: the table's store does not say whether files without rows are to be there.
     """
-    # A file without rows is one too many, where there are no objects either.
-    return sorted(p for p in {*listed, *made} if p not in listed or made.get(p) != str(listed[p]))
+    differ = sorted(p for p in {*listed, *made} if p not in listed or made.get(p) != str(listed[p]))
+    # A file without rows is one too many, unless it is one that cannot be deleted.
+    empty = {p for p in differ if p not in listed and made[p] == str(EMPTY)}
+    return [p for p in differ if p not in empty] if empty and table.keeps_empty_files else differ
 
 
 @dataclasses.dataclass

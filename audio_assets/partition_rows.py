@@ -20,7 +20,6 @@ from audio_assets.schema import FAILED, INVENTORY, NOT_FLAC, OK
 from audio_assets.source import AudioSource
 from audio_assets.storage import ObjectInfo
 from audio_assets.table import Snapshot, Table
-from audio_assets.transcription.identity import is_current
 
 if TYPE_CHECKING:
     from audio_assets.transcription import Transcript
@@ -88,24 +87,6 @@ def read_inventory(source: AudioSource, inventory: Table, partition: FolderMinut
         if any(FolderMinute.of(o.key, o.last_modified) == partition for o in page):
             raise MissingInputError(f"{partition.key} has no {inventory.name}; materialise that first")
     return INVENTORY.empty_table()
-
-
-def stale_rows(rows: pa.Table, parts: Sequence[str] | None, tokeniser: str | None) -> int:
-    """How many rows other settings made than those of today.
-
-    Args:
-        rows: with the columns `whisper_model`, `tokeniser` or both, such as those of `audio_table`.
-        parts: what `transcription.identity.expected_parts` gives; None compares no model.
-        tokeniser: the identity of today's tokeniser; None compares none.
-    """
-    made = len(rows) * [False]
-    if parts is not None and "whisper_model" in rows.column_names:
-        models = rows["whisper_model"].to_pylist()
-        made = [model is not None and not is_current(model, parts) for model in models]
-    if tokeniser is not None and "tokeniser" in rows.column_names:
-        found = rows["tokeniser"].to_pylist()
-        made = [stale or name not in (None, tokeniser) for stale, name in zip(made, found, strict=True)]
-    return sum(made)
 
 
 class PartitionRows:

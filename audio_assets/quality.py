@@ -8,7 +8,7 @@ import collections
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from audio_assets.partitions import FolderMinute
+from audio_assets.producers import made_by
 from audio_assets.record import PartitionRecord
 from audio_assets.rows import inventory_objects
 from audio_assets.schema import AUDIO_TABLE, FAILED, FieldMetadata, conform, matches
@@ -53,38 +54,6 @@ class Sample(Generic[T]):
 # --- what the rows say of themselves --------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class Producers:
-    """Tells rows that today's settings would make from others.
-
-    Attributes:
-        is_current_model: of a value of the column `whisper_model`.
-        is_current_tokeniser: of a value of the column `tokeniser`.
-    """
-
-    is_current_model: Callable[[str], bool]
-    is_current_tokeniser: Callable[[str], bool]
-
-    def is_stale(self, record: PartitionRecord) -> bool:
-        """Whether some row of a partition was made by other settings."""
-        models, tokenisers = _producers(record)
-        return not (
-            all(name and self.is_current_model(name) for name in models)
-            and all(name and self.is_current_tokeniser(name) for name in tokenisers)
-        )
-
-
-def _producers(record: PartitionRecord) -> tuple[Mapping[str, int], Mapping[str, int]]:
-    """Rows by `whisper_model` and by `tokeniser`; those of audio that do not say what made them as ""."""
-    audio = record.ok + record.failed
-    return _with_unnamed(record.whisper_models, audio), _with_unnamed(record.tokenisers, audio)
-
-
-def _with_unnamed(counts: Mapping[str, int], rows: int) -> Mapping[str, int]:
-    unnamed = rows - sum(counts.values())
-    return {**counts, "": unnamed} if unnamed > 0 else counts
-
-
 @dataclasses.dataclass
 class Summary:
     """What is in some partitions of `audio_table`.
@@ -93,8 +62,9 @@ class Summary:
         partitions: how many.
         ok, failed, not_flac: rows by `status`.
         empty: rows of status `ok` that have no text.
-        whisper_models: rows by `whisper_model`; "" counts rows of audio that do not say it.
+        whisper_models: rows by `whisper_model`; UNNAMED counts rows of audio that do not say it.
         tokenisers: rows by `tokeniser`, likewise.
+        suffixes: rows of status `not_flac` by the suffix of their object.
     """
 
     partitions: int = 0
@@ -104,6 +74,7 @@ class Summary:
     empty: int = 0
     whisper_models: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     tokenisers: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    suffixes: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
     @classmethod
     def of(cls, records: Iterable[PartitionRecord]) -> "Summary":
@@ -120,9 +91,10 @@ class Summary:
         self.failed += record.failed
         self.not_flac += record.not_flac
         self.empty += record.empty
-        models, tokenisers = _producers(record)
+        models, tokenisers = made_by(record)
         self.whisper_models.update(models)
         self.tokenisers.update(tokenisers)
+        self.suffixes.update(record.suffixes)
 
     @property
     def rows(self) -> int:
@@ -143,14 +115,6 @@ class Summary:
     def lacks_audio(self) -> bool:
         """Whether there are objects, and none of them is of an audio format."""
         return self.rows > 0 and self.rows == self.not_flac
-
-
-def stale_partitions(records: Mapping[str, PartitionRecord], producers: Producers) -> list[str]:
-    """The keys of the partitions that hold rows made by other settings, in the order of `records`."""
-    cached = Producers(
-        functools.cache(producers.is_current_model), functools.cache(producers.is_current_tokeniser)
-    )
-    return [key for key, record in records.items() if cached.is_stale(record)]
 
 
 # --- values that a column does not allow ----------------------------------------------------------------

@@ -111,16 +111,28 @@ def _partitions(
     table: Table, folder: str | None, since: dt.datetime | None, until: dt.datetime | None
 ) -> list[FolderMinute]:
     found = table.partitions(folder, since, until)
-    if folder is not None and not found and not table.partitions(folder):
-        _warn_of_unknown(table, folder)
+    if folder is not None and not found and (lacks := what_it_lacks(table, folder)):
+        warnings.warn(lacks, stacklevel=CALLER)
     return found
 
 
-def _warn_of_unknown(table: Table, folder: str) -> None:
+def what_it_lacks(table: Table, folder: str | None = None) -> str:
+    """Says in words that the table has no rows, or none of a folder; empty where it has some.
+
+    Args:
+        folder: a `FolderName`, None for all.
+
+    Raises:
+        StorageError: the table cannot be listed.
+    """
+    if table.partitions(folder):
+        return ""
     known = {p.folder for p in table.partitions()}
+    if folder is None:
+        return f"{table.uri} has no rows; is AUDIO_TABLE_URI right, and has anything been processed yet?"
     nearest = difflib.get_close_matches(folder, known, NEAREST, cutoff=0) or sorted(known)
     has = f"the nearest that it has: {', '.join(map(repr, nearest))}" if known else "it has none yet"
-    warnings.warn(f"{table.uri} has no folder {folder!r}; {has}", stacklevel=CALLER)
+    return f"{table.uri} has no folder {folder!r}; {has}"
 
 
 def _to_pandas(rows: pa.Table) -> "pd.DataFrame":

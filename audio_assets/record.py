@@ -5,21 +5,25 @@ record says nothing, so it cannot be believed of a table that was moved, restore
 records are kept is a matter of `defs/records.py`.
 """
 
+import collections
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
+from audio_assets.audio.formats import suffix_of
 from audio_assets.digest import Digest
 from audio_assets.rows import inventory_objects
 from audio_assets.schema import FAILED, NOT_FLAC, OK
 
 MANY = "many"
-"""Takes the place of producers that are too many to be recorded."""
+"""Takes the place of producers, or of suffixes, that are too many to be recorded."""
 
 # Postgres indexes the text, and takes at most 2,704 bytes there.
 LONGEST_BYTES = 2_000
+# What is longer is no format of audio, but the end of a name that holds a dot.
+LONGEST_SUFFIX = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +38,9 @@ class PartitionRecord:
         whisper_models: rows by `whisper_model`, null left out.
         tokenisers: rows by `tokeniser`, null left out.
         run: the id of the run that made it so; a later run that changes nothing leaves it.
+        audio_s: seconds of audio; None where an earlier version recorded it, which did not say.
+        suffixes: rows of status `not_flac` by the suffix of their object; none where an earlier version
+            recorded it.
     """
 
     digest: str
@@ -45,6 +52,8 @@ class PartitionRecord:
     whisper_models: Mapping[str, int] = dataclasses.field(default_factory=dict)
     tokenisers: Mapping[str, int] = dataclasses.field(default_factory=dict)
     run: str = ""
+    audio_s: float | None = None
+    suffixes: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, rows: pa.Table, version: str, run: str = "") -> "PartitionRecord":
@@ -61,6 +70,8 @@ class PartitionRecord:
             whisper_models=_counts(rows["whisper_model"]),
             tokenisers=_counts(rows["tokeniser"]),
             run=run,
+            audio_s=round(sum(filter(None, rows["duration_s"].to_pylist())), 3),
+            suffixes=_suffixes(rows),
         )
 
     def after(self, before: "PartitionRecord | None") -> "PartitionRecord":
@@ -72,13 +83,13 @@ class PartitionRecord:
         return self.ok + self.failed + self.not_flac
 
     def to_json(self) -> str:
-        """What `from_json` reads; at most LONGEST_BYTES, for which producers give way to MANY."""
+        """What `from_json` reads; at most LONGEST_BYTES, for which MANY takes the place of names."""
         text = json.dumps(dataclasses.asdict(self), separators=(",", ":"))
         if len(text) <= LONGEST_BYTES:
             return text
-        whisper_models = {MANY: sum(self.whisper_models.values())}
-        tokenisers = {MANY: sum(self.tokenisers.values())}
-        return dataclasses.replace(self, whisper_models=whisper_models, tokenisers=tokenisers).to_json()
+        named = ("whisper_models", "tokenisers", "suffixes")
+        totals = {name: {MANY: sum(getattr(self, name).values())} for name in named}
+        return dataclasses.replace(self, **totals).to_json()
 
     @classmethod
     def from_json(cls, text: str) -> "PartitionRecord":
@@ -88,6 +99,13 @@ class PartitionRecord:
             ValueError, TypeError: it is something else.
         """
         return cls(**json.loads(text))
+
+
+def _suffixes(rows: pa.Table) -> dict[str, int]:
+    """How many rows that are not audio have which suffix; what cannot be one counts as none."""
+    keys = zip(rows["Key"].to_pylist(), rows["status"].to_pylist(), strict=True)
+    suffixes = [suffix_of(key) for key, status in keys if status == NOT_FLAC]
+    return dict(collections.Counter(s if len(s) <= LONGEST_SUFFIX else "" for s in suffixes))
 
 
 def _counts(column: Iterable[pa.Scalar]) -> dict[str, int]:

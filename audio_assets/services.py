@@ -150,7 +150,7 @@ class _Supervisor:
         where = ["--host", HOST, "--port", str(self._port)]
         services = {
             "webserver": _start("dagster_webserver", *common, *where),
-            "daemon": _start("dagster._daemon", "run", *common),
+            "daemon": _start("audio_assets.defs.internals.daemon", "run", *common),
         }
         _say(f"the UI will be at http://{HOST}:{self._port}; Ctrl-C ends it")
         return services

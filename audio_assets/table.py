@@ -69,6 +69,18 @@ class Table:
     def uri(self) -> str:
         return f"{self.store.uri}/{self.name}"
 
+    @property
+    def keeps_empty_files(self) -> bool:
+        """Whether a partition whose objects are gone keeps a file without rows.
+
+        So where the store replaces a file only in the version that was read, and deletes it in any: the rows
+        that another run has just written would go with it.
+
+        Raises:
+            StorageError: nothing can be written here.
+        """
+        return self.store.conditional_writes and not self.store.conditional_deletes
+
     def path(self, partition: FolderMinute) -> str:
         """The key of a partition's file in the store."""
         return f"{self.name}/{partition.path}"
@@ -93,7 +105,8 @@ class Table:
     def replace(self, partition: FolderMinute, rows: pa.Table, snapshot: Snapshot) -> str:
         """Replace one partition's file as a whole, unless it holds these rows already.
 
-        A partition without rows has no file: readers such as `datasets` fail at an empty one.
+        A partition without rows has no file: readers such as `datasets` fail at an empty one. Where the store
+        cannot delete the version that was read alone, the file stays and has no rows.
 
         Args:
             rows: with the table's schema.
@@ -110,9 +123,11 @@ class Table:
         rows = rows.select(self.schema.names).cast(self.schema)
         path = self.path(partition)
         if not len(rows):
-            if snapshot.version is not None:
+            if snapshot.version is None:
+                return ""
+            if not self.keeps_empty_files:
                 self.store.delete(path, snapshot.version)
-            return ""
+                return ""
         if snapshot.rows is not None and snapshot.version is not None and snapshot.rows.equals(rows):
             return snapshot.version
         sink = io.BytesIO()

@@ -16,7 +16,8 @@ from audio_assets.defs.audio_table import audio_table
 from audio_assets.defs.check_results import CHECKED_AT, REPEATED_AFTER_SECONDS, latest_results, report
 from audio_assets.defs.checks import CHECKS, Results
 from audio_assets.defs.partitions import AUDIO_TABLE, FOLDER_MINUTE
-from audio_assets.quality import Producers, Summary
+from audio_assets.producers import Producers
+from audio_assets.quality import Summary
 from audio_assets.record import PartitionRecord
 from audio_assets_tests.support.audio import UPLOADED, flac
 from audio_assets_tests.support.project import Project
@@ -305,6 +306,10 @@ def result_of(*records: PartitionRecord) -> dict[str, dg.AssetCheckResult]:
         ),
         ([PartitionRecord("", "", ok=1, whisper_models={"new": 1})], ["current_settings"]),
         ([PartitionRecord("", "", not_flac=2)], ["audio_found"]),
+        (
+            [PartitionRecord("", "", not_flac=2, suffixes={".txt": 1, ".flac": 1})],
+            ["audio_found", "current_settings"],
+        ),
         ([PartitionRecord("", "", not_flac=2), PartitionRecord("", "", failed=1)], ["current_settings"]),
     ],
 )

@@ -1,11 +1,14 @@
 """The commands `audio-assets read` and `status`, and that asking for help does nothing."""
 
 import csv
+import dataclasses
 import importlib
 import io
 import json
 import os
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -16,6 +19,7 @@ import pytest
 from rich.console import Console
 
 from audio_assets import schema
+from audio_assets.cli.counts import FailedRow, count
 from audio_assets.cli.project import open_project
 from audio_assets.cli.rows import print_table
 from audio_assets.cli.status import show, status
@@ -100,6 +104,56 @@ def test_read_refuses_what_it_does_not_understand_in_one_sentence(
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1].startswith("audio-assets: ")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("p252",), r"audio_table has no folder 'p252'; the nearest that it has: 'p225'"),
+        (("p225", "--start", "2030-01-01"), ""),
+    ],
+)
+def test_read_fails_where_the_table_has_no_such_folder_but_not_where_a_slice_is_empty(
+    folder: pathlib.Path, asked: tuple[str, ...], said: str
+):
+    done = run(folder, "audio_assets.cli", "read", *asked)
+    assert done.returncode == (1 if said else 0)
+    assert len(done.stdout.splitlines()) == (0 if said else 1)
+    # Besides the line that says which table it is.
+    assert re.fullmatch(rf"\S+\n{f'audio-assets: .*{said}' if said else ''}\n?", done.stderr)
+
+
+def test_read_fails_where_there_is_no_table(folder: pathlib.Path, local_place: LocalPlace):
+    shutil.rmtree(local_place.folder / "output_parquet")
+    done = run(folder, "audio_assets.cli", "read", "--json")
+    assert done.returncode == 1
+    assert "audio_table has no rows; is AUDIO_TABLE_URI right" in done.stderr
+    assert done.stdout == ""
+
+
+def test_counts_read_no_file_that_a_record_speaks_of(local_place: LocalPlace):
+    table = Table(local_place.store, "audio_table", schema.AUDIO_TABLE)
+    good = (row("p225/a.flac", duration_s=2.5, whisper_model="m"), row("p225/b.txt", status="not_flac"))
+    write(table, at("p225"), *good)
+    write(table, at("p226"), row("p226/a.flac", status="failed", error="cut off", duration_s=1.0))
+    write(table, at("p227"), row("p227/a.flac", duration_s=4.0))
+    # Its path does not name the folder.
+    long = "d" * 300
+    write(table, at(long), row(f"{long}/a.flac", duration_s=8.0))
+    from_files = count(table, {})
+    assert from_files.files_read == 4
+    assert set(from_files.records) == {at(f).key for f in ("p225", "p226", "p227", long)}
+    assert count(table, from_files.records) == dataclasses.replace(from_files, files_read=1)
+    assert from_files.statuses == {"ok": 3, "failed": 1, "not_flac": 1}
+    assert from_files.audio_s == 15.5
+    assert from_files.failed == [FailedRow(at("p226").key, "p226/a.flac", "cut off")]
+
+    older = dict(from_files.records)
+    older[at("p225").key] = dataclasses.replace(older[at("p225").key], audio_s=None)
+    assert count(table, older) == dataclasses.replace(from_files, files_read=2)
+    write(table, at("p227"), row("p227/a.flac", duration_s=5.0))
+    assert count(table, from_files.records).audio_s == 16.5
+    assert count(table, from_files.records).files_read == 2
 
 
 def test_a_terminal_shows_every_text_in_full_and_obeys_none():

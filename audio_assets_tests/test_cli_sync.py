@@ -256,7 +256,7 @@ def test_the_summary_names_failed_rows_and_strict_makes_them_a_failure(sync: Syn
     sync.place.put("p225/bad.flac", b"fLaC")
     result = sync()
     with open_project(defs()) as project:
-        counts = count(project.bucket.audio_table)
+        counts = count(project.bucket.audio_table, {})
     assert summarise(sync.display, result, counts, "s3://b/audio_table", 1.0)
     assert not summarise(sync.display, result, counts, "s3://b/audio_table", 1.0, strict=True)
     said = sync.said.getvalue()
@@ -271,7 +271,7 @@ def test_a_bucket_without_audio_is_a_warning(sync: Syncs):
     sync.place.put("p225/a.wav", b"RIFF")
     result = sync()
     with open_project(defs()) as project:
-        counts = count(project.bucket.audio_table)
+        counts = count(project.bucket.audio_table, {})
     assert summarise(sync.display, result, counts, "s3://b/audio_table", 1.0)
     assert "WARNING: no object is of an audio format" in sync.said.getvalue()
     assert "no object is of an audio format, so nothing is transcribed" in sync.said.getvalue()
@@ -281,7 +281,7 @@ def test_partitions_that_still_differ_are_a_failure(sync: Syncs):
     sync.place.put("p225/a.txt")
     sync()
     with open_project(defs()) as project:
-        counts = count(project.bucket.audio_table)
+        counts = count(project.bucket.audio_table, {})
     assert not summarise(sync.display, Result(differing={KEY}, failed=["run"]), counts, "", 1.0)
     assert f"such as {KEY}" in sync.said.getvalue()
 

@@ -206,6 +206,8 @@ def test_objects_whose_format_has_a_decoder_by_now_are_made_anew(
     asked = launch(project, "redo_stale")
     assert (asked.partitions, asked.rows) == (1, 1)
     assert asked.targets(project) == all_assets(at("p226").key)
+    project.tick()
+    assert "1 partitions have rows made by other settings" in (project.evaluated.skip_message or "")
     project.run(at("p226").key)
     assert launch(project, "redo_stale").backfill is None
 

@@ -20,7 +20,7 @@ from audio_assets.settings import AUDIO_TABLE_URI, PROJECT
 from audio_assets.storage import ObjectStore
 from audio_assets.table import Table
 from audio_assets_tests.support.audio import MINUTE, UPLOADED
-from audio_assets_tests.support.places import LocalPlace, Place, S3Place
+from audio_assets_tests.support.places import LocalPlace, Place, S3Place, delete_without_conditions
 from audio_assets_tests.support.project import Project
 
 P225 = FolderMinute("p225", MINUTE)
@@ -208,6 +208,25 @@ def test_a_file_of_a_partition_without_objects_is_removed(bucket: Project):
     table.replace(stranger, found.rows, table.read(stranger))
     assert bucket.catch_up() == 1
     agree(bucket)
+
+
+@on_s3
+def test_where_a_file_cannot_be_deleted_safely_it_stays_without_rows_and_all_agree(
+    bucket: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    delete_without_conditions(monkeypatch)
+    bucket.reload()
+    for key in ("p225/a.txt", "p225/b.txt"):
+        bucket.place.delete(key)
+    assert bucket.catch_up()
+    assert "ignores If-Match when a file is deleted" in caplog.text
+    assert set(bucket.table()["Key"]) == {"top.txt", "p226/a.txt", "p227/deep/a.txt"}
+    assert [len(audio_table().read(p).rows or ()) for p in audio_table().partitions("p225")] == [0, 0]
+    assert not [key for key in bucket.partition_keys if key.startswith("p225")]
+    assert bucket.catch_up() == 0
+    bucket.place.put("p225/a.txt", b"2", UPLOADED)
+    assert bucket.catch_up() == 1
+    assert "p225/a.txt" in set(bucket.table()["Key"])
 
 
 # --- the instance is another one ------------------------------------------------------------------------

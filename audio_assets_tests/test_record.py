@@ -14,10 +14,10 @@ from audio_assets_tests.support.rows import row, rows
 
 def test_a_record_counts_the_rows_of_a_file():
     made = rows(
-        row("a.flac", transcribed_text="one", whisper_model="tiny", tokeniser="simulated"),
-        row("b.flac", transcribed_text="", whisper_model="tiny", tokeniser="own"),
+        row("a.flac", transcribed_text="one", whisper_model="tiny", tokeniser="simulated", duration_s=1.25),
+        row("b.flac", transcribed_text="", whisper_model="tiny", tokeniser="own", duration_s=0.5),
         row("c.flac", status=schema.FAILED, transcribed_text=None, whisper_model="base", tokeniser="own"),
-        row("d.txt", status=schema.NOT_FLAC, transcribed_text=None, whisper_model=None, tokeniser=None),
+        row("d.TXT", status=schema.NOT_FLAC, transcribed_text=None, whisper_model=None, tokeniser=None),
     )
     record = PartitionRecord.of(made, "v1")
     assert record == PartitionRecord(
@@ -29,6 +29,8 @@ def test_a_record_counts_the_rows_of_a_file():
         empty=1,
         whisper_models={"tiny": 2, "base": 1},
         tokenisers={"simulated": 1, "own": 2},
+        audio_s=1.75,
+        suffixes={".txt": 1},
     )
     assert record.rows == 4
     assert PartitionRecord.from_json(record.to_json()) == record
@@ -36,7 +38,7 @@ def test_a_record_counts_the_rows_of_a_file():
 
 def test_a_partition_without_rows_has_the_digest_of_no_objects():
     record = PartitionRecord.of(schema.AUDIO_TABLE.empty_table(), "")
-    assert record == PartitionRecord(str(EMPTY), "")
+    assert record == PartitionRecord(str(EMPTY), "", audio_s=0.0)
 
 
 def test_a_run_that_changes_nothing_leaves_the_record_as_it_is():
@@ -56,10 +58,26 @@ def test_a_record_is_one_short_line():
 
 def test_a_record_of_any_number_of_producers_is_short_enough_for_an_index_of_postgres():
     models = {f"whisper modèle-{i} language=detected engine=1": 2 for i in range(100)}
-    record = PartitionRecord("1-00000000000000ff", "v1", ok=200, whisper_models=models, tokenisers={"a": 200})
+    suffixes = {f".{i}": 1 for i in range(1_000)}
+    record = PartitionRecord(
+        "1-00000000000000ff",
+        "v1",
+        ok=200,
+        not_flac=1_000,
+        whisper_models=models,
+        tokenisers={"a": 200},
+        suffixes=suffixes,
+    )
     read = PartitionRecord.from_json(record.to_json())
     assert len(record.to_json().encode()) <= LONGEST_BYTES
     assert (read.ok, read.whisper_models, read.tokenisers) == (200, {MANY: 200}, {MANY: 200})
+    assert read.suffixes == {MANY: 1_000}
+
+
+def test_a_suffix_that_can_be_none_counts_as_none():
+    names = ["v1.2023-08-24 take two", "notes", "a.b/c.MP3"]
+    record = PartitionRecord.of(rows(*(row(name, status=schema.NOT_FLAC) for name in names)), "v1")
+    assert record.suffixes == {"": 1, "notes": 1, ".mp3": 1}
 
 
 @pytest.mark.parametrize("text", ["", "1-00000000000000ff", "[]", "{}", '{"digest": "", "else": 1}'])

@@ -65,6 +65,7 @@ def test_a_report_gives_the_partitions_of_the_source(s3_place: S3Place, reports:
         "top.flac": LATER,
         "a//b.flac": UPLOADED,
         "./c.flac": UPLOADED,
+        "d+é.flac/": UPLOADED,
     }
     outside = [
         "wav48 silence",
@@ -73,7 +74,8 @@ def test_a_report_gives_the_partitions_of_the_source(s3_place: S3Place, reports:
         "y.flac",
     ]
     rows = [Row(s3_place.prefix + key, modified) for key, modified in inside.items()]
-    rows += [Row(key) for key in [*outside, f"{s3_place.prefix}marked folder/"]]
+    rows += [Row(key) for key in [*outside, s3_place.prefix]]
+    rows += [Row(f"{s3_place.prefix}marked folder/", size=0)]
     manifest = deliver(reports, report(form, [rows[:3], rows[3:], []], s3_place.bucket))
     opened = Report.open(reports.store, manifest, s3_place.store)
     found = [opened.partitions(file, source(s3_place)) for file in opened.files]
@@ -272,8 +274,17 @@ def test_every_key_comes_back_from_every_format(form: str, objects: dict[str, dt
         opened = Report.open(store, manifest, everything.store)
         [file] = opened.files
         assert opened.partitions(file, everything) == {
-            FolderMinute.of(key, modified) for key, modified in objects.items() if not key.endswith("/")
+            FolderMinute.of(key, modified) for key, modified in objects.items()
         }
+
+
+def test_without_sizes_a_key_that_ends_in_a_slash_is_taken_for_an_object(s3_place: S3Place, reports: S3Place):
+    rows = [Row(f"{s3_place.prefix}marked or full/", size=0)]
+    fields = [name for name in CURRENT if name != "Size"]
+    manifest = deliver(reports, report("CSV", [rows], s3_place.bucket, fields))
+    opened = Report.open(reports.store, manifest, s3_place.store)
+    [file] = opened.files
+    assert opened.partitions(file, source(s3_place)) == {FolderMinute.of("marked or full/", UPLOADED)}
 
 
 def test_another_report_has_another_version(s3_place: S3Place, reports: S3Place):

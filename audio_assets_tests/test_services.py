@@ -105,7 +105,7 @@ def test_a_signal_ends_all(services: Services, number: signal.Signals):
     services.wait_until_gone(5)
 
 
-@pytest.mark.parametrize("name", ["dagster._daemon", pytest.param("dagster_webserver", marks=TORTURE)])
+@pytest.mark.parametrize("name", ["internals.daemon", pytest.param("dagster_webserver", marks=TORTURE)])
 def test_a_killed_service_ends_all_with_an_exit_code(services: Services, name: str):
     os.kill(services.pid(name), signal.SIGKILL)
     assert services.first.wait(SECONDS_TO_END) == 1
@@ -127,11 +127,9 @@ def test_nothing_outlives_the_second_process_even_if_that_is_killed(services: Se
 
 
 @TORTURE
-def test_no_warning_on_start_but_of_what_is_new(services: Services):
+def test_there_is_no_warning_on_the_first_start(services: Services):
     said = services.log.read_text()
-    lines = [line for line in said.splitlines() if "WARNING" in line.upper()]
-    # An instance that is new has nothing that the daemon could go on with.
-    assert [line for line in lines if "ignoring older events" not in line] == []
+    assert [line for line in said.splitlines() if "WARNING" in line.upper()] == []
     assert f"the UI will be at http://127.0.0.1:{services.port}" in said
 
 

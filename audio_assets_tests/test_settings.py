@@ -39,7 +39,7 @@ from audio_assets.storage.types import WRITE_PROBE
 from audio_assets.table import Table
 from audio_assets.transcription.checkpoint import load_model
 from audio_assets_tests.support.audio import flac
-from audio_assets_tests.support.places import S3Place
+from audio_assets_tests.support.places import S3Place, delete_without_conditions
 from audio_assets_tests.support.project import Project
 from audio_assets_tests.support.refusing_server import server_that_answers
 
@@ -525,3 +525,21 @@ def test_a_store_that_honours_conditions_is_asked_once_and_keeps_one_empty_objec
     for _ in range(2):
         assert ObjectStore(f"{s3_place.uri}/tables").conditional_writes
     assert s3_place.all_keys("tables/") == [f"tables/{WRITE_PROBE}"]
+
+
+def test_a_store_that_deletes_under_conditions_keeps_the_object_that_shows_it(s3_place: S3Place):
+    tables = ObjectStore(f"{s3_place.uri}/tables")
+    assert tables.conditional_deletes
+    s3_place.delete(f"tables/{WRITE_PROBE}")
+    assert ObjectStore(f"{s3_place.uri}/tables").conditional_deletes
+    assert s3_place.all_keys("tables/") == [f"tables/{WRITE_PROBE}"]
+
+
+def test_a_store_that_ignores_the_condition_of_a_deletion_is_found_out(
+    s3_place: S3Place, monkeypatch: pytest.MonkeyPatch
+):
+    delete_without_conditions(monkeypatch)
+    for _ in range(2):
+        tables = ObjectStore(f"{s3_place.uri}/tables")
+        assert tables.conditional_writes
+        assert not tables.conditional_deletes

@@ -24,7 +24,7 @@ from audio_assets.audio import types as audio_types
 from audio_assets.digest import group
 from audio_assets.errors import ConflictError, MissingInputError, ObjectRefusedError, StorageError
 from audio_assets.parallel import MemoryBudget
-from audio_assets.partition_rows import Finished, read_inventory, stale_rows
+from audio_assets.partition_rows import Finished, read_inventory
 from audio_assets.partitions import FolderMinute
 from audio_assets.source import AudioSource
 from audio_assets.speech import Job, SpeechPass, Tokenising, Transcribing
@@ -380,21 +380,6 @@ def test_what_became_of_a_partition_tells_of_the_file_whatever_the_pass_did(benc
     assert finished.producers == {"transcripts": {"model 1": 3}, "tokens": {"tokeniser 1": 3}}
     assert finished.duration_s == pytest.approx(0.3)
     assert finished.tokens == 2 * 16
-
-
-def test_rows_of_other_settings_are_counted():
-    parts = ("whisper turbo", "language=en", "engine=2")
-    current = "whisper turbo sha256=1 language=en precision=float16 engine=2"
-    rows = pa.table(
-        {
-            "whisper_model": [current, current, current.replace("en", "de"), None, None, current],
-            "tokeniser": ["codec 2", "codec 1", "codec 1", "codec 1", None, None],
-        }
-    )
-    assert stale_rows(rows, parts, "codec 2") == 3
-    assert stale_rows(rows, parts, None) == stale_rows(rows.select(["whisper_model"]), parts, "codec 2") == 1
-    assert stale_rows(rows, None, "codec 2") == stale_rows(rows.select(["tokeniser"]), parts, "codec 2") == 3
-    assert stale_rows(rows.slice(0, 0), parts, "codec 2") == 0
 
 
 def test_failed_rows_are_tried_again(bench: Bench):

@@ -433,6 +433,18 @@ def test_a_store_knows_where_another_lies_inside_it(tmp_path: pathlib.Path, s3: 
 # --- reading --------------------------------------------------------------------------------------------
 
 
+def test_an_object_that_is_listed_without_the_slash_at_its_end_is_told_by_its_name(s3_place: S3Place):
+    s3_place.put("p225/x.flac/", b"abc")
+    [(_, [listed])] = s3_place.store.scan()
+    with pytest.raises(ObjectNameError, match=r"x\.flac/: its key ends in a slash, .*; rename the object"):
+        s3_place.store.read(listed)
+    s3_place.put("p225/x.flac", b"abc")
+    assert s3_place.store.read(listed) == b"abc"
+    s3_place.put("p225/x.flac", b"other")
+    with pytest.raises(ObjectChangedError):
+        s3_place.store.read(listed)
+
+
 @pytest.mark.parametrize("key", ["p225/a.flac", "p225//a.flac"])
 def test_only_the_listed_version_is_read(place: Place, key: str):
     if "//" in key and isinstance(place, LocalPlace):

@@ -21,7 +21,7 @@ from audio_assets.partitions import FolderMinute, folder_of
 from audio_assets.read import read_slice
 from audio_assets.table import CONFLICT_ROUNDS, Snapshot, Table
 from audio_assets_tests.support.audio import MINUTE
-from audio_assets_tests.support.places import LocalPlace, Place
+from audio_assets_tests.support.places import LocalPlace, Place, S3Place, delete_without_conditions
 from audio_assets_tests.support.rows import at, row, rows, write
 
 
@@ -63,6 +63,25 @@ def test_a_partition_without_rows_leaves_no_file(table: Table):
     assert table.replace(at("p225"), none, table.read(at("p225"))) == ""
     assert table.read(at("p225")) == Snapshot(None, None)
     assert list(table.files()) == []
+
+
+def test_where_a_deletion_would_take_newer_rows_a_file_without_rows_stays(
+    s3_place: S3Place, monkeypatch: pytest.MonkeyPatch
+):
+    delete_without_conditions(monkeypatch)
+    table = Table(s3_place.store, "audio_table", schema.AUDIO_TABLE)
+    none = table.schema.empty_table()
+    assert table.replace(at("p225"), none, Snapshot(None, None)) == ""
+    write(table, at("p225"), row("p225/a.flac"))
+    stale = table.read(at("p225"))
+    write(table, at("p225"), row("p225/b.flac"))
+    with pytest.raises(ConflictError):
+        table.replace(at("p225"), none, stale)
+    version = table.replace(at("p225"), none, table.read(at("p225")))
+    assert table.read(at("p225")) == Snapshot(none, version)
+    assert table.replace(at("p225"), none, table.read(at("p225"))) == version
+    write(table, at("p225"), row("p225/c.flac"))
+    assert table.scan([at("p225")], ["Key"]).to_pylist() == [{"Key": "p225/c.flac"}]
 
 
 def test_files_are_listed_with_their_versions_those_of_others_included(table: Table):

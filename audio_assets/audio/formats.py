@@ -13,5 +13,10 @@ fetched; its row has the status `not_flac`.
 
 def decoder_of(key: str) -> Decoder | None:
     """What decodes an object by the suffix of its key, None where the suffix is no audio's."""
+    return DECODERS.get(suffix_of(key))
+
+
+def suffix_of(key: str) -> str:
+    """The suffix of an object's key, in lower case, with its dot."""
     _, dot, suffix = key.rpartition(".")
-    return DECODERS.get(f"{dot}{suffix}".lower())
+    return f"{dot}{suffix}".lower()

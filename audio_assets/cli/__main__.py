@@ -10,6 +10,7 @@ import pathlib
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -103,13 +104,14 @@ def sync(
         from audio_assets.cli.sync import Sync
         from audio_assets.cli.sync_display import Display
         from audio_assets.cli.sync_summary import summarise
+        from audio_assets.defs.records import InstanceRecords
 
         started = time.monotonic()
         display = Display()
         with open_project() as project:
             display.say(f"{project.bucket.source_uri} → {project.bucket.audio_table.uri}")
             result = Sync(project, display, wait=wait, retries=retries).run()
-            counts = count(project.bucket.audio_table)
+            counts = count(project.bucket.audio_table, InstanceRecords(project.instance).records())
             uri = project.bucket.audio_table.uri
         good = summarise(display, result, counts, uri, time.monotonic() - started, strict=strict)
     raise typer.Exit(0 if good else FAILED)
@@ -169,7 +171,7 @@ def status(
 ) -> None:
     """Say what waits, what failed, what is stale and where, what runs, and since when nobody has looked.
 
-    Looks at the bucket and at all of the table, and changes nothing.
+    Lists bucket and table, reads only files that no record speaks of, and changes nothing.
     """
     with _in_words():
         _use(None, None)
@@ -211,13 +213,14 @@ def read(
 ) -> None:
     """Print a slice of the table, with every text in full.
 
-    The first line says which table it is; with CSV and JSON it goes to standard error.
+    The first line says which table it is; with CSV and JSON it goes to standard error. Exits with 1 if the
+    table has no rows, or none of the folder.
     """
     with _in_words():
         _refuse_both(csv=as_csv, json=as_json)
         _use(None, None)
         from audio_assets.cli import rows as shown
-        from audio_assets.read import open_audio_table, read_rows
+        from audio_assets.read import open_audio_table, read_rows, what_it_lacks
 
         console = Console(highlight=False)
         for_people = console.is_terminal and not as_csv and not as_json
@@ -227,7 +230,13 @@ def read(
         table = open_audio_table()
         Console(stderr=not for_people, soft_wrap=True, highlight=False).print(table.uri, markup=False)
         # One row more tells whether there are more.
-        found = read_rows(table, folder, start, end, names, limit=limit + 1 if limit else None)
+        with warnings.catch_warnings():
+            # Of a folder that there is not: here that is an error.
+            warnings.simplefilter("ignore")
+            found = read_rows(table, folder, start, end, names, limit=limit + 1 if limit else None)
+        if not len(found) and (lacks := what_it_lacks(table, folder)):
+            _complain(lacks)
+            raise typer.Exit(FAILED)
         kept = found.slice(0, limit or None)
         if for_people:
             shown.print_table(console, kept, more=len(found) > len(kept))

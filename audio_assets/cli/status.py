@@ -16,10 +16,11 @@ from audio_assets.cli.counts import Counts, count
 from audio_assets.cli.project import Project
 from audio_assets.cli.rows import small_table
 from audio_assets.cli.sync import LOOKED, SENSOR
-from audio_assets.defs.checks import current_producers
+from audio_assets.defs.producers import current_producers
 from audio_assets.defs.records import UNFINISHED, InstanceRecords, covered
 from audio_assets.defs.sensor import tick_inputs
 from audio_assets.partitions import folder_of_partition
+from audio_assets.producers import stale_partitions
 from audio_assets.sensor.tick import TickOutcome, tick
 
 # Runs that failed longer ago are no news.
@@ -62,7 +63,7 @@ class Status:
         running: runs that are queued or under way.
         failed_rows: partition, object and error of each row that failed.
         failed_runs: the last ones, the newest first.
-        stale: rows by partition key that another model, tokeniser or setting made than a run would use now.
+        stale: rows by partition key that a run would make otherwise now, at the least.
         looked: when the sensor or a sync last looked at the bucket, ISO 8601; None for never.
         daemon: when Dagster's daemon last said that it lives; None for never.
         daemon_lives: whether that was just now.
@@ -118,24 +119,16 @@ def status(project: Project) -> Status:
 
 
 def _look(project: Project) -> tuple[TickOutcome, Counts]:
-    """Everything that is read of bucket and table, the latter file by file."""
-    inputs = tick_inputs(project.bucket, InstanceRecords(project.instance), _now())
-    return tick(inputs), count(project.bucket.audio_table)
+    """Everything that is read of bucket and table."""
+    records = InstanceRecords(project.instance)
+    outcome = tick(tick_inputs(project.bucket, records, _now()))
+    return outcome, count(project.bucket.audio_table, records.records())
 
 
 def _stale(project: Project, counts: Counts) -> dict[str, int]:
-    """Rows by partition key that other settings than today's made."""
+    """Rows by partition key that other settings than today's made, at the least."""
     producers = current_producers(project.bucket, project.resources.whisper, project.resources.tokeniser)
-    compared = (
-        (counts.whisper_models, producers.is_current_model),
-        (counts.tokenisers, producers.is_current_tokeniser),
-    )
-    stale: collections.Counter[str] = collections.Counter()
-    for made, is_current in compared:
-        others = [rows for producer, rows in made.items() if not is_current(producer)]
-        # A row that both have made is one row.
-        stale |= sum(others, collections.Counter())
-    return dict(sorted(stale.items()))
+    return dict(sorted(stale_partitions(counts.records, producers).items()))
 
 
 def _records(instance: dg.DagsterInstance, statuses: Collection[dg.DagsterRunStatus]) -> list[dg.RunRecord]:

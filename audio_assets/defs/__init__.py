@@ -12,6 +12,7 @@ In the order in which data flows:
     failures.py       errors where people look
     metadata.py       what the UI shows beside each asset
     jobs.py           the jobs, and the schedule of the checks
+    producers.py      what today's settings make rows with
     records.py        what Dagster has on record that a tick of the sensor goes by
     sensor.py         the sensor `new_s3_keys`
     run_history.py    the job `purge_run_history` and its schedule

@@ -19,10 +19,11 @@ from audio_assets.defs.metadata import (
     table_metadata,
 )
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
+from audio_assets.defs.producers import current_producers
 from audio_assets.defs.records import RECORD_TAG, InstanceRecords
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.errors import MissingInputError, StaleRowsError
-from audio_assets.partition_rows import read_inventory, stale_rows
+from audio_assets.partition_rows import read_inventory
 from audio_assets.partitions import FolderMinute
 from audio_assets.record import PartitionRecord
 from audio_assets.rows import audio_rows
@@ -74,9 +75,14 @@ def _stale_rows_of_others(
     """Counts rows that this run cannot make anew, because it does not make `transcripts` or `tokens`."""
     selected = context.run.asset_selection
     made_here = {key.to_user_string() for key in selected} if selected else {"transcripts", "tokens"}
-    parts = None if "transcripts" in made_here else whisper.expected_parts()
-    identity = None if "tokens" in made_here else tokeniser.tokenising(bucket.tokens).identity
-    return lambda rows: stale_rows(rows, parts, identity)
+    producers = current_producers(
+        bucket,
+        whisper,
+        tokeniser,
+        models="transcripts" not in made_here,
+        tokenisers="tokens" not in made_here,
+    )
+    return producers.cached().stale_rows
 
 
 def _join(bucket: Bucket, partition: FolderMinute, is_stale: Callable[[pa.Table], int]) -> pa.Table:

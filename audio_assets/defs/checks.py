@@ -23,17 +23,18 @@ from audio_assets.comparison import Differences, UnderWay, differing, look_again
 from audio_assets.defs.audio_table import audio_table
 from audio_assets.defs.check_results import CHECKED_AT, latest_results, repeated
 from audio_assets.defs.metadata import markdown_table
+from audio_assets.defs.producers import current_producers
 from audio_assets.defs.records import InstanceRecords
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.digest import Digest
 from audio_assets.errors import StorageError
 from audio_assets.parallel import map_ahead
 from audio_assets.partitions import FolderMinute
-from audio_assets.quality import Findings, PartitionFile, Producers, Sample, Summary
+from audio_assets.producers import UNNAMED, Producers, decodable
+from audio_assets.quality import Findings, PartitionFile, Sample, Summary
 from audio_assets.sensor.run_requests import MAX_RUNS_IN_FLIGHT
 from audio_assets.settings import SETTLE_SECONDS
 from audio_assets.table import THREADS
-from audio_assets.transcription.identity import is_current
 
 MAX_FAILED_SHARE = 0.05
 MAX_EMPTY_SHARE = 0.05
@@ -49,7 +50,8 @@ DESCRIPTIONS = {
     "allowed_values": "Every value is one of those, or in the range, that its column allows.",
     "failed_rows": f"At most {MAX_FAILED_SHARE:.0%} of the objects of an audio format failed.",
     "empty_transcripts": f"At most {MAX_EMPTY_SHARE:.0%} of the transcripts are empty.",
-    "current_settings": "Every row was made by today's WHISPER_MODEL, WHISPER_LANGUAGE and TOKENISER.",
+    "current_settings": "Every row was made by today's WHISPER_MODEL, WHISPER_LANGUAGE, TOKENISER "
+    "and decoders.",
     "audio_found": "Where the bucket has objects, some are of an audio format.",
     "bucket_readable": "The bucket can be listed.",
 }
@@ -79,17 +81,6 @@ def audio_table_checks(
             return
     results = _look_at_table(context.instance, context.log, bucket, whisper, tokeniser)
     yield from (result for result in results if result.check_name in selected)
-
-
-def current_producers(bucket: Bucket, whisper: Whisper, tokeniser: AudioTokeniser) -> Producers:
-    """What tells rows that today's settings would make from others.
-
-    Raises:
-        ValueError: a setting is wrong.
-    """
-    parts = whisper.expected_parts()
-    made_today = tokeniser.tokenising(bucket.tokens).identity
-    return Producers(lambda identity: is_current(identity, parts), made_today.__eq__)
 
 
 # --- looking at the whole table -------------------------------------------------------------------------
@@ -186,7 +177,7 @@ class _SecondLook:
         """What differs between bucket and table and will not be mended by a run."""
         source = self._bucket.source
         table = self._bucket.audio_table
-        differ = differing(listed, made)
+        differ = differing(listed, made, table)
         wrong = self._not_waiting(differ, made.keys())
         found = Differences()
         if wrong:
@@ -255,11 +246,12 @@ class Results:
 
     def current_settings(self, summary: Summary, producers: Producers) -> dg.AssetCheckResult:
         """Of the whole table."""
-        models = _by_producer(summary.whisper_models, producers.is_current_model, "whisper_model")
-        tokenisers = _by_producer(summary.tokenisers, producers.is_current_tokeniser, "tokeniser")
+        models = _by_producer(summary.whisper_models, producers.made_by_model, "whisper_model")
+        tokenisers = _by_producer(summary.tokenisers, producers.made_by_tokeniser, "tokeniser")
         stale = {
             "stale_transcripts": sum(row["rows"] for row in models if not row["current"]),
             "stale_tokens": sum(row["rows"] for row in tokenisers if not row["current"]),
+            "stale_not_flac": decodable(summary.suffixes),
         }
         tables = {"whisper_models": markdown_table(models), "tokenisers": markdown_table(tokenisers)}
         description = ""
@@ -355,7 +347,7 @@ def _by_producer(
 ) -> list[dict[str, Any]]:
     """What made how many rows, the most first; "not said" for rows of audio without it."""
     found = [
-        {column: name or "not said", "rows": rows, "current": bool(name) and is_current(name)}
+        {column: "not said" if name == UNNAMED else name, "rows": rows, "current": is_current(name)}
         for name, rows in sorted(counts.items(), key=lambda item: -item[1])
     ]
     return found or [{column: "none", "rows": 0, "current": True}]

@@ -1,24 +1,23 @@
 """The jobs: the sensor asks for `process_audio`, a schedule for `check_audio_table`, a person for others."""
 
 import concurrent.futures
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import dagster as dg
 import pyarrow as pa
 
-from audio_assets.audio import decoder_of
 from audio_assets.defs import speech
 from audio_assets.defs.audio_table import audio_table
-from audio_assets.defs.checks import current_producers
 from audio_assets.defs.internals.backfill import launch_backfill
 from audio_assets.defs.inventory import s3_inventory
 from audio_assets.defs.metadata import markdown_table
 from audio_assets.defs.partitions import ASSETS, FOLDER_MINUTE
+from audio_assets.defs.producers import current_producers
 from audio_assets.defs.records import UNFINISHED
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.parallel import map_ahead
-from audio_assets.quality import Producers
-from audio_assets.schema import FAILED, NOT_FLAC
+from audio_assets.producers import COLUMNS
+from audio_assets.schema import FAILED
 from audio_assets.table import THREADS
 
 OWNERS = ["team:speech"]
@@ -124,27 +123,8 @@ def ask_for_stale_rows(
     context: dg.OpExecutionContext, bucket: Bucket, whisper: Whisper, tokeniser: AudioTokeniser
 ) -> None:
     """Launch a backfill of the partitions that have rows which today's settings would make otherwise."""
-    producers = current_producers(bucket, whisper, tokeniser)
-
-    def stale(rows: pa.Table) -> int:
-        return sum(_is_stale(row, producers) for row in rows.to_pylist())
-
-    columns = ["Key", "status", "whisper_model", "tokeniser"]
-    _redo(context, bucket, "redo_stale", columns, stale, "rows made by other settings")
-
-
-def _is_stale(row: Mapping[str, str | None], producers: Producers) -> bool:
-    if row["status"] == NOT_FLAC:
-        # A decoder of its format was added since.
-        return decoder_of(row["Key"] or "") is not None
-    model = row["whisper_model"]
-    tokeniser = row["tokeniser"]
-    return not (
-        model
-        and producers.is_current_model(model)
-        and tokeniser
-        and producers.is_current_tokeniser(tokeniser)
-    )
+    producers = current_producers(bucket, whisper, tokeniser).cached()
+    _redo(context, bucket, "redo_stale", COLUMNS, producers.stale_rows, "rows made by other settings")
 
 
 @dg.job(

@@ -11,6 +11,7 @@ from audio_assets.defs.internals.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     DATA_VERSION_TAG,
+    HIDDEN_TAG_PREFIX,
     PARTITION_NAME_TAG,
 )
 from audio_assets.defs.partitions import AUDIO_TABLE, FOLDER_MINUTE, KEYS_AT_A_TIME, parts
@@ -22,10 +23,8 @@ RECORD_TAG = DATA_VERSION_TAG
 
 It is the only tag whose latest value Dagster gives for all partitions in one query.
 """
-FINGERPRINT_TAG = "audio_assets/request"
+FINGERPRINT_TAG = f"{HIDDEN_TAG_PREFIX}audio_assets/request"
 """Names what a run was asked for by `RunRange.fingerprint`."""
-PARTITIONS_TAG = "audio_assets/partitions"
-"""Says in words which partitions a run covers."""
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,

@@ -94,10 +94,16 @@ class Bucket(dg.ConfigurableResource):
             ValueError: a location or a setting of AWS is wrong.
             StorageError: they cannot.
         """
-        if not self._tables.conditional_writes:
+        tables = self._tables
+        if not tables.conditional_writes:
             log.warning(
                 f"{self.table_uri} ignores If-Match and If-None-Match (AUDIO_TABLE_URI): two runs on the same"
                 " partition can overwrite each other there, until the sensor compares again"
+            )
+        elif not tables.conditional_deletes:
+            log.warning(
+                f"{self.table_uri} ignores If-Match when a file is deleted (AUDIO_TABLE_URI): partitions"
+                " whose objects are gone keep a file without rows there"
             )
 
     @property

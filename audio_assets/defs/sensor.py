@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 import dagster as dg
 
 from audio_assets.defs.check_results import report
-from audio_assets.defs.checks import CHECKS, Results, current_producers
+from audio_assets.defs.checks import CHECKS, Results
 from audio_assets.defs.internals.instance_owner import claim
 from audio_assets.defs.internals.partition_statuses import (
     keep_partition_statuses,
@@ -20,11 +20,12 @@ from audio_assets.defs.internals.partition_statuses import (
 from audio_assets.defs.internals.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from audio_assets.defs.jobs import process_audio
 from audio_assets.defs.partitions import KEYS_AT_A_TIME, folder_minute, parts
-from audio_assets.defs.records import FINGERPRINT_TAG, PARTITIONS_TAG, InstanceRecords
+from audio_assets.defs.producers import current_producers
+from audio_assets.defs.records import FINGERPRINT_TAG, InstanceRecords
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.errors import EventQueueError, StorageError
 from audio_assets.partitions import FolderMinute
-from audio_assets.quality import Producers, stale_partitions
+from audio_assets.producers import Producers, stale_partitions
 from audio_assets.rows import inventory_objects
 from audio_assets.sensor.event_queue import Event, EventQueue, Received
 from audio_assets.sensor.run_requests import RunRange
@@ -175,19 +176,25 @@ def tick_inputs(
 def run_request(attempt: RunAttempt) -> dg.RunRequest:
     """What a tick asks for, as Dagster takes it."""
     wanted = attempt.range
-    tags = {FINGERPRINT_TAG: wanted.fingerprint, PARTITIONS_TAG: _in_words(wanted)}
+    tags = {FINGERPRINT_TAG: wanted.fingerprint}
     if wanted.start == wanted.end:
         return dg.RunRequest(run_key=attempt.run_key, partition_key=wanted.start, tags=tags)
     tags[ASSET_PARTITION_RANGE_START_TAG] = wanted.start
     tags[ASSET_PARTITION_RANGE_END_TAG] = wanted.end
-    return dg.RunRequest(run_key=attempt.run_key, tags=tags)
+    return dg.RunRequest(run_key=attempt.run_key, tags=tags | _shown(wanted))
 
 
-def _in_words(wanted: RunRange) -> str:
-    """Which partitions a run covers, for the list of runs; Dagster hides its own tags there."""
-    if wanted.start == wanted.end:
-        return wanted.start
-    return f"{wanted.start} to {wanted.end}: {wanted.partitions} to make"
+def _shown(wanted: RunRange) -> dict[str, str]:
+    """Which partitions a run covers, for the list of runs.
+
+    Of Dagster's own tags the list shows the partition of a run that has one, and not the ends of a range. It
+    gives each tag a line, which it cuts off after some 40 characters.
+    """
+    return {
+        "partitions": str(wanted.partitions),
+        "first_partition": wanted.start,
+        "last_partition": wanted.end,
+    }
 
 
 def _partition_requests(

@@ -40,7 +40,14 @@ KEY = "Key"
 MODIFIED = "LastModifiedDate"
 LATEST = "IsLatest"
 DELETED = "IsDeleteMarker"
-_TYPES = {KEY: pa.string(), MODIFIED: pa.timestamp("ms", "UTC"), LATEST: pa.bool_(), DELETED: pa.bool_()}
+SIZE = "Size"
+_TYPES = {
+    KEY: pa.string(),
+    MODIFIED: pa.timestamp("ms", "UTC"),
+    LATEST: pa.bool_(),
+    DELETED: pa.bool_(),
+    SIZE: pa.int64(),
+}
 # `Bucket, Key, …`, `message s3.inventory { required binary key (UTF8); … }` and `struct<key:string,…>`.
 _COLUMNS = {"CSV": r"(\w+)", "Parquet": r"(?:required|optional)\s+\w+\s+(\w+)", "ORC": r"(\w+):"}
 
@@ -142,6 +149,7 @@ class Report:
             StorageError: it cannot be read.
         """
         found: set[tuple[str, int]] = set()
+        root = _root(source)
         # On disk: nothing is believed before the checksum is, and Parquet is read from its end.
         with tempfile.TemporaryFile() as copy:
             digest = hashlib.md5(usedforsecurity=False)
@@ -155,10 +163,10 @@ class Report:
             copy.seek(0)
             try:
                 for rows in self._batches(copy):
-                    found.update(self._pairs(rows))
+                    found.update(self._pairs(rows, root))
             except (pa.ArrowException, OSError, EOFError) as e:
                 raise ReportError(f"{self.store.uri}/{file.key} is no {self.format} of a report: {e}") from e
-        return set(_partitions(found, source))
+        return set(_partitions(found, source, root))
 
     @property
     def _spelt(self) -> dict[str, str]:
@@ -188,8 +196,12 @@ class Report:
         for batch in batches:
             yield pa.table({name: pc.cast(batch[spelt[name]], _TYPES[name]) for name in spelt})
 
-    def _pairs(self, rows: pa.Table) -> set[tuple[str, int]]:
-        """What the rows' keys start with, up to their last slash, and their minutes since 1970."""
+    def _pairs(self, rows: pa.Table, root: str) -> set[tuple[str, int]]:
+        """What the rows' keys start with, up to their last slash, and their minutes since 1970.
+
+        Args:
+            root: the key of the source itself, with a slash at its end.
+        """
         for name, wanted in ((LATEST, True), (DELETED, False)):
             if name in rows.column_names:
                 rows = rows.filter(pc.equal(rows[name], wanted))
@@ -199,18 +211,24 @@ class Report:
         if self.format == "CSV":
             # Decoded is only what is left of the keys, folder by folder; its slashes may be encoded as well.
             keys = pc.replace_substring(pc.replace_substring(keys, "%2F", "/"), "%2f", "/")
+        minutes = pc.cast(pc.floor_temporal(rows[MODIFIED], unit="minute"), pa.int64())
         # The console of S3 marks a folder by an empty object of its own name, which is no audio.
         marks = pc.ends_with(keys, "/")
-        split = pc.split_pattern(pc.filter(keys, pc.invert(marks)), "/", max_splits=1, reverse=True)
+        others = pc.invert(marks)
+        split = pc.split_pattern(pc.filter(keys, others), "/", max_splits=1, reverse=True)
         folders = pc.if_else(pc.equal(pc.list_value_length(split), 2), pc.list_element(split, 0), None)
-        minutes = pc.cast(
-            pc.floor_temporal(rows[MODIFIED].filter(pc.invert(marks)), unit="minute"), pa.int64()
-        )
         distinct = (
-            pa.table({"folder": folders, "minute": minutes}).group_by(["folder", "minute"]).aggregate([])
+            pa.table({"folder": folders, "minute": minutes.filter(others)})
+            .group_by(["folder", "minute"])
+            .aggregate([])
         )
         read = urllib.parse.unquote_plus if self.format == "CSV" else str
-        return {
+        if SIZE in rows.column_names:
+            marks = pc.and_kleene(marks, pc.fill_null(pc.not_equal(rows[SIZE], 0), True))
+        # One with content is an object. A report without sizes leaves it to the run to find out.
+        full = zip(pc.filter(keys, marks).to_pylist(), minutes.filter(marks).to_pylist(), strict=True)
+        named_like_folders = {(read(key), minute // 60_000) for key, minute in full if read(key) != root}
+        return named_like_folders | {
             ("" if folder is None else read(folder) + "/", minute // 60_000)
             for folder, minute in zip(
                 *(distinct[name].to_pylist() for name in ("folder", "minute")), strict=True
@@ -222,9 +240,13 @@ def _plain(column: str) -> str:
     return column.replace("_", "").lower()
 
 
-def _partitions(pairs: set[tuple[str, int]], source: AudioSource) -> Iterator[FolderMinute]:
+def _root(source: AudioSource) -> str:
+    """What all keys of the source start with in its bucket."""
+    return f"{source.store.uri}/".split("/", 3)[3]
+
+
+def _partitions(pairs: set[tuple[str, int]], source: AudioSource, root: str) -> Iterator[FolderMinute]:
     """The partitions that lie in the source, and not in the tables inside it."""
-    root = f"{source.store.uri}/".split("/", 3)[3]
     tables = source.store.relative(source.tables)
     for start, minute in pairs:
         relative = start.removeprefix(root)

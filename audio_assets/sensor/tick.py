@@ -122,7 +122,7 @@ class RunAttempt:
         Dagster makes one run for a run key and never forgets it: a run that two daemons ask for at once is
         made once. With the number of tries in it, a run that had no effect is asked for again.
         """
-        return f"{self.range.fingerprint}-{self.tries}"
+        return f"{self.range.fingerprint}.{self.tries}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import obstore
 from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import AlreadyExistsError, NotModifiedError, PreconditionError
 
-from audio_assets.errors import ConflictError, ObjectChangedError
+from audio_assets.errors import ConflictError, ObjectChangedError, ObjectNameError
 from audio_assets.storage import s3_errors
 from audio_assets.storage.obstore_io import is_plain, quoted, version_of
 from audio_assets.storage.s3_client import S3Connection
@@ -78,9 +78,16 @@ class S3Backend(Backend):
                 return bytes(obstore.get(self._connection.store, key, options={"if_match": if_match}).bytes())
             return self._connection.get_object(key, IfMatch=if_match)
         except (FileNotFoundError, PreconditionError, NotModifiedError, ClientError) as e:
-            if s3_errors.says_gone_or_changed(e):
-                raise ObjectChangedError from None
-            raise
+            if not s3_errors.says_gone_or_changed(e):
+                raise
+            # obstore lists `x.flac/` as `x.flac`, which no page shows where nothing lies below it.
+            like_folder = self.find(f"{key}/") if s3_errors.says_gone(e) else None
+            if like_folder is not None and like_folder.etag == etag:
+                raise ObjectNameError(
+                    f"cannot read {self.uri}/{key}/: its key ends in a slash, as a folder's does;"
+                    " rename the object"
+                ) from None
+            raise ObjectChangedError from None
 
     def read_latest(self, key: str) -> tuple[bytes, str] | None:
         try:
@@ -135,6 +142,22 @@ class S3Backend(Backend):
             return False
 
         return (refused(None) or refused(None)) and refused("none")
+
+    def has_conditional_deletes(self) -> bool:
+        """Whether S3's answer shows that it looks at If-Match here too.
+
+        `.write-probe` must not be deleted as a version that it never had.
+        """
+        try:
+            self._connection.delete_object(WRITE_PROBE, IfMatch=quoted("none"))
+        except ClientError as e:
+            # Without the condition, a DELETE of what is not there succeeds. Whoever may not delete is told so
+            # by the file that is to be deleted.
+            gone = s3_errors.error_code(e) == "NoSuchKey"
+            if gone or s3_errors.says_changed(e) or s3_errors.says_forbidden(e):
+                return True
+            raise
+        return False
 
     # --- failures: see s3_errors ------------------------------------------------------------------------
 

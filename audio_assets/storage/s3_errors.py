@@ -68,9 +68,19 @@ def says_gone_or_changed(e: Exception) -> bool:
     return error_code(e) not in _ASK_AGAIN
 
 
+def says_gone(e: Exception) -> bool:
+    """Whether S3's answer to a read is that there is no such object, rather than another version."""
+    return isinstance(e, FileNotFoundError) or _status(e) == 404
+
+
 def says_changed(e: ClientError) -> bool:
     """Whether S3's answer to a conditional DELETE is that the object has another version."""
     return _status(e) in (409, 412) and error_code(e) not in _ASK_AGAIN
+
+
+def says_forbidden(e: ClientError) -> bool:
+    """Whether S3's answer is that the account may not do this, rather than that credentials are wrong."""
+    return _status(e) == 403 and error_code(e) not in (*_CREDENTIALS, *_ASK_AGAIN)
 
 
 def says_conflict(e: Exception) -> bool:

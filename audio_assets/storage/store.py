@@ -216,6 +216,18 @@ class ObjectStore:
         """
         return self._retrying.request("cannot write", "", self._backend.has_conditional_writes)
 
+    @functools.cached_property
+    def conditional_deletes(self) -> bool:
+        """Whether a run cannot delete what another one has written here; asks the store once.
+
+        Raises:
+            StorageError: nothing can be written here, or the store does not answer.
+        """
+        # Which leaves the file that the store is asked to delete.
+        if not self.conditional_writes:
+            return False
+        return self._retrying.request("cannot delete", "", self._backend.has_conditional_deletes)
+
     def replace(self, key: str, body: bytes, version: str | None) -> str:
         """Replace a file as a whole, if it is still the one that was read.
 

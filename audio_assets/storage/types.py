@@ -233,6 +233,13 @@ class Backend(Protocol):
         """
         ...
 
+    def has_conditional_deletes(self) -> bool:
+        """Whether `delete` honours the version here; asked once, after `has_conditional_writes`.
+
+        May delete `.write-probe`. To be written where a server may ignore the condition.
+        """
+        return True
+
     # --- failures -----------------------------------------------------------------------------------------
 
     @abstractmethod

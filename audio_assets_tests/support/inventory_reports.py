@@ -53,6 +53,7 @@ class Row:
     modified: dt.datetime = UPLOADED
     latest: bool = True
     deleted: bool = False
+    size: int = 3
 
     def values(self, bucket: str) -> dict[str, object]:
         return {
@@ -61,7 +62,7 @@ class Row:
             "VersionId": "3sL4kqtJlcpXroDTDmJ",
             "IsLatest": self.latest,
             "IsDeleteMarker": self.deleted,
-            "Size": None if self.deleted else 3,
+            "Size": None if self.deleted else self.size,
             "LastModifiedDate": self.modified,
             "ETag": None if self.deleted else "900150983cd24fb0d6963f7d28e17f72",
         }

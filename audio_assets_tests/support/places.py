@@ -7,9 +7,11 @@ import functools
 import os
 import pathlib
 
+import pytest
 from moto.s3.models import S3Backend, s3_backends
 
 from audio_assets.storage import ObjectStore
+from audio_assets.storage.s3_client import S3Connection
 from audio_assets_tests.support.audio import UPLOADED
 
 
@@ -73,3 +75,13 @@ class S3Place(Place):
 
     def delete(self, key: str) -> None:
         self.backend.delete_object(self.bucket, self.prefix + key)
+
+
+def delete_without_conditions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let S3 delete whatever lies under a key, as stores do that do not know If-Match on DELETE."""
+    delete_object = S3Connection.delete_object
+
+    def deleting(self: S3Connection, key: str, **options: object) -> None:
+        delete_object(self, key)
+
+    monkeypatch.setattr(S3Connection, "delete_object", deleting)

@@ -10,6 +10,7 @@
     run_launcher.py         which process executes a run, and whether it still lives
     run_history.py          the logs of old runs deleted, without what the runs have made
     code_server.py          whether the code server answers
+    daemon.py               the daemon, which begins on a new instance without warnings
     run_origin.py           a run that is executed in this process, listed with those of the daemon
 
 No other module imports from `dagster._core` or another private place. Each file has a test of its own in

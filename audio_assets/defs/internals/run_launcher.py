@@ -17,9 +17,10 @@ from dagster._grpc.client import DagsterGrpcClient
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 from dagster_shared.serdes import deserialize_value
 
+from audio_assets.defs.internals.tags import HIDDEN_TAG_PREFIX
 from audio_assets.process import interrupt, is_alive, this_process
 
-WORKER_TAG = "audio_assets/worker"
+WORKER_TAG = f"{HIDDEN_TAG_PREFIX}audio_assets/worker"
 """On a run: the process that executes it."""
 
 SECONDS_FOR_AN_ANSWER = 5
