@@ -23,6 +23,9 @@ from audio_assets.cli.sync import Result, Sync
 from audio_assets.cli.sync_display import Display
 from audio_assets.cli.sync_summary import summarise
 from audio_assets.definitions import defs
+from audio_assets.defs.check_results import last_looked
+from audio_assets.defs.checks import CHECKS
+from audio_assets.defs.partitions import AUDIO_TABLE
 from audio_assets.partitions import FolderMinute
 from audio_assets.settings import PROJECT
 from audio_assets_tests.support.audio import UPLOADED, flac
@@ -223,6 +226,34 @@ def test_a_wrong_setting_of_the_model_is_said_before_a_run_is_made(
     with pytest.raises(ValueError, match="WHISPER_MODEL='no-such-model' is neither a file nor a model"):
         sync()
     assert sync.instance.get_runs() == []
+
+
+# --- the asset checks -----------------------------------------------------------------------------------
+
+
+def test_all_checks_have_results_once_a_sync_has_ended_and_hold_for_an_hour(sync: Syncs):
+    sync.place.put("p225/a.flac", flac())
+    sync.place.put("p225/bad.flac", b"fLaC")
+    assert last_looked(sync.instance, CHECKS) is None
+    sync()
+    assert "8 of 9 asset checks passed" in sync.said.getvalue()
+    assert "    failed_rows: " in sync.said.getvalue()
+    looked = last_looked(sync.instance, CHECKS)
+    assert looked is not None
+    keys = [dg.AssetCheckKey(AUDIO_TABLE, name) for name in CHECKS]
+    shown = sync.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    results = {str(key.name): execution.evaluation for key, execution in shown.items()}
+    assert {name for name, result in results.items() if result and result.passed} == {*CHECKS} - {
+        "failed_rows"
+    }
+
+    sync.place.put("p226/b.txt")
+    sync()
+    assert "asset checks" not in sync.said.getvalue()
+    assert last_looked(sync.instance, CHECKS) == looked
+    sync.now += dt.timedelta(hours=1, minutes=1)
+    sync()
+    assert "asset checks passed" in sync.said.getvalue()
 
 
 # --- what is shown --------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 
 from audio_assets.defs.internals import instance_owner
+from audio_assets.defs.records import InstanceRecords
 from audio_assets.errors import InstanceInUseError
 from audio_assets.partitions import FolderMinute
 from audio_assets.schema import AUDIO_TABLE
@@ -212,14 +213,13 @@ def test_a_file_of_a_partition_without_objects_is_removed(bucket: Project):
 
 @on_s3
 def test_where_a_file_cannot_be_deleted_safely_it_stays_without_rows_and_all_agree(
-    bucket: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bucket: Project, monkeypatch: pytest.MonkeyPatch
 ):
     delete_without_conditions(monkeypatch)
     bucket.reload()
     for key in ("p225/a.txt", "p225/b.txt"):
         bucket.place.delete(key)
     assert bucket.catch_up()
-    assert "ignores If-Match when a file is deleted" in caplog.text
     assert set(bucket.table()["Key"]) == {"top.txt", "p226/a.txt", "p227/deep/a.txt"}
     assert [len(audio_table().read(p).rows or ()) for p in audio_table().partitions("p225")] == [0, 0]
     assert not [key for key in bucket.partition_keys if key.startswith("p225")]
@@ -303,6 +303,31 @@ def test_two_sources_on_one_instance_are_refused_in_words(
     bucket.place = elsewhere
     assert bucket.catch_up() == 1
     agree(bucket)
+
+
+@on_disk
+@pytest.mark.parametrize("job", ["process_audio", "check_audio_table", "redo_stale", "retry_failed_objects"])
+def test_a_run_for_another_source_than_that_of_the_instance_is_refused_in_words(
+    bucket: Project, elsewhere: Place, monkeypatch: pytest.MonkeyPatch, job: str
+):
+    elsewhere.put("p225/a.txt", b"another one", UPLOADED)
+    records = InstanceRecords(bucket.instance).records()
+    monkeypatch.setenv("AUDIO_SOURCE_URI", elsewhere.uri)
+    bucket.reload()
+    # As a run of another code location sees it, while the one that ticks lives.
+    monkeypatch.setattr(instance_owner, "this_process", lambda: "the process of a run")
+    monkeypatch.setattr(instance_owner, "is_alive", lambda process: True)
+    done = bucket.repository.get_job(job).execute_in_process(
+        instance=bucket.instance,
+        partition_key=P225.key if job == "process_audio" else None,
+        raise_on_error=False,
+    )
+    assert not done.success
+    [failed] = [e for e in done.all_events if e.event_type == dg.DagsterEventType.STEP_FAILURE]
+    assert f"serves {bucket.place.uri}" in (failed.step_failure_data.user_failure_data.description or "")
+    assert InstanceRecords(bucket.instance).records() == records
+    assert not bucket.instance.get_backfills()
+    assert not list(elsewhere.store.list_files("output_parquet/"))
 
 
 # --- what comes back ------------------------------------------------------------------------------------

@@ -536,10 +536,13 @@ def test_a_store_that_deletes_under_conditions_keeps_the_object_that_shows_it(s3
 
 
 def test_a_store_that_ignores_the_condition_of_a_deletion_is_found_out(
-    s3_place: S3Place, monkeypatch: pytest.MonkeyPatch
+    s3_place: S3Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     delete_without_conditions(monkeypatch)
     for _ in range(2):
         tables = ObjectStore(f"{s3_place.uri}/tables")
         assert tables.conditional_writes
         assert not tables.conditional_deletes
+    bucket = Bucket(source_uri=s3_place.uri, table_uri=f"{s3_place.uri}/tables", s3=S3Resource())
+    bucket.check(logging.getLogger())
+    assert "ignores If-Match when a file is deleted (AUDIO_TABLE_URI)" in caplog.text

@@ -315,6 +315,28 @@ def test_sensor_fills_the_table_on_the_s3_of_dotenv_by_itself(dev: DagsterDev) -
 
 
 @pytest.mark.usefixtures("backfills")
+def test_the_list_of_runs_shows_which_partitions_a_run_covers(dev: DagsterDev, visit: Visit) -> None:
+    [run, *_] = [
+        run for run in runs(dev, "dagster/sensor_name", "new_s3_keys") if "partitions" in run["tags"]
+    ]
+    with visit("/runs") as page:
+        for name in ("partitions", "first_partition", "last_partition"):
+            tag = page.get_by_text(f"{name}: {run['tags'][name]}").first
+            expect(tag).to_be_visible()
+            # The column cuts off what is longer than it is wide.
+            box = tag.bounding_box()
+            column = page.locator("[class*=runTagsWrapper]").first.locator("xpath=..").bounding_box()
+            assert box
+            assert column
+            assert box["x"] + box["width"] <= column["x"] + column["width"]
+        # Of one partition, Dagster itself shows which.
+        expect(
+            page.get_by_text(f"partition: {FolderMinute('p226', MINUTE).key}", exact=True).first
+        ).to_be_visible()
+        expect(page.get_by_text("audio_assets/")).to_have_count(0)
+
+
+@pytest.mark.usefixtures("backfills")
 def test_an_uploaded_file_reaches_the_table_by_itself(dev: DagsterDev) -> None:
     [row] = dev.wait_for(
         f"row of {LATE}",

@@ -17,6 +17,8 @@ import dagster as dg
 from audio_assets.cli.project import Project
 from audio_assets.cli.sync_display import Display
 from audio_assets.defs import speech
+from audio_assets.defs.check_results import last_looked, put_on_record
+from audio_assets.defs.checks import CHECKS, look_at_table
 from audio_assets.defs.internals.dynamic_partitions import delete_partition_keys
 from audio_assets.defs.internals.instance_owner import claim
 from audio_assets.defs.internals.partition_statuses import keep_partition_statuses, refresh_partition_statuses
@@ -36,6 +38,9 @@ SECONDS_BETWEEN_LOOKS = 2
 SECONDS_FOR_OTHERS = 60
 LOOKED = "audio_assets/last_sync"
 """Under this key the instance keeps when a sync last looked at the bucket, in seconds since 1970."""
+
+CHECKS_HOLD = dt.timedelta(hours=1)
+"""How long the results of the asset checks hold: as long as between two executions by their schedule."""
 
 _log = logging.getLogger(__name__)
 
@@ -123,6 +128,7 @@ class Sync:
                 self._project.bucket.check(_log)
                 while self._once():
                     pass
+                self._check_table()
         finally:
             speech.watchers.remove(self._display.finished)
         return self._result
@@ -175,6 +181,25 @@ class Sync:
         report_checks(self._instance, self._project.bucket, outcome, self._producers, now)
         self._instance.daemon_cursor_storage.set_cursor_values({LOOKED: str(self._clock().timestamp())})
         return outcome
+
+    def _check_table(self) -> None:
+        """Execute the asset checks where the schedule has not done so within its hour.
+
+        They read every file of the table, which a sync that is started every few minutes does not do again
+        and again.
+        """
+        looked = last_looked(self._instance, CHECKS)
+        if looked is not None and self._clock() - looked < CHECKS_HOLD:
+            return
+        self._display.doing("checking the whole table")
+        of = self._project.resources
+        found = list(look_at_table(self._instance, _log, of.bucket, of.whisper, of.tokeniser, patience_s=0))
+        put_on_record(self._instance, found)
+        self._display.say(f"  {sum(result.passed for result in found)} of {len(found)} asset checks passed")
+        for result in found:
+            if not result.passed:
+                why = result.description or "its page in the UI says why"
+                self._display.say(f"    {result.check_name}: {why}")
 
     def _check_settings(self) -> None:
         """Refuse a wrong model or tokeniser before a run is made that would fail by it."""

@@ -4,7 +4,8 @@ A result says in its metadata when the table was last looked at, under CHECKED_A
 is a matter of `checks.py`.
 """
 
-from collections.abc import Mapping, Sequence
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -36,6 +37,20 @@ def latest_results(
 def _checked_at(evaluation: dg.AssetCheckEvaluation) -> float:
     value = evaluation.metadata[CHECKED_AT].value
     return float(value) if isinstance(value, int | float) else 0.0
+
+
+def last_looked(instance: dg.DagsterInstance, names: Sequence[str]) -> dt.datetime | None:
+    """When the table was last looked at by all of some checks; None where one never did."""
+    latest = latest_results(instance, names)
+    if len(latest) < len(names):
+        return None
+    return dt.datetime.fromtimestamp(min(map(_checked_at, latest.values())), dt.UTC)
+
+
+def put_on_record(instance: dg.DagsterInstance, results: Iterable[dg.AssetCheckResult]) -> None:
+    """Put results on record without a run."""
+    for result in results:
+        instance.report_runless_asset_event(_event(result))
 
 
 def repeated(evaluation: dg.AssetCheckEvaluation) -> dg.AssetCheckResult:

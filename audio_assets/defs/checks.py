@@ -22,6 +22,7 @@ from audio_assets.audio import DECODERS
 from audio_assets.comparison import Differences, UnderWay, differing, look_again, partition_files
 from audio_assets.defs.audio_table import audio_table
 from audio_assets.defs.check_results import CHECKED_AT, latest_results, repeated
+from audio_assets.defs.failures import known_errors
 from audio_assets.defs.metadata import markdown_table
 from audio_assets.defs.producers import current_producers
 from audio_assets.defs.records import InstanceRecords
@@ -70,6 +71,8 @@ CHECKS = tuple(DESCRIPTIONS)
 def audio_table_checks(
     context: dg.AssetCheckExecutionContext, bucket: Bucket, whisper: Whisper, tokeniser: AudioTokeniser
 ) -> Iterator[dg.AssetCheckResult]:
+    with known_errors():
+        bucket.claim_for_run()
     run = context.op_execution_context
     selected = [
         name for name in CHECKS if dg.AssetCheckKey(audio_table.key, name) in run.selected_asset_check_keys
@@ -79,20 +82,30 @@ def audio_table_checks(
         if len(latest) == len(selected):
             yield from map(repeated, latest.values())
             return
-    results = _look_at_table(context.instance, context.log, bucket, whisper, tokeniser)
+    results = look_at_table(context.instance, context.log, bucket, whisper, tokeniser, SENSOR_SECONDS)
     yield from (result for result in results if result.check_name in selected)
 
 
 # --- looking at the whole table -------------------------------------------------------------------------
 
 
-def _look_at_table(
+def look_at_table(
     instance: dg.DagsterInstance,
     log: logging.Logger,
     bucket: Bucket,
     whisper: Whisper,
     tokeniser: AudioTokeniser,
+    patience_s: float,
 ) -> Iterator[dg.AssetCheckResult]:
+    """The results of all checks, from one reading of the whole table.
+
+    Args:
+        patience_s: seconds that are waited before what differs is looked at again; 0 where no sensor is there
+            to notice a change meanwhile.
+
+    Raises:
+        StorageError: the table cannot be read.
+    """
     now = dt.datetime.now(dt.UTC)
     result = Results(now)
     # First, and yielded at once: where the tables lie in the same bucket, they cannot be read either.
@@ -106,7 +119,7 @@ def _look_at_table(
     for file in _read(bucket, partitions):
         findings.add(file)
         made[file.partition] = file.record.digest
-    second_look = _SecondLook(instance, bucket, now)
+    second_look = _SecondLook(instance, bucket, now, patience_s)
     differences = Differences()
     if listing.digests is not None:
         differences = second_look.differences(listing.digests, made)
@@ -163,12 +176,16 @@ class _SecondLook:
 
     Args:
         began: when the first look began.
+        patience_s: the seconds that the sensor is given.
     """
 
-    def __init__(self, instance: dg.DagsterInstance, bucket: Bucket, began: dt.datetime) -> None:
+    def __init__(
+        self, instance: dg.DagsterInstance, bucket: Bucket, began: dt.datetime, patience_s: float
+    ) -> None:
         self._records = InstanceRecords(instance)
         self._bucket = bucket
         self._closed = began - dt.timedelta(minutes=1) - SETTLE_SECONDS.get()
+        self._patience_s = patience_s
         self._paused = False
 
     def differences(
@@ -209,7 +226,7 @@ class _SecondLook:
 
     def _pause(self) -> None:
         if not self._paused:
-            time.sleep(SENSOR_SECONDS)
+            time.sleep(self._patience_s)
         self._paused = True
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from audio_assets.defs import speech
 from audio_assets.defs.audio_table import audio_table
+from audio_assets.defs.failures import known_errors
 from audio_assets.defs.internals.backfill import launch_backfill
 from audio_assets.defs.inventory import s3_inventory
 from audio_assets.defs.metadata import markdown_table
@@ -68,6 +69,8 @@ def _redo(
         count: how many of some rows are to be made anew.
         what: such rows, in words.
     """
+    with known_errors():
+        bucket.claim_for_run()
     table = bucket.audio_table
     registered = set(context.instance.get_dynamic_partitions(FOLDER_MINUTE))
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import boto3
 import dagster as dg
 import pyarrow as pa
+import pydantic
 from dagster_aws.s3 import S3Resource
 
 from audio_assets import schema, settings
+from audio_assets.defs.internals.instance_owner import claim
 from audio_assets.defs.internals.run_launcher import record_worker
 from audio_assets.errors import ArgumentError
 from audio_assets.sensor.event_queue import EventQueue
@@ -56,10 +58,25 @@ class Bucket(dg.ConfigurableResource):
     inventory_manifest: str = ""
     events_queue_url: str = ""
     s3: dg.ResourceDependency[S3Resource]
+    # Of the run that this bucket was set up for.
+    _instance: dg.DagsterInstance | None = pydantic.PrivateAttr(default=None)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Record which process executes the run: each run works with the bucket, and sets it up first."""
         record_worker(context)
+        if context.run:
+            self._instance = context.instance
+
+    def claim_for_run(self) -> None:
+        """Refuse to work for this source and table where the instance serves others, before any harm.
+
+        A sensor's tick and a sync claim the instance themselves.
+
+        Raises:
+            InstanceInUseError: it does.
+        """
+        if self._instance:
+            claim(self._instance, self.source_uri, self.table_uri, for_a_run=True)
 
     @property
     def _account(self) -> tuple[str | None, ...]:
@@ -88,12 +105,14 @@ class Bucket(dg.ConfigurableResource):
         return self._store(self.table_uri, setting)
 
     def check(self, log: logging.Logger) -> None:
-        """See that tables can be written, before any work is done for them.
+        """See that tables can be written, and by this run, before any work is done for them.
 
         Raises:
+            InstanceInUseError: the run's instance serves another source or table.
             ValueError: a location or a setting of AWS is wrong.
             StorageError: they cannot.
         """
+        self.claim_for_run()
         tables = self._tables
         if not tables.conditional_writes:
             log.warning(

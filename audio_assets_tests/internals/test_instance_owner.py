@@ -48,6 +48,25 @@ def test_other_places_are_refused_while_a_process_that_serves_lives(
     claim(instance, *places)
 
 
+def test_a_run_is_refused_as_a_tick_is_and_leaves_the_note_of_the_process_that_goes_on(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+):
+    claim(instance, "s3://a", "s3://t")
+    note = instance.run_storage.get_cursor_values({instance_owner._NAME})
+    other_process(monkeypatch, alive=True)
+    claim(instance, "s3://a", "s3://t", for_a_run=True)
+    assert instance.run_storage.get_cursor_values({instance_owner._NAME}) == note
+    with pytest.raises(InstanceInUseError):
+        claim(instance, "s3://b", "s3://t", for_a_run=True)
+    other_process(monkeypatch, alive=False)
+    claim(instance, "s3://b", "s3://t", for_a_run=True)
+    # Nobody else serves others as long as the run lasts.
+    monkeypatch.setattr(instance_owner, "this_process", lambda: "a third one")
+    monkeypatch.setattr(instance_owner, "is_alive", lambda process: process == "another one")
+    with pytest.raises(InstanceInUseError, match="serves s3://b"):
+        claim(instance, "s3://a", "s3://t")
+
+
 def test_a_process_of_another_host_is_taken_to_live_until_it_is_silent(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ):
