@@ -14,7 +14,7 @@ from dagster._core.loader import LoadingContextForTest
 from audio_assets.defs import checks
 from audio_assets.defs.audio_table import audio_table
 from audio_assets.defs.check_results import CHECKED_AT, REPEATED_AFTER_SECONDS, latest_results, report
-from audio_assets.defs.checks import CHECKS, Results
+from audio_assets.defs.check_rules import CHECKS, Results
 from audio_assets.defs.partitions import AUDIO_TABLE, FOLDER_MINUTE
 from audio_assets.producers import Producers
 from audio_assets.quality import Summary

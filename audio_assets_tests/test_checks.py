@@ -15,7 +15,8 @@ from dagster_aws.s3 import S3Resource
 from audio_assets import schema
 from audio_assets.defs import checks
 from audio_assets.defs.audio_table import audio_table
-from audio_assets.defs.checks import CHECKS, audio_table_checks
+from audio_assets.defs.check_rules import CHECKS
+from audio_assets.defs.checks import audio_table_checks
 from audio_assets.defs.jobs import check_audio_table
 from audio_assets.defs.partitions import FOLDER_MINUTE
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper, _open_store

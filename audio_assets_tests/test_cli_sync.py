@@ -24,7 +24,7 @@ from audio_assets.cli.sync_display import Display
 from audio_assets.cli.sync_summary import summarise
 from audio_assets.definitions import defs
 from audio_assets.defs.check_results import last_looked
-from audio_assets.defs.checks import CHECKS
+from audio_assets.defs.check_rules import CHECKS
 from audio_assets.defs.partitions import AUDIO_TABLE
 from audio_assets.partitions import FolderMinute
 from audio_assets.settings import PROJECT
@@ -352,7 +352,13 @@ def test_cron_needs_nothing_but_the_env_file(workdir: pathlib.Path, place: Place
     )
     with (workdir / ".env").open("a") as env:
         env.write("TOKENISER=loud:tokenise\n")
-    done = command(workdir, "sync")
+    # As if the project lay here: its `.env` is read from any working directory, such as that of cron.
+    for name in ("audio_assets", "dagster.yaml"):
+        (workdir / name).symlink_to(PROJECT / name)
+    home = tmp_path / "home"
+    home.mkdir()
+    cron = {"HOME": str(home), "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh", "PYTHONPATH": str(workdir)}
+    done = command(pathlib.Path("/"), "sync", env=cron)
     assert done.returncode == 0, done.stderr
     assert f"{place.uri}/output_parquet/audio_table" in done.stdout.splitlines()[0]
     assert "1 (1 ok)" in done.stdout

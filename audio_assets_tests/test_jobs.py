@@ -11,7 +11,7 @@ from dagster._core.execution.backfill import PartitionBackfill
 
 from audio_assets.audio import DECODERS, decode_flac
 from audio_assets.definitions import defs
-from audio_assets.defs.checks import CHECKS
+from audio_assets.defs.check_rules import CHECKS
 from audio_assets.defs.partitions import ASSETS, FOLDER_MINUTE
 from audio_assets_tests.support.audio import UPLOADED, flac
 from audio_assets_tests.support.project import Project

@@ -324,7 +324,9 @@ def test_a_run_for_another_source_than_that_of_the_instance_is_refused_in_words(
     )
     assert not done.success
     [failed] = [e for e in done.all_events if e.event_type == dg.DagsterEventType.STEP_FAILURE]
-    assert f"serves {bucket.place.uri}" in (failed.step_failure_data.user_failure_data.description or "")
+    said = failed.step_failure_data.user_failure_data
+    assert said is not None
+    assert f"serves {bucket.place.uri}" in (said.description or "")
     assert InstanceRecords(bucket.instance).records() == records
     assert not bucket.instance.get_backfills()
     assert not list(elsewhere.store.list_files("output_parquet/"))

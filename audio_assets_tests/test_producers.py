@@ -1,5 +1,7 @@
 """Which rows are stale: one rule, for rows and for what is recorded of them."""
 
+from collections.abc import Iterator
+
 import hypothesis
 import hypothesis.strategies as st
 import pytest
@@ -20,11 +22,11 @@ OTHER = st.tuples(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def decoder() -> None:
+def decoder() -> Iterator[None]:
     """`.fla` has a decoder, which was added since."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setitem(DECODERS, ".fla", decode_flac)
-        yield  # type: ignore[misc]
+        yield
 
 
 @pytest.mark.parametrize(

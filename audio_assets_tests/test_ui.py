@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from audio_assets import read_table
-from audio_assets.defs.checks import CHECKS
+from audio_assets.defs.check_rules import CHECKS
 from audio_assets.demo.make_sample import SAMPLE
 from audio_assets.partitions import FolderMinute
 from audio_assets_tests.support.audio import MINUTE

@@ -18,7 +18,8 @@ from audio_assets.cli.project import Project
 from audio_assets.cli.sync_display import Display
 from audio_assets.defs import speech
 from audio_assets.defs.check_results import last_looked, put_on_record
-from audio_assets.defs.checks import CHECKS, look_at_table
+from audio_assets.defs.check_rules import CHECKS
+from audio_assets.defs.checks import look_at_table
 from audio_assets.defs.internals.dynamic_partitions import delete_partition_keys
 from audio_assets.defs.internals.instance_owner import claim
 from audio_assets.defs.internals.partition_statuses import keep_partition_statuses, refresh_partition_statuses

@@ -8,6 +8,7 @@ In the order in which data flows:
     speech.py         the assets `transcripts` and `tokens`, one pass over the audio
     audio_table.py    the asset `audio_table`
     checks.py         the asset checks of `audio_table`
+    check_rules.py    what of all that is found fails a check, and how badly
     check_results.py  what is on record of the checks, repeated and reported without a run
     failures.py       errors where people look
     metadata.py       what the UI shows beside each asset

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 import dagster as dg
 
 from audio_assets.defs.check_results import report
-from audio_assets.defs.checks import CHECKS, Results
+from audio_assets.defs.check_rules import CHECKS, Results
 from audio_assets.defs.internals.instance_owner import claim
 from audio_assets.defs.internals.partition_statuses import (
     keep_partition_statuses,

@@ -1,11 +1,13 @@
 """Dagster goes by the tags that the sensor writes and reads."""
 
 import dagster as dg
+from dagster._core.storage.tags import TagType, get_tag_type
 
 from audio_assets.defs.internals.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     DATA_VERSION_TAG,
+    HIDDEN_TAG_PREFIX,
     PARTITION_NAME_TAG,
 )
 
@@ -40,6 +42,13 @@ def test_a_run_of_one_partition_names_it():
     keys, tags = keys_of_a_run({}, "c")
     assert keys == ["c"]
     assert tags[PARTITION_NAME_TAG] == "c"
+
+
+def test_a_hidden_tag_is_on_the_run_and_not_among_those_that_the_ui_shows():
+    tag = f"{HIDDEN_TAG_PREFIX}audio_assets/request"
+    assert get_tag_type(tag) == TagType.HIDDEN
+    _, tags = keys_of_a_run({tag: "x"}, "c")
+    assert tags[tag] == "x"
 
 
 def test_an_observation_is_found_by_its_data_version():

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 
-from audio_assets.defs.checks import CHECKS
+from audio_assets.defs.check_rules import CHECKS
 from audio_assets_tests.support.browser import find_browser, materialize_button, open_page
 from audio_assets_tests.support.dagster_dev import PROJECT, dagster_dev
 

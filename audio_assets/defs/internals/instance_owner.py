@@ -36,14 +36,15 @@ def claim(instance: dg.DagsterInstance, source: str, table: str, *, for_a_run: b
     storage = instance.run_storage
     held = json.loads(storage.get_cursor_values({_NAME}).get(_NAME, "null"))
     mine = {"source": source, "table": table}
-    others_live = held is not None and _lives(held)
-    if others_live and {name: held[name] for name in mine} != mine:
+    if held is not None and not _lives(held):
+        held = None
+    if held is not None and {name: held[name] for name in mine} != mine:
         raise InstanceInUseError(
             f"this Dagster instance serves {held['source']} with its table {held['table']} at the moment, so"
             f" it cannot serve {source} with {table}: stop the process that serves it, or give this one a"
             " DAGSTER_HOME of its own"
         )
-    if not (others_live and for_a_run):
+    if held is None or not for_a_run:
         storage.set_cursor_values({_NAME: json.dumps({**mine, "process": this_process(), "at": time.time()})})
 
 
