@@ -24,6 +24,8 @@ Not `|`, which Dagster's UI takes for the separator of a multi-partition: it the
 # what readers, shells or file systems stumble over: all other signs, blanks at the ends, lone dots.
 _PATH_ESCAPES = re.compile(r"[^\w .~-]|^ | $|^\.+$")
 LONGEST_FILE_NAME = 160
+# A line of the UI's list of runs holds some 40 characters, at 1600 pixels.
+LONGEST_SHOWN = 34
 # What file systems allow for a directory's name, and S3 for a key together with date, file name and prefix.
 LONGEST_SEGMENT = 255
 
@@ -164,6 +166,13 @@ def partition_or_none(key: str) -> FolderMinute | None:
         return FolderMinute.parse(key)
     except ValueError:
         return None
+
+
+def shortened_key(key: str) -> str:
+    """A partition key to look at in the UI's list of runs; what is too long loses the end of its folder."""
+    folder, separator, minute = key.rpartition(SEPARATOR)
+    room = LONGEST_SHOWN - len(separator + minute)
+    return key if len(folder) <= room else f"{folder[: room - 1]}…{separator}{minute}"
 
 
 def minute_of_partition(key: str) -> str:

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from audio_assets import partitions as partitions_module
 from audio_assets.digest import Digest
 from audio_assets.partitions import (
+    LONGEST_SHOWN,
     SEPARATOR,
     FolderMinute,
     folder_of,
     folder_of_partition,
     folder_prefix,
     minute_of_partition,
+    shortened_key,
 )
 from audio_assets.retire import Choice, month_table
 from audio_assets.sensor.run_requests import FolderContents, plan
@@ -91,6 +93,15 @@ def test_only_what_dagster_and_its_ui_cannot_take_is_escaped_in_keys():
     assert FolderMinute(plain, MINUTE).key.startswith(plain + "@")
     assert FolderMinute("a@b|c, 50%...", MINUTE).key.startswith("a%40b%7Cc%2C 50%25%2E%2E%2E@")
     assert FolderMinute(" a ", MINUTE).key.startswith("%20a%20@")
+
+
+def test_a_key_to_look_at_keeps_its_minute_and_the_beginning_of_a_long_folder():
+    assert shortened_key(FolderMinute("p225", MINUTE).key) == "p225@2023-08-24-00:21"
+    longest = FolderMinute("d" * 17, MINUTE).key
+    assert shortened_key(longest) == longest
+    shown = shortened_key(FolderMinute("speaker 0123/session 4", MINUTE).key)
+    assert shown == "speaker 0123/ses…@2023-08-24-00:21"
+    assert len(longest) == len(shown) == LONGEST_SHOWN
 
 
 @given(partitions)

@@ -24,7 +24,7 @@ from audio_assets.defs.producers import current_producers
 from audio_assets.defs.records import FINGERPRINT_TAG, InstanceRecords
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.errors import EventQueueError, StorageError
-from audio_assets.partitions import FolderMinute
+from audio_assets.partitions import FolderMinute, shortened_key
 from audio_assets.producers import Producers, stale_partitions
 from audio_assets.rows import inventory_objects
 from audio_assets.sensor.event_queue import Event, EventQueue, Received
@@ -187,13 +187,12 @@ def run_request(attempt: RunAttempt) -> dg.RunRequest:
 def _shown(wanted: RunRange) -> dict[str, str]:
     """Which partitions a run covers, for the list of runs.
 
-    Of Dagster's own tags the list shows the partition of a run that has one, and not the ends of a range. It
-    gives each tag a line, which it cuts off after some 40 characters.
+    Of Dagster's own tags the list shows the partition of a run that has one, and not the ends of a range.
     """
     return {
         "partitions": str(wanted.partitions),
-        "first_partition": wanted.start,
-        "last_partition": wanted.end,
+        "first": shortened_key(wanted.start),
+        "last": shortened_key(wanted.end),
     }
 
 

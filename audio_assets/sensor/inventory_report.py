@@ -212,28 +212,33 @@ class Report:
             # Decoded is only what is left of the keys, folder by folder; its slashes may be encoded as well.
             keys = pc.replace_substring(pc.replace_substring(keys, "%2F", "/"), "%2f", "/")
         minutes = pc.cast(pc.floor_temporal(rows[MODIFIED], unit="minute"), pa.int64())
-        # The console of S3 marks a folder by an empty object of its own name, which is no audio.
-        marks = pc.ends_with(keys, "/")
-        others = pc.invert(marks)
-        split = pc.split_pattern(pc.filter(keys, others), "/", max_splits=1, reverse=True)
+        like_folders = pc.ends_with(keys, "/")
+        files = pc.invert(like_folders)
+        found = self._folders(keys.filter(files), minutes.filter(files))
+        if SIZE in rows.column_names:
+            # The console of S3 marks a folder by an empty object of its own name, which is no audio. A report
+            # without sizes leaves it to the run to find out.
+            like_folders = pc.and_kleene(like_folders, pc.fill_null(pc.not_equal(rows[SIZE], 0), True))
+        columns = (column.filter(like_folders).to_pylist() for column in (keys, minutes))
+        objects = {(self._read(key), minute // 60_000) for key, minute in zip(*columns, strict=True)}
+        return found | {(key, minute) for key, minute in objects if key != root}
+
+    def _folders(self, keys: pa.ChunkedArray, minutes: pa.ChunkedArray) -> set[tuple[str, int]]:
+        """The same of keys that end in no slash, of which few folders are told apart before they are read."""
+        split = pc.split_pattern(keys, "/", max_splits=1, reverse=True)
         folders = pc.if_else(pc.equal(pc.list_value_length(split), 2), pc.list_element(split, 0), None)
         distinct = (
-            pa.table({"folder": folders, "minute": minutes.filter(others)})
-            .group_by(["folder", "minute"])
-            .aggregate([])
+            pa.table({"folder": folders, "minute": minutes}).group_by(["folder", "minute"]).aggregate([])
         )
-        read = urllib.parse.unquote_plus if self.format == "CSV" else str
-        if SIZE in rows.column_names:
-            marks = pc.and_kleene(marks, pc.fill_null(pc.not_equal(rows[SIZE], 0), True))
-        # One with content is an object. A report without sizes leaves it to the run to find out.
-        full = zip(pc.filter(keys, marks).to_pylist(), minutes.filter(marks).to_pylist(), strict=True)
-        named_like_folders = {(read(key), minute // 60_000) for key, minute in full if read(key) != root}
-        return named_like_folders | {
-            ("" if folder is None else read(folder) + "/", minute // 60_000)
-            for folder, minute in zip(
-                *(distinct[name].to_pylist() for name in ("folder", "minute")), strict=True
-            )
+        columns = (distinct[name].to_pylist() for name in ("folder", "minute"))
+        return {
+            ("" if folder is None else self._read(folder) + "/", minute // 60_000)
+            for folder, minute in zip(*columns, strict=True)
         }
+
+    def _read(self, key: str) -> str:
+        """A key, or its beginning, as S3 has it."""
+        return urllib.parse.unquote_plus(key) if self.format == "CSV" else key
 
 
 def _plain(column: str) -> str:
