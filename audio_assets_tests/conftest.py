@@ -2,8 +2,10 @@
 
 import itertools
 import logging
+import os
 import pathlib
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -16,10 +18,15 @@ from moto.server import ThreadedMotoServer
 
 from audio_assets.settings import PROJECT
 from audio_assets_tests.support.environment import clear_aws, clear_settings
+from audio_assets_tests.support.made_once import made_once
 from audio_assets_tests.support.places import LocalPlace, Place, S3Place
 from audio_assets_tests.support.postgres import has_postgres, postgres
 from audio_assets_tests.support.project import Project
-from audio_assets_tests.support.quick_dagster import quick_dagster
+
+# Tests start many processes of the same modules. Where Python may keep none of them compiled, each process
+# compiles all of them.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,8 +53,8 @@ def nobodys_aws() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_made_twice() -> Iterator[None]:
-    """Dagster makes once what it would make anew for each test."""
-    with quick_dagster():
+    """Dagster and boto3 make once what they would make anew for each test."""
+    with made_once():
         yield
 
 
