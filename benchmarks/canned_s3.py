@@ -310,7 +310,7 @@ class Server(asyncio.Protocol):
         if method == "PUT":
             return self._put(name, key, headers, body)
         if method == "DELETE":
-            return self._delete(name, key)
+            return self._delete(name, key, headers)
         if method == "HEAD":
             status, extra, _ = _head(bucket, key) or _get(bucket, key, headers)
             return status, extra, b""
@@ -326,8 +326,12 @@ class Server(asyncio.Protocol):
             self.queue.tell(name, key, "ObjectCreated:Put")
         return "200 OK", {"ETag": f'"{bucket.put(key, body).etag}"'}, b""
 
-    def _delete(self, name: str, key: str) -> Answer:
+    def _delete(self, name: str, key: str, headers: dict[str, str]) -> Answer:
         bucket = self.buckets[name]
+        stored = bucket.stored.get(key)
+        wanted = headers.get("if-match", "").strip('"')
+        if wanted and wanted != (stored and stored.etag):
+            return "412 Precondition Failed", {}, b"<Error><Code>PreconditionFailed</Code></Error>"
         bucket.delete(key)
         if bucket.shape is not None:
             self.queue.tell(name, key, "ObjectRemoved:Delete")
