@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PARTITIONS_AT_A_TIME = 4 * THREADS
 NEAREST = 3
 # From `warnings.warn` up to whoever called `read_table`, in stack frames.
-CALLER = 6
+CALLER = 5
 
 
 def open_audio_table() -> Table:
