@@ -340,7 +340,7 @@ def test_cron_needs_nothing_but_the_env_file(workdir: pathlib.Path, place: Place
     with (workdir / ".env").open("a") as env:
         env.write("TOKENISER=loud:tokenise\n")
     # As if the project lay here: its `.env` is read from any working directory, such as that of cron.
-    for name in ("audio_assets", "dagster.yaml"):
+    for name in ("audio_assets", "dagster.yaml", "pyproject.toml"):
         (workdir / name).symlink_to(PROJECT / name)
     home = tmp_path / "home"
     home.mkdir()
