@@ -17,12 +17,13 @@ from moto.server import ThreadedMotoServer
 from audio_assets.settings import PROJECT
 from audio_assets_tests.support.environment import clear_aws, clear_settings
 from audio_assets_tests.support.places import LocalPlace, Place, S3Place
-from audio_assets_tests.support.postgres import has_postgres, postgres
+from audio_assets_tests.support.postgres import Server, missing, postgres
 from audio_assets_tests.support.project import Project
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--torture", action="store_true", help="repeat the tests of accidents very often")
+    parser.addoption("--postgres", action="store_true", help="do the tests of accidents on Postgres")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -65,10 +66,9 @@ def s3_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """A Postgres server; gives the folder of its socket."""
-    if not has_postgres():
-        pytest.skip("needs the programs of Postgres")
+def postgres_server() -> Iterator[Server]:
+    if said := missing():
+        pytest.skip(said)
     with postgres() as server:
         yield server
 

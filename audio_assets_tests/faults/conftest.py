@@ -14,11 +14,11 @@ import dagster as dg
 import pytest
 from _pytest.terminal import TerminalReporter
 
-from audio_assets.settings import PROJECT
 from audio_assets_tests.support.environment import clear_aws, clear_settings
 from audio_assets_tests.support.faulty_bucket import fill, new_bucket, table_files
 from audio_assets_tests.support.faulty_server import FaultyServer
 from audio_assets_tests.support.places import S3Place
+from audio_assets_tests.support.postgres import NewHome, instance_yaml
 from audio_assets_tests.support.project import Project
 
 
@@ -62,26 +62,40 @@ def bucket(faulty: FaultyServer) -> S3Place:
 
 
 @pytest.fixture(scope="session")
-def new_home(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A DAGSTER_HOME as `make` makes it, with databases that are set up: that takes longer than a run."""
-    home = tmp_path_factory.mktemp("new_home")
-    shutil.copy(PROJECT / "dagster.yaml", home)
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+def new_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NewHome:
+    """Makes homes as `make` does, or on Postgres with `--postgres`.
+
+    Their databases are copies of one that is set up: that takes longer than a run.
+    """
+    on_postgres = request.config.getoption("--postgres")
+    server = request.getfixturevalue("postgres_server") if on_postgres else None
+    template = server.new_database() if server else None
+    first = tmp_path_factory.mktemp("new_home")
+    (first / "dagster.yaml").write_text(instance_yaml(server, template))
+    with dg.DagsterInstance.from_config(str(first)) as instance:
         instance.get_runs(limit=1)
         instance.all_instigator_state()
-    return home
+
+    def new(folder: pathlib.Path) -> pathlib.Path:
+        if server is None:
+            return pathlib.Path(shutil.copytree(first, folder))
+        folder.mkdir()
+        (folder / "dagster.yaml").write_text(instance_yaml(server, server.new_database(template)))
+        return folder
+
+    return new
 
 
 @pytest.fixture
 def open_project(
-    faulty: FaultyServer, new_home: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    faulty: FaultyServer, new_home: NewHome, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[S3Place], Project]]:
     """Opens the project on a bucket, with an instance of its own."""
     with contextlib.ExitStack() as opened:
 
         def open_(place: S3Place) -> Project:
             monkeypatch.setenv("AUDIO_SOURCE_URI", place.uri)
-            home = shutil.copytree(new_home, tmp_path / f"home of {place.bucket}")
+            home = new_home(tmp_path / f"home of {place.bucket}")
             return Project(place, opened.enter_context(dg.DagsterInstance.from_config(str(home))))
 
         yield open_
