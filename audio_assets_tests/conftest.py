@@ -24,11 +24,14 @@ from audio_assets_tests.support.project import Project
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--torture", action="store_true", help="repeat the tests of accidents very often")
     parser.addoption("--postgres", action="store_true", help="do the tests of accidents on Postgres")
+    parser.addoption("--schemas", help="a folder with the schemas that deploy/ is to follow")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--torture"):
         items[:] = [item for item in items if item.get_closest_marker("torture") is None]
+    if not config.getoption("--schemas"):
+        items[:] = [item for item in items if item.get_closest_marker("schemas") is None]
 
 
 # A busy machine is no failure of what is tested.
