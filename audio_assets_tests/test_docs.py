@@ -35,6 +35,7 @@ PACKAGE = ROOT / "audio_assets"
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "AGENTS.md")),
     *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "deploy" / "README.md",
     ROOT / "fuzz" / "README.md",
 ]
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
@@ -268,7 +269,7 @@ def test_the_examples_of_contributing_md_extend_the_pipeline_from_a_module_of_on
 
 # --- commands and files ---------------------------------------------------------------------------------
 
-OWN = ("audio_assets", "audio_assets_tests", "benchmarks", "docs", "fuzz")
+OWN = ("audio_assets", "audio_assets_tests", "benchmarks", "deploy", "docs", "fuzz")
 """Folders of the repository whose files the documentation may name."""
 
 

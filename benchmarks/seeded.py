@@ -2,7 +2,7 @@
 
 One small run is executed for real; its records (events, tags, asset keys, the run itself) are then copied for
 every partition of the bucket, with that partition's key and digest, straight into the instance's database.
-What the sensor and the UI read is what real runs of `PARTITIONS_PER_RUN` partitions would have left, but for
+What the sensor and the UI read is what real runs of 100 partitions would have left, but for
 the paths and row counts in the metadata.
 """
 
@@ -28,12 +28,13 @@ from obstore.store import S3Store
 from audio_assets.digest import Digest
 from audio_assets.partitions import FolderMinute
 from audio_assets.record import PartitionRecord
-from audio_assets.sensor.run_requests import PARTITIONS_PER_RUN
 from audio_assets.storage import ObjectInfo
 from audio_assets_tests.support.postgres import Server, instance_yaml
 from benchmarks.canned_s3 import Shape
 
 FOLDER_MINUTE = "folder_minute"
+RUN = 100
+"""Partitions of a run, as the sensor asks for them by default."""
 TABLES = ("s3_inventory", "transcripts", "tokens", "audio_table")
 FILE = b"x"
 VERSION = hashlib.md5(FILE).hexdigest()
@@ -79,7 +80,7 @@ def template(folder: pathlib.Path) -> Template:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AUDIO_")}
     command = [sys.executable, "-m", "audio_assets.cli", "sync", bucket.as_uri()]
     subprocess.run(command, env=environment | settings, check=True, capture_output=True)
-    with dg.DagsterInstance.from_config(str(home)) as instance, _index(instance).connect() as db:
+    with dg.DagsterInstance.from_config(str(home)) as instance, index_of(instance).connect() as db:
         [key] = instance.get_dynamic_partitions(FOLDER_MINUTE)
         query = "SELECT value FROM asset_event_tags JOIN event_logs ON event_id = event_logs.id WHERE"
         [said] = db.execute(sa.text(f"{query} dagster_event_type = 'ASSET_OBSERVATION'")).scalars()
@@ -87,7 +88,7 @@ def template(folder: pathlib.Path) -> Template:
     return Template(home, key, record.digest, record.version)
 
 
-def _index(instance: dg.DagsterInstance) -> sa.Engine:
+def index_of(instance: dg.DagsterInstance) -> sa.Engine:
     """The database with the events of assets. It may be many GB, and is written in one transaction."""
     storage = instance.event_log_storage
     if isinstance(storage, SqliteEventLogStorage):
@@ -117,16 +118,16 @@ def seed(instance: dg.DagsterInstance, shape: Shape) -> int:
             instance.run_storage.add_job_snapshot(small.get_job_snapshot(run.job_snapshot_id))
             plan = small.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
             instance.run_storage.add_execution_plan_snapshot(plan)
-            with _index(small).connect() as db:
+            with index_of(small).connect() as db:
                 one = _Records.of(db, made.key)
     rows: list[dict[str, object]] = []
     run_id = ""
     for number, (key, digest) in enumerate(partitions(shape)):
-        if number % PARTITIONS_PER_RUN == 0:
+        if number % RUN == 0:
             run_id = str(uuid.uuid4())
             instance.add_run(run._replace(run_id=run_id))
         rows.append({"number": number, "partition": key, "digest": digest, "run_id": run_id})
-    with _index(instance).begin() as db:
+    with index_of(instance).begin() as db:
         for table, values in ((_PARTS, rows), (_EVENTS, one.events), (_TAGS, one.tags)):
             table.create(db)
             db.execute(table.insert(), values)
