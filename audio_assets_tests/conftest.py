@@ -2,8 +2,10 @@
 
 import itertools
 import logging
+import os
 import pathlib
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -14,16 +16,21 @@ from moto.core.common_types import TYPE_RESPONSE
 from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
-from audio_assets.settings import PROJECT
 from audio_assets_tests.support.environment import clear_aws, clear_settings
+from audio_assets_tests.support.made_once import made_once
 from audio_assets_tests.support.places import LocalPlace, Place, S3Place
-from audio_assets_tests.support.postgres import Server, missing, postgres
+from audio_assets_tests.support.postgres import NewHome, Server, instance_yaml, missing, postgres
 from audio_assets_tests.support.project import Project
+
+# Tests start many processes of the same modules. Where Python may keep none of them compiled, each process
+# compiles all of them.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--torture", action="store_true", help="repeat the tests of accidents very often")
-    parser.addoption("--postgres", action="store_true", help="do the tests of accidents on Postgres")
+    parser.addoption("--postgres", action="store_true", help="have the tests' instances on Postgres")
     parser.addoption("--schemas", help="a folder with the schemas that deploy/ is to follow")
 
 
@@ -45,6 +52,38 @@ def nobodys_aws() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         clear_aws(monkeypatch)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_made_twice() -> Iterator[None]:
+    """Dagster and boto3 make once what they would make anew for each test."""
+    with made_once():
+        yield
+
+
+@pytest.fixture(scope="session")
+def new_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NewHome:
+    """Makes homes as `make` does, or on Postgres with `--postgres`.
+
+    Their databases are copies of one that is set up: that takes longer than a run.
+    """
+    on_postgres = request.config.getoption("--postgres")
+    server = request.getfixturevalue("postgres_server") if on_postgres else None
+    template = server.new_database() if server else None
+    first = tmp_path_factory.mktemp("new_home")
+    (first / "dagster.yaml").write_text(instance_yaml(server, template))
+    with dg.DagsterInstance.from_config(str(first)) as instance:
+        instance.get_runs(limit=1)
+        instance.all_instigator_state()
+
+    def new(folder: pathlib.Path) -> pathlib.Path:
+        if server is None:
+            return pathlib.Path(shutil.copytree(first, folder))
+        folder.mkdir()
+        (folder / "dagster.yaml").write_text(instance_yaml(server, server.new_database(template)))
+        return folder
+
+    return new
 
 
 @pytest.fixture(scope="session")
@@ -110,12 +149,12 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 
 @pytest.fixture
-def project(place: Place, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+def project(
+    place: Place, new_home: NewHome, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Project]:
     """The project with the demo's model on `place`, tables inside the source."""
     clear_settings(monkeypatch)
     monkeypatch.setenv("AUDIO_SOURCE_URI", place.uri)
-    home = tmp_path / "home"
-    home.mkdir()
-    shutil.copy(PROJECT / "dagster.yaml", home)
+    home = new_home(tmp_path / "home")
     with dg.DagsterInstance.from_config(str(home)) as instance:
         yield Project(place, instance)

@@ -7,7 +7,6 @@ at its end what was done.
 import collections
 import contextlib
 import pathlib
-import shutil
 from collections.abc import Callable, Iterator
 
 import dagster as dg
@@ -18,7 +17,7 @@ from audio_assets_tests.support.environment import clear_aws, clear_settings
 from audio_assets_tests.support.faulty_bucket import fill, new_bucket, table_files
 from audio_assets_tests.support.faulty_server import FaultyServer
 from audio_assets_tests.support.places import S3Place
-from audio_assets_tests.support.postgres import NewHome, instance_yaml
+from audio_assets_tests.support.postgres import NewHome
 from audio_assets_tests.support.project import Project
 
 
@@ -59,31 +58,6 @@ def bucket(faulty: FaultyServer) -> S3Place:
 
 
 # --- the project ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def new_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NewHome:
-    """Makes homes as `make` does, or on Postgres with `--postgres`.
-
-    Their databases are copies of one that is set up: that takes longer than a run.
-    """
-    on_postgres = request.config.getoption("--postgres")
-    server = request.getfixturevalue("postgres_server") if on_postgres else None
-    template = server.new_database() if server else None
-    first = tmp_path_factory.mktemp("new_home")
-    (first / "dagster.yaml").write_text(instance_yaml(server, template))
-    with dg.DagsterInstance.from_config(str(first)) as instance:
-        instance.get_runs(limit=1)
-        instance.all_instigator_state()
-
-    def new(folder: pathlib.Path) -> pathlib.Path:
-        if server is None:
-            return pathlib.Path(shutil.copytree(first, folder))
-        folder.mkdir()
-        (folder / "dagster.yaml").write_text(instance_yaml(server, server.new_database(template)))
-        return folder
-
-    return new
 
 
 @pytest.fixture
