@@ -323,13 +323,13 @@ def capacity_limits() -> str:
             "events by the daemon",
             f"{events_per_s / per_gpu:,.0f} H200s",
             "measured",
-            "a source and instance each",
+            "a source and an instance each",
         ],
         [
             "one prefix of S3",
             f"{GETS_PER_S / per_gpu:,.0f} H200s",
             "S3's 5,500 GET/s",
-            "more folders: S3 splits",
+            "more folders, which S3 splits",
         ],
         ["one run as driver", f"{driver:,.0f} H200s", "measured, one CPU", "several runs at a time"],
         [
