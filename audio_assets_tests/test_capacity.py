@@ -43,7 +43,7 @@ def test_a_bucket_that_can_be_counted_by_hand():
         sqlite_gb=0.72,
         run_cpu_hours=3.6,
         gpu_money=400,
-        request_money=pytest.approx(3_960 * 0.5 + 165.6 * 5),
+        request_money=2_808,
     )
 
 
