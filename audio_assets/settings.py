@@ -352,6 +352,19 @@ DAGSTER_HOME = Variable(
     default_words="`.dagster_home/`",
     example=None,
 )
+# Dagster reads them, by deploy/dagster.yaml.
+POSTGRES_VARIABLES = (
+    Variable(
+        name="DAGSTER_PG_HOST",
+        meaning="The Postgres server that stores the instance, where `DAGSTER_HOME` holds deploy/dagster.yaml"
+        " ([how to set it up](docs/operating.md#postgres)). The environment of each service has all five.",
+        example=None,
+    ),
+    Variable(name="DAGSTER_PG_PORT", meaning="The port of that server, mostly 5432.", example=None),
+    Variable(name="DAGSTER_PG_USERNAME", meaning="Who connects to it.", example=None),
+    Variable(name="DAGSTER_PG_PASSWORD", meaning="The password of that user.", example=None, secret=True),
+    Variable(name="DAGSTER_PG_DB", meaning="The name of the database.", example=None),
+)
 
 VARIABLES: tuple[Variable, ...] = (
     AUDIO_SOURCE_URI,
@@ -372,6 +385,7 @@ VARIABLES: tuple[Variable, ...] = (
     KEEP_RUN_LOGS_DAYS,
     FAILURE_WEBHOOK_URL,
     DAGSTER_HOME,
+    *POSTGRES_VARIABLES,
 )
 """All that README.md and `.env.example` list, in their order."""
 

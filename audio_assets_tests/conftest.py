@@ -16,11 +16,10 @@ from moto.core.common_types import TYPE_RESPONSE
 from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
-from audio_assets.settings import PROJECT
 from audio_assets_tests.support.environment import clear_aws, clear_settings
 from audio_assets_tests.support.made_once import made_once
 from audio_assets_tests.support.places import LocalPlace, Place, S3Place
-from audio_assets_tests.support.postgres import has_postgres, postgres
+from audio_assets_tests.support.postgres import NewHome, Server, instance_yaml, missing, postgres
 from audio_assets_tests.support.project import Project
 
 # Tests start many processes of the same modules. Where Python may keep none of them compiled, each process
@@ -31,11 +30,15 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--torture", action="store_true", help="repeat the tests of accidents very often")
+    parser.addoption("--postgres", action="store_true", help="have the tests' instances on Postgres")
+    parser.addoption("--schemas", help="a folder with the schemas that deploy/ is to follow")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--torture"):
         items[:] = [item for item in items if item.get_closest_marker("torture") is None]
+    if not config.getoption("--schemas"):
+        items[:] = [item for item in items if item.get_closest_marker("schemas") is None]
 
 
 # A busy machine is no failure of what is tested.
@@ -59,14 +62,28 @@ def nothing_made_twice() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def new_home(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A DAGSTER_HOME as `make` makes it, with databases that are set up: that takes longer than a run."""
-    home = tmp_path_factory.mktemp("new_home")
-    shutil.copy(PROJECT / "dagster.yaml", home)
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+def new_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NewHome:
+    """Makes homes as `make` does, or on Postgres with `--postgres`.
+
+    Their databases are copies of one that is set up: that takes longer than a run.
+    """
+    on_postgres = request.config.getoption("--postgres")
+    server = request.getfixturevalue("postgres_server") if on_postgres else None
+    template = server.new_database() if server else None
+    first = tmp_path_factory.mktemp("new_home")
+    (first / "dagster.yaml").write_text(instance_yaml(server, template))
+    with dg.DagsterInstance.from_config(str(first)) as instance:
         instance.get_runs(limit=1)
         instance.all_instigator_state()
-    return home
+
+    def new(folder: pathlib.Path) -> pathlib.Path:
+        if server is None:
+            return pathlib.Path(shutil.copytree(first, folder))
+        folder.mkdir()
+        (folder / "dagster.yaml").write_text(instance_yaml(server, server.new_database(template)))
+        return folder
+
+    return new
 
 
 @pytest.fixture(scope="session")
@@ -91,10 +108,9 @@ def s3_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """A Postgres server; gives the folder of its socket."""
-    if not has_postgres():
-        pytest.skip("needs the programs of Postgres")
+def postgres_server() -> Iterator[Server]:
+    if said := missing():
+        pytest.skip(said)
     with postgres() as server:
         yield server
 
@@ -134,11 +150,11 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 @pytest.fixture
 def project(
-    place: Place, new_home: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, new_home: NewHome, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Project]:
     """The project with the demo's model on `place`, tables inside the source."""
     clear_settings(monkeypatch)
     monkeypatch.setenv("AUDIO_SOURCE_URI", place.uri)
-    home = shutil.copytree(new_home, tmp_path / "home")
+    home = new_home(tmp_path / "home")
     with dg.DagsterInstance.from_config(str(home)) as instance:
         yield Project(place, instance)

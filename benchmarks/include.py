@@ -16,6 +16,8 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from benchmarks.capacity import GETS_PER_S, HOUR_S, SHARE, WORKLOADS, Costs, Prices, devices, needs
+
 PROJECT = pathlib.Path(__file__).parents[1]
 RESULTS = pathlib.Path(__file__).with_name("results")
 BLOCK = re.compile(r"<!-- include: (?P<name>\w+) -->.*?<!-- /include -->", re.DOTALL)
@@ -125,9 +127,17 @@ def latency() -> str:
 
 def ui_queries() -> str:
     """A row for each query of the UI, in seconds."""
+    return _ui_queries("UI")
+
+
+def ui_queries_postgres() -> str:
+    return _ui_queries("UI on Postgres")
+
+
+def _ui_queries(measured: str) -> str:
     rows = [
         [query, *(f"{taken[state][0]:.2f}" for state in ("first", "new partition", "then", "uncounted"))]
-        for query, taken in results_of("sensor")["UI"]["queries"].items()
+        for query, taken in results_of("sensor")[measured]["queries"].items()
     ]
     head = ["query", "first ever, s", "after a new partition, s", "otherwise, s", "counting everything, s"]
     return table(head, rows)
@@ -227,10 +237,117 @@ def agreement() -> str:
     return table([*head, "largest difference of `avg_logprob`"], rows)
 
 
+def capacity_devices() -> str:
+    """A row for each device: a million hours of clips of 8 and of 30 s."""
+    costs = Costs.measured()
+    rows = []
+    for device in devices():
+        cells = []
+        for work in WORKLOADS[:2]:
+            found = needs(work, device, 30, costs=costs, prices=Prices(), share=SHARE)
+            cells += [f"{found.gpu_hours:,.0f}", f"{found.gpus:,.1f}", f"{found.gpu_money:,.0f}"]
+        rows.append([device.name, f"{device.windows_per_s:.1f}", device.how, *cells])
+    head = ["device and model", "windows/s", "where that is from"]
+    for work in WORKLOADS[:2]:
+        head += [f"{work.name}: hours", "devices for 30 days", "$"]
+    return table(head, rows)
+
+
+def capacity_buckets() -> str:
+    """A column for each bucket of a million hours: what it needs beside GPUs."""
+    costs = Costs.measured()
+    of = [needs(work, devices()[0], 30, costs=costs, prices=Prices(), share=SHARE) for work in WORKLOADS]
+    million = 1e6
+    rows = [
+        ["objects, millions", *(f"{work.objects / million:,.0f}" for work in WORKLOADS)],
+        ["objects in a partition", *(f"{work.per_partition:.0f}" for work in WORKLOADS)],
+        ["partitions, thousands", *(f"{work.partitions / 1000:,.0f}" for work in WORKLOADS)],
+        ["runs, thousands", *(f"{work.runs / 1000:,.1f}" for work in WORKLOADS)],
+        ["GET and HEAD, millions", *(f"{found.gets / million:,.0f}" for found in of)],
+        ["PUT, millions", *(f"{found.puts / million:,.1f}" for found in of)],
+        ["LIST, millions", *(f"{found.lists / million:,.1f}" for found in of)],
+        ["dollars for requests", *(f"{found.request_money:,.0f}" for found in of)],
+        ["records of the instance, millions", *(f"{found.records / million:,.1f}" for found in of)],
+        ["the same in Postgres, GB", *(f"{found.postgres_gb:,.0f}" for found in of)],
+        ["the same in SQLite, GB", *(f"{found.sqlite_gb:,.0f}" for found in of)],
+        ["hours of one CPU in runs, beside audio", *(f"{found.run_cpu_hours:,.0f}" for found in of)],
+    ]
+    return table(["1,000,000 hours as", *(work.name for work in WORKLOADS)], rows)
+
+
+def capacity_partition() -> str:
+    """A row for each thing that a partition costs."""
+    costs = Costs.measured()
+    rows = [
+        ["GET and HEAD for each object", costs.gets_per_object],
+        ["GET and HEAD for each partition", costs.gets_per_partition],
+        ["PUT for each partition", costs.puts_per_partition],
+        ["LIST for each partition", costs.lists_per_partition],
+        ["records of the instance for each partition", costs.records],
+        ["kB in Postgres for each partition", costs.postgres_kb],
+        ["kB in SQLite for each partition", costs.sqlite_kb],
+        ["s of CPU in a run for each partition", costs.cpu_s],
+    ]
+    return table(["what", "how much"], rows)
+
+
+def capacity_limits() -> str:
+    """A row for each component: where it gives out, in H200s that run large-v3 on clips of 8 s."""
+    clips = WORKLOADS[0]
+    [h200, *_] = devices()
+    costs = Costs.measured()
+    sensor = results_of("sensor")
+    scan = sensor["10000000, folders of 100"]
+    scanned_per_s = scan["objects"] / sum(tick["seconds"] for tick in scan["first sight"]["ticks"])
+    told = sensor["1000000, folders of 100, 20000 events"]
+    events_per_s = told["put"] / sum(tick["seconds"] + tick["registering"] for tick in told["events"])
+    per_gpu = h200.windows_per_s * SHARE
+    partitions_per_s = per_gpu / clips.per_partition
+    at_100_000 = 100_000 * costs.sqlite_kb / 1e6
+    driver = 1 / costs.cpu_s / partitions_per_s
+    rows = [
+        ["SQLite", f"100,000 partitions ({at_100_000:.1f} GB), or a second machine", "measured", "Postgres"],
+        [
+            "partitions of one asset",
+            f"100,000 ({100_000 / clips.partitions:.1%} of this bucket)",
+            "Dagster's advice; measured so far",
+            "larger partitions; `audio-assets retire`",
+        ],
+        [
+            "full scans by the daemon",
+            f"{scanned_per_s:,.0f} objects/s: {clips.objects / scanned_per_s / HOUR_S:,.1f} h for one scan",
+            "measured, on the loopback",
+            "events, and an inventory report",
+        ],
+        [
+            "events by the daemon",
+            f"{events_per_s / per_gpu:,.0f} H200s",
+            "measured",
+            "a source and an instance each",
+        ],
+        [
+            "one prefix of S3",
+            f"{GETS_PER_S / per_gpu:,.0f} H200s",
+            "S3's 5,500 GET/s",
+            "more folders, which S3 splits",
+        ],
+        ["one run as driver", f"{driver:,.0f} H200s", "measured, one CPU", "several runs at a time"],
+        [
+            "event log",
+            f"{partitions_per_s * costs.records:,.1f} records/s for each H200",
+            "arithmetic; where it ends was not measured",
+            "larger partitions",
+        ],
+        ["object store of Ray", "not reached", "reports pass through it, audio does not", "nothing"],
+    ]
+    return table(["component", "gives out at", "how that is known", "what replaces it"], rows)
+
+
 INCLUDES: dict[str, Callable[[], str]] = {
     make.__name__: make
     for make in (
         *(first_full_scan, later_full_scan, event_ticks, latency, ui_queries, partition_designs),
+        *(ui_queries_postgres, capacity_partition, capacity_devices, capacity_buckets, capacity_limits),
         *(pipeline, pipeline_memory, engine_speed, engine_speed_demo, engine_lead, agreement),
     )
 }

@@ -2,12 +2,13 @@
 
     python -m benchmarks.sensor
     python -m benchmarks.sensor --sizes 10000000 --layouts "folders of 100" --put 100    # half an hour
+    python -m benchmarks.sensor --sizes --partitions 100000 --storage postgres
 
 A canned S3 server answers at S3's page size. First sight: a fresh instance, until the sensor has scanned the
 whole bucket once. Steady state: the instance holds the records of runs over all partitions, 100 objects are
 new. Each ticks in a process of its own, as the code server does, and its peak memory is that process's. Then
 the UI's partition queries, as its own JavaScript asks them, by a webserver on an instance of 100,000
-partitions. Writes benchmarks/results/sensor.json.
+partitions, on SQLite or Postgres. Writes benchmarks/results/sensor.json.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from audio_assets.defs.internals.partition_statuses import (
 from audio_assets.defs.partitions import ASSETS
 from audio_assets.partitions import FolderMinute
 from audio_assets.sensor.state import Cursor
+from audio_assets_tests.support.postgres import Server, postgres
 from benchmarks.canned_s3 import Shape, canned_s3, canned_store, tables_store
 from benchmarks.seeded import FOLDER_MINUTE, new_home, put_tables, seed
 
@@ -240,12 +242,15 @@ def pass_a_minute(instance: dg.DagsterInstance) -> None:
     instance.add_dynamic_partitions(FOLDER_MINUTE, new)
 
 
-def measure_ui(partitions: int) -> dict:
+def measure_ui(partitions: int, server: Server | None) -> dict:
     """Seconds of the UI's queries and of the webserver's processor for them.
 
     Dagster caches each asset's statuses: so each query is asked with nothing cached, then as the first one
     ever after ticks that had nothing else to do, then each time after what a minute brings (the last new
     partition has been materialised, the sensor registers another), then with nothing new.
+
+    Args:
+        server: the Postgres that stores the instance; None for SQLite.
     """
     shape = Shape(partitions, per_folder=100, per_minute=1)
     key = {"path": ["audio_table"]}
@@ -256,18 +261,18 @@ def measure_ui(partitions: int) -> dict:
         "both, as the partitions' tab asks": (HEALTH, {"key": key}),
         "asset graph": (GRAPH, {"keys": keys}),
     }
-    figures: dict = {"partitions": partitions, "queries": {}}
+    figures: dict = {"partitions": partitions, "load": os.getloadavg()[0], "queries": {}}
     with tempfile.TemporaryDirectory() as folder:
-        home = new_home(pathlib.Path(folder))
+        home = new_home(pathlib.Path(folder), server)
         with dg.DagsterInstance.from_config(str(home)) as instance, contextlib.ExitStack() as stack:
             seed(instance, shape)
-            url, server = stack.enter_context(webserver(home))
+            url, process = stack.enter_context(webserver(home))
 
             def taken(query: str, variables: dict) -> tuple[float, float]:
                 started = time.perf_counter()
-                cpu = processor_time(server)
+                cpu = processor_time(process)
                 answer = ask(url, query, **variables)
-                seconds = time.perf_counter() - started, processor_time(server) - cpu
+                seconds = time.perf_counter() - started, processor_time(process) - cpu
                 said = json.dumps(answer)
                 count = len(instance.get_dynamic_partitions(FOLDER_MINUTE))
                 assert f'"numPartitions": {count}' in said or len(said) > 20 * partitions
@@ -311,6 +316,9 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
     parser.add_argument("--layouts", nargs="+", default=["folders of 100", "one folder"])
     parser.add_argument("--partitions", type=int, default=100_000, help="for the UI's queries; 0 for none")
+    parser.add_argument(
+        "--storage", choices=["sqlite", "postgres"], default="sqlite", help="of the instance that the UI asks"
+    )
     parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
     parser.add_argument("--put", type=int, nargs="*", default=[NEW, 20_000], help="objects told by events")
     parser.add_argument("--tick", type=int, nargs=5, help=argparse.SUPPRESS)
@@ -330,9 +338,12 @@ def main() -> None:
                 results[f"{name}, {put} events"] = measure_events(**listing_case(objects, layout), put=put)
                 save(results, args.results)
                 print(name, put, results[f"{name}, {put} events"], flush=True)
-    if args.partitions:
-        results["UI"] = measure_ui(args.partitions)
-        save(results, args.results)
+    if args.partitions and args.storage == "postgres":
+        with postgres() as server:
+            results["UI on Postgres"] = measure_ui(args.partitions, server)
+    elif args.partitions:
+        results["UI"] = measure_ui(args.partitions, None)
+    save(results, args.results)
 
 
 def save(results: dict, path: pathlib.Path) -> None:

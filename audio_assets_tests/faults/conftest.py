@@ -7,7 +7,6 @@ at its end what was done.
 import collections
 import contextlib
 import pathlib
-import shutil
 from collections.abc import Callable, Iterator
 
 import dagster as dg
@@ -18,6 +17,7 @@ from audio_assets_tests.support.environment import clear_aws, clear_settings
 from audio_assets_tests.support.faulty_bucket import fill, new_bucket, table_files
 from audio_assets_tests.support.faulty_server import FaultyServer
 from audio_assets_tests.support.places import S3Place
+from audio_assets_tests.support.postgres import NewHome
 from audio_assets_tests.support.project import Project
 
 
@@ -62,14 +62,14 @@ def bucket(faulty: FaultyServer) -> S3Place:
 
 @pytest.fixture
 def open_project(
-    faulty: FaultyServer, new_home: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    faulty: FaultyServer, new_home: NewHome, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[S3Place], Project]]:
     """Opens the project on a bucket, with an instance of its own."""
     with contextlib.ExitStack() as opened:
 
         def open_(place: S3Place) -> Project:
             monkeypatch.setenv("AUDIO_SOURCE_URI", place.uri)
-            home = shutil.copytree(new_home, tmp_path / f"home of {place.bucket}")
+            home = new_home(tmp_path / f"home of {place.bucket}")
             return Project(place, opened.enter_context(dg.DagsterInstance.from_config(str(home))))
 
         yield open_

@@ -6,7 +6,6 @@ import os
 import pathlib
 import random
 import re
-import shutil
 import signal
 import threading
 import time
@@ -20,6 +19,7 @@ from audio_assets_tests.support.dagster_dev import DagsterDev, dagster_dev
 from audio_assets_tests.support.faulty_bucket import SAMPLE, new_bucket, table_files
 from audio_assets_tests.support.metadata import number
 from audio_assets_tests.support.places import LocalPlace, Place
+from audio_assets_tests.support.postgres import NewHome
 from audio_assets_tests.support.run_process import Runs, settings, start
 
 # All of them in one worker, which starts a code server and imports PyTorch for its processes once.
@@ -31,10 +31,8 @@ CLIPS = 2
 
 
 @pytest.fixture(scope="module")
-def runs(new_home: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    home = tmp_path_factory.mktemp("runs") / "home"
-    shutil.copytree(new_home, home)
-    with Runs.on(home) as runs:
+def runs(new_home: NewHome, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    with Runs.on(new_home(tmp_path_factory.mktemp("runs") / "home")) as runs:
         runs.instance.add_dynamic_partitions("folder_minute", KEYS)
         yield runs
 
@@ -103,7 +101,7 @@ def test_two_processes_at_once_make_the_table_of_one(
 def test_two_daemons_at_once_have_each_clip_computed_once(
     runs: Runs,
     places: list[Place],
-    new_home: pathlib.Path,
+    new_home: NewHome,
     tmp_path: pathlib.Path,
     seed: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -113,7 +111,7 @@ def test_two_daemons_at_once_have_each_clip_computed_once(
     expected, _ = undisturbed(runs, place)
     wipe(place)
     monkeypatch.setenv("AUDIO_SOURCE_URI", place.uri)
-    home = pathlib.Path(shutil.copytree(new_home, tmp_path / "home"))
+    home = new_home(tmp_path / "home")
     with Runs.on(home) as one, Runs.on(home) as two:
         # Only one of two daemons can; the other would not tick.
         one.note_sensor()
@@ -199,7 +197,7 @@ def clips_computed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dict[str
 @pytest.mark.seeds(0, 1)
 def test_the_daemon_retries_what_is_killed(
     tmp_path: pathlib.Path,
-    new_home: pathlib.Path,
+    new_home: NewHome,
     seed: int,
     monkeypatch: pytest.MonkeyPatch,
     record_property: Callable[[str, object], None],
@@ -227,7 +225,7 @@ def test_the_daemon_retries_what_is_killed(
     record_property("runs that the daemon retried", sum("dagster/retry_number" in keys for keys in tags))
     found = table_files(place)
     wipe(place)
-    home = shutil.copytree(new_home, tmp_path / "another home")
+    home = new_home(tmp_path / "another home")
     with dg.DagsterInstance.from_config(str(home)) as instance:
         instance.add_dynamic_partitions("folder_minute", KEYS)
     process = start(home, KEYS[0], KEYS[-1], settings())
