@@ -319,8 +319,8 @@ REDO_STALE = Setting(
 LISTENING_AUDIO_URL = Setting(
     name="LISTENING_AUDIO_URL",
     meaning="The address at which a browser finds the objects of AUDIO_SOURCE_URI, for the"
-    " [listening page](docs/listening.md#how-a-page-comes-to-its-audio). It needs none where page and audio lie"
-    " in the same bucket or on the same disk.",
+    " [listening page](docs/listening.md#how-a-page-comes-to-its-audio). It needs none where page and audio"
+    " lie in the same bucket or on the same disk.",
     default_words="relative to the page",
     example="https://audio.example.com/wav48",
     parse=_address,
@@ -328,8 +328,7 @@ LISTENING_AUDIO_URL = Setting(
 )
 LISTENING_PAGE_URL = Setting(
     name="LISTENING_PAGE_URL",
-    meaning="The address at which a browser finds the folder `listening_page` of AUDIO_TABLE_URI, for the link in"
-    " the UI.",
+    meaning="The address at which a browser finds `listening_page` of AUDIO_TABLE_URI, for the link in the UI.",
     default_words="none",
     example="https://audio.example.com/output_parquet/listening_page",
     parse=_address,

@@ -24,6 +24,7 @@ EXAMPLES = examples(
 class Audio(enum.StrEnum):
     """How the page comes to its audio."""
 
+    AUTO = "auto"
     LINK = "link"
     COPY = "copy"
     NONE = "none"
@@ -37,10 +38,10 @@ def report(
     audio: Annotated[
         Audio,
         typer.Option(
-            help="link: play the objects where they lie. copy: lay copies into the page, which can then be"
-            " sent, and drawn when it is opened from a disk. none: no audio."
+            help="copy: lay copies into the page, which can then be sent, and draws them when it is opened"
+            " from a disk. link: play the objects where they lie. auto: copy up to 100 MB, link beyond. none."
         ),
-    ] = Audio.LINK,
+    ] = Audio.AUTO,
     rows: Annotated[
         int | None,
         typer.Option(min=1, help="Rows at most, 200,000 by default; failed and least sure ones first."),
@@ -85,8 +86,8 @@ def _refuse_inside(source: "ObjectStore", tables: "ObjectStore", store: "ObjectS
     inside = source.relative(store) is not None or source.uri == store.uri
     if inside and tables.relative(store) is None:
         raise ValueError(
-            f"{store.uri} lies in the source {source.uri}, whose objects are inventoried; name a folder outside"
-            f" of it, or one below {tables.uri}"
+            f"{store.uri} lies in the source {source.uri}, whose objects are inventoried; name a folder"
+            f" outside of it, or one below {tables.uri}"
         )
 
 
@@ -120,7 +121,7 @@ def _say(made: "Made", target: str, audio: Audio) -> None:
     kept = f"{made.rows:,} rows" if made.rows == made.total else f"{made.rows:,} of {made.total:,} rows"
     clips = f", {made.clips:,} copies of audio" if made.clips else ""
     print(f"{kept}{clips}, {made.files:,} files, {made.size / 1e6:,.1f} MB")
-    if audio is Audio.LINK and made.audio == "none":
+    if audio is not Audio.NONE and made.audio == "none":
         complain(
             "the page has no audio: browsers cannot reach the source from where the page lies; set"
             " LISTENING_AUDIO_URL, or add --audio copy"

@@ -73,7 +73,7 @@ def least_sure(
     partitions = table.partitions(folder, start, end)
     if not partitions:
         where = "" if folder is None else f" of folder {folder!r}"
-        raise ValueError(f"{table.uri} has no rows{where} in this slice; `audio-assets read` shows it")
+        raise ValueError(f"{table.uri} has no rows{where} in this slice")
     kept: list[pa.Table] = []
     for first in range(0, len(partitions), PARTITIONS_AT_A_TIME):
         rows = table.scan(partitions[first : first + PARTITIONS_AT_A_TIME], SHOWN)

@@ -14,8 +14,8 @@ from audio_assets.defs.failures import known_errors
 from audio_assets.defs.metadata import TAGS
 from audio_assets.defs.resources import Bucket
 from audio_assets.listening import Made, Slice, make_page
-from audio_assets.listening.page import AUDIO, LINK
-from audio_assets.listening.selection import ROWS
+from audio_assets.listening.page import AUDIO, AUTO, NO_AUDIO
+from audio_assets.listening.selection import ROWS, NoRowsError
 
 FOLDER = "listening_page"
 
@@ -24,8 +24,9 @@ class PageConfig(dg.Config):
     """What the page shows. A page of some folders or days is made by `audio-assets report`."""
 
     audio: str = Field(
-        default=LINK,
-        description="link: play the objects where they lie; copy: lay copies into the page; none: no audio.",
+        default=AUTO,
+        description="copy: lay copies into the page; link: play the objects where they lie; auto: copy up to"
+        " 100 MB, link beyond; none: no audio.",
     )
     rows: int = Field(default=ROWS, ge=1, description="Rows at most; failed and least sure ones first.")
 
@@ -47,16 +48,19 @@ def listening_page(
     with known_errors():
         bucket.check(context.log)
         table = bucket.audio_table
-        made = make_page(
-            table,
-            bucket.source.store,
-            table.store,
-            f"{FOLDER}/",
-            Slice(rows=config.rows),
-            audio=config.audio,
-            served_at=settings.LISTENING_AUDIO_URL.get(),
-        )
-        if made.audio != config.audio:
+        try:
+            made = make_page(
+                table,
+                bucket.source.store,
+                table.store,
+                f"{FOLDER}/",
+                Slice(rows=config.rows),
+                audio=config.audio,
+                served_at=settings.LISTENING_AUDIO_URL.get(),
+            )
+        except NoRowsError as e:
+            raise dg.Failure(description=f"{e}; materialise audio_table first") from e
+        if made.audio == NO_AUDIO != config.audio:
             context.log.warning(
                 "The page has no audio: browsers cannot reach the source from where the page lies. Set"
                 " LISTENING_AUDIO_URL, or set audio to copy"
@@ -66,14 +70,14 @@ def listening_page(
 
 def _describe(made: Made, uri: str) -> dict[str, dg.MetadataValue]:
     served_at = settings.LISTENING_PAGE_URL.get()
-    link = f"{served_at.rstrip('/') if served_at else uri}/index.html"
-    found: dict[str, dg.MetadataValue] = {"page": dg.MetadataValue.url(link)}
-    if not served_at and uri.startswith("file:"):
-        # A browser does not follow a link of an HTTP page to a file.
-        path = urllib.parse.unquote(urllib.parse.urlsplit(link).path)
-        found = {"page": dg.MetadataValue.path(path)}
+    page = dg.MetadataValue.url(f"{served_at.rstrip('/')}/index.html")
+    if not served_at:
+        # A browser follows no link of an HTTP page to a file, and none to S3.
+        page = dg.MetadataValue.path(f"{uri}/index.html")
+        if uri.startswith("file:"):
+            page = dg.MetadataValue.path(urllib.parse.unquote(urllib.parse.urlsplit(page.value or "").path))
     return {
-        **found,
+        "page": page,
         "dagster/row_count": dg.MetadataValue.int(made.rows),
         "rows_of_the_table": dg.MetadataValue.int(made.total),
         "audio": dg.MetadataValue.text(made.audio),

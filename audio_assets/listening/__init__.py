@@ -1,7 +1,7 @@
-"""The listening page: one static page with its data beside it, in which rows of `audio_table` are seen and heard.
+"""The listening page: one static page with its data beside it, to see and hear rows of `audio_table`.
 
-It needs no server beyond static files: it opens from a disk as well as from a bucket over HTTP. So all that the
-page reads comes as scripts, for a page that is opened from a disk may fetch nothing else.
+It needs no server beyond static files: it opens from a disk as well as from a bucket over HTTP. So all that
+the page reads comes as scripts, for a page that is opened from a disk may fetch nothing else.
 
     page.py       `make_page`: a slice of the table -> the files of a page, written where it lies
     selection.py  which rows a page shows, in batches; those that need an ear first where they are too many

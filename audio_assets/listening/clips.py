@@ -29,7 +29,7 @@ MOST_BYTES = 256 * 2**20
 
 
 def audio_url(source_uri: str, page_uri: str, served_at: str = "") -> str | None:
-    """The address that a key is appended to, relative to the page where that can be; None where there is none.
+    """The address that a key is appended to, relative to the page if that can be; None if there is none.
 
     A presigned address would be a secret that everybody gets who gets the page, and would expire.
 

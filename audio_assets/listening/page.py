@@ -41,11 +41,14 @@ ROWS_IN_A_CHUNK = 20_000
 VERSION = 1
 """Of the schema of the data."""
 
+AUTO = "auto"
 COPY = "copy"
 LINK = "link"
 NO_AUDIO = "none"
-AUDIO = (COPY, LINK, NO_AUDIO)
-"""How a page comes to its audio."""
+AUDIO = (AUTO, COPY, LINK, NO_AUDIO)
+"""How a page comes to its audio: `auto` copies what is small enough, and links to the objects otherwise."""
+COPIED_BYTES = 100_000_000
+"""How much audio a page copies without being told to."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,7 @@ def make_page(
     folder: str = "",
     wanted: Slice | None = None,
     *,
-    audio: str = LINK,
+    audio: str = AUTO,
     served_at: str = "",
     looked: Callable[[int, int], None] = lambda rows, total: None,
 ) -> Made:
@@ -87,7 +90,7 @@ def make_page(
         store: where the page goes.
         folder: of the page in the store, empty or with `/` at its end.
         wanted: None for all of the table.
-        audio: `copy`, `link` or `none`. Where nothing can be linked to, `link` gives a page without audio.
+        audio: one of `AUDIO`. Where nothing can be linked to, `link` gives a page without audio.
         served_at: the address at which browsers find the source, empty where nobody serves it.
         looked: told how many rows were read, and of how many.
 
@@ -98,6 +101,8 @@ def make_page(
     """
     publisher = Publisher(store, folder)
     selection = Selection(table, wanted or Slice())
+    if audio == AUTO:
+        audio = COPY if selection.audio_bytes <= COPIED_BYTES else LINK
     dictionaries = Dictionaries()
     chunks: list[dict[str, object]] = []
     copied = 0

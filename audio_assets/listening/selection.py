@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from audio_assets.listening.columns import COLUMNS
 from audio_assets.partitions import FolderMinute
-from audio_assets.schema import FAILED
+from audio_assets.schema import FAILED, NOT_FLAC
 from audio_assets.table import Table
 
 PARTITIONS_AT_A_TIME = 64
@@ -42,15 +42,20 @@ class Slice:
     rows: int = ROWS
 
 
+class NoRowsError(ValueError):
+    """There is nothing to make a page of."""
+
+
 class Selection:
     """The rows of a slice that a page shows.
 
     Attributes:
         total: rows in the slice.
+        audio_bytes: of all objects of an audio format in the slice.
         coverage: (folder, day as ISO text) -> [rows, failed rows, seconds of audio], of all rows.
 
     Raises:
-        ValueError: the slice has no rows.
+        NoRowsError: the slice has no rows.
         StorageError: the table cannot be read.
     """
 
@@ -58,11 +63,14 @@ class Selection:
         self._table = table
         self._partitions = table.partitions(wanted.folder, wanted.start, wanted.end)
         self.total = 0
+        self.audio_bytes = 0
         self.coverage: dict[tuple[str, str], list[float]] = collections.defaultdict(lambda: [0, 0, 0.0])
-        ranks = [self._look(rows) for rows in self._batches(["Key", "status", "avg_logprob", "duration_s"])]
+        ranks = [
+            self._look(rows) for rows in self._batches(["Key", "Size", "status", "avg_logprob", "duration_s"])
+        ]
         if not self.total:
             where = "" if wanted.folder is None else f" of folder {wanted.folder!r}"
-            raise ValueError(f"{table.uri} has no rows{where} in this slice; `audio-assets read` shows it")
+            raise NoRowsError(f"{table.uri} has no rows{where} in this slice")
         self._kept = _kept(np.concatenate(ranks), wanted.rows)
 
     @property
@@ -94,6 +102,8 @@ class Selection:
         """Count rows, and rank them: the lower, the more they need an ear. float32 [rows]."""
         self.total += len(rows)
         failed = pc.equal(rows["status"], FAILED)
+        heard = rows.filter(pc.not_equal(rows["status"], NOT_FLAC))
+        self.audio_bytes += pc.sum(heard["Size"]).as_py() or 0
         counted = rows.append_column("failed", failed.cast(pa.int64())).group_by(
             ["FolderName", "LastModifiedDate"]
         )

@@ -215,7 +215,7 @@
     const month = `${MONTHS[at.getUTCMonth()]} ${at.getUTCFullYear()}`;
     if (!before) return `${at.getUTCDate()} ${month}`;
     if (before.getUTCMonth() !== at.getUTCMonth()) return month;
-    return unit.ms === DAY ? `${at.getUTCDate()}` : "";
+    return unit.ms === DAY && at.getUTCDate() % 5 === 0 ? `${at.getUTCDate()}` : "";
   }
 
   function draw() {
@@ -239,13 +239,17 @@
     context.font = font;
     context.fillStyle = colour("muted");
     context.textBaseline = "middle";
-    let free = 0;
-    for (let column = 0; column < width; column++) {
+    const taken = [];
+    // Months first: what is left between them is for days.
+    const columns = Array.from({length: width}, (_, column) => column);
+    columns.sort((a, b) => mark(b).length - mark(a).length || a - b);
+    for (const column of columns) {
       const text = mark(column);
       const x = label + column * cell;
-      if (!text || x < free) continue;
+      const end = x + context.measureText(text).width;
+      if (!text || end > label + width * cell + 2 || taken.some(([from, to]) => x < to + 10 && end + 10 > from)) continue;
       context.fillText(text, x, HEAD / 2);
-      free = x + context.measureText(text).width + 12;
+      taken.push([x, end]);
     }
   }
 
@@ -258,7 +262,7 @@
       limits.high = Math.max(limits.high, value);
     }
     const palette = {empty: colour("cell"), ink: colour("ink"), muted: colour("muted"), failed: colour("failed"),
-      accent: colour("accent"), fill: colour(metric.value === "failed" ? "failed" : "accent"),
+      accent: colour("accent"), surface: colour("surface"), fill: colour(metric.value === "failed" ? "failed" : "accent"),
       fade: metric.value === "confidence"};
     context.font = font;
     context.textBaseline = "middle";
@@ -289,8 +293,11 @@
     if (cells.failed[at] && metric.value !== "failed" && cell > 8) {
       context.fillStyle = palette.failed;
       context.beginPath();
-      context.arc(box[0] + box[2] - 4, box[1] + 4, 2.2, 0, 7);
+      context.arc(box[0] + box[2] - 5, box[1] + 5, 2.6, 0, 7);
       context.fill();
+      context.strokeStyle = palette.surface;
+      context.lineWidth = 1.2;
+      context.stroke();
     }
     if (dimension.chosen.has(at) || at === cursor) {
       context.strokeStyle = at === cursor ? palette.accent : palette.ink;

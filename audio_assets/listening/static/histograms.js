@@ -42,6 +42,8 @@
         anchor = bin;
         dragged = false;
         box.dataset.dragging = "yes";
+        // A finger stays with the bar that it touched first, unless it is let go.
+        if (button.hasPointerCapture(event.pointerId)) button.releasePointerCapture(event.pointerId);
         addEventListener("pointerup", () => { delete box.dataset.dragging; }, {once: true});
       });
       button.addEventListener("pointerenter", (event) => {

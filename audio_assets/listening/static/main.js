@@ -106,7 +106,6 @@
     const {meta, columns} = page.store;
     const range = [Infinity, -Infinity];
     let audio = 0;
-    let heard = 0;
     const sure = [];
     for (let i = 0; i < meta.rows; i++) {
       range[0] = Math.min(range[0], columns.LastModified[i]);
@@ -115,19 +114,28 @@
     }
     const failed = meta.coverage.reduce((sum, one) => sum + one[3], 0);
     for (const one of meta.coverage) audio += one[4];
-    heard = sure.sort((a, b) => a - b)[Math.floor(sure.length / 2)];
+    const heard = sure.sort((a, b) => a - b)[Math.floor(sure.length / 2)];
     const from = day(range[0]);
     const to = day(range[1]);
     document.title = `Listening page, ${meta.slice.folder || "all folders"}`;
     document.getElementById("title").textContent = meta.slice.folder || "All folders";
     document.getElementById("subtitle").textContent =
-      `${from === to ? from : `${from} to ${to}`} · made ${meta.made.slice(0, 16).replace("T", " ")} UTC`
-      + (meta.total > meta.rows ? ` · shows the ${count(meta.rows)} rows that need an ear most` : "");
-    document.getElementById("subtitle").title = meta.table;
+      (from === to ? from : `${from} to ${to}`)
+      + (meta.total > meta.rows ? `. Of ${count(meta.total)} rows, the ${count(meta.rows)} that need an ear most` : "");
+    document.getElementById("made").textContent =
+      `Made ${meta.made.slice(0, 16).replace("T", " ")} UTC from ${meta.table}`;
     const figures = [["rows", count(meta.total)], ["audio", hours(audio)],
       ["median avg_logprob", heard === undefined ? "–" : fixed(heard, 2)], ["failed", count(failed)]];
-    document.getElementById("figures").append(...figures.map(([name, value]) =>
-      element("div", {class: name === "failed" && failed ? "bad" : ""}, element("dt", {}, name), element("dd", {}, value))));
+    document.getElementById("figures").append(...figures.map(([name, value]) => {
+      const bad = name === "failed" && failed;
+      const shown = bad ? element("button", {type: "button", title: "Show them", onclick: onlyFailed}, value) : value;
+      return element("div", {class: bad ? "bad" : ""}, element("dt", {}, name), element("dd", {}, shown));
+    }));
+  }
+
+  function onlyFailed() {
+    const status = page.filters.named("status");
+    page.choose(status, [status.labels.indexOf("failed")]);
   }
 
   // --- what is filtered -----------------------------------------------------------------------------------
@@ -162,6 +170,7 @@
       element("button", {type: "button", class: "chip", "aria-label": `Remove the filter ${one.title}`,
         onclick: () => page.choose(one, [])}, element("b", {}, one.title.split(",")[0]), ` ${span(one)} `, element("span", {"aria-hidden": "true"}, "×")));
     box.replaceChildren(...chips);
+    document.getElementById("filtered").textContent = chips.length ? `${chips.length} in use` : "";
     document.getElementById("clear").hidden = !page.filters.active;
   }
 
