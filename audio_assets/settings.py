@@ -328,7 +328,7 @@ LISTENING_AUDIO_URL = Setting(
 )
 LISTENING_PAGE_URL = Setting(
     name="LISTENING_PAGE_URL",
-    meaning="The address at which a browser finds `listening_page` of AUDIO_TABLE_URI, for the link in the UI.",
+    meaning="The address at which a browser finds `listening_page` of AUDIO_TABLE_URI: the link in the UI.",
     default_words="none",
     example="https://audio.example.com/output_parquet/listening_page",
     parse=_address,

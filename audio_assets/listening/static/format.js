@@ -49,8 +49,9 @@
 
   /* A bound of a histogram: no more digits than its step needs. */
   function bound(value, step) {
-    const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
-    return minus(value.toFixed(Math.min(digits, 6)));
+    let digits = 0;
+    while (digits < 6 && Math.abs(step * 10 ** digits - Math.round(step * 10 ** digits)) > 1e-6) digits++;
+    return minus(value.toFixed(digits));
   }
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
