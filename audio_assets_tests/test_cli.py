@@ -84,7 +84,7 @@ def test_read_gives_json_lines_of_the_columns_and_rows_asked_for(folder: pathlib
 
 
 def test_report_makes_a_page_of_a_slice_where_it_was_told_to(folder: pathlib.Path):
-    done = run(folder, "audio_assets.cli", "report", "a page", "--folder", "p225", "--audio", "none")
+    done = here(folder, "report", "a page", "--folder", "p225", "--audio", "none")
     said, index = done.stdout.splitlines()
     assert said.startswith("2 rows, ")
     assert pathlib.Path(index) == folder / "a page" / "index.html"
@@ -92,7 +92,7 @@ def test_report_makes_a_page_of_a_slice_where_it_was_told_to(folder: pathlib.Pat
 
 
 def test_report_refuses_a_place_among_the_audio(folder: pathlib.Path, local_place: LocalPlace):
-    done = run(folder, "audio_assets.cli", "report", str(local_place.folder / "page"))
+    done = here(folder, "report", str(local_place.folder / "page"))
     assert done.returncode == 2
     assert "lies in the source" in done.stderr
     assert not (local_place.folder / "page").exists()
@@ -104,7 +104,7 @@ def test_worst_prints_the_least_sure_rows_of_all_partitions(folder: pathlib.Path
         key = f"p226/{minutes}.flac"
         sure = row(key, avg_logprob=-0.5 + minutes / 4, transcribed_text=LONG)
         write(table, at("p226", minutes), sure, row(f"p226/bad{minutes}.flac", status="failed"))
-    done = run(folder, "audio_assets.cli", "worst", "-n", "2", "--json")
+    done = here(folder, "worst", "-n", "2", "--json")
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [one["Key"] for one in found] == ["p226/0.flac", "p226/1.flac"]
     assert found[0]["transcribed_text"] == LONG
@@ -116,7 +116,7 @@ def test_transcribe_says_what_is_heard_in_files_and_which_cannot_be_read(tmp_pat
     soundfile.write(tmp_path / "same.wav", samples, rate)
     (tmp_path / "notes.txt").write_text("no audio")
     files = (str(spoken), "same.wav", "notes.txt", "absent.flac")
-    done = run(tmp_path, "audio_assets.cli", "transcribe", *files, "--json")
+    done = here(tmp_path, "transcribe", *files, "--json")
     heard = {one["file"]: one for one in map(json.loads, done.stdout.splitlines())}
     truth = {sample.key: sample.text for sample in read_truth()}["p226/p226_001_mic1.flac"]
     assert {name: one["text"] for name, one in heard.items()} == {str(spoken): truth, "same.wav": truth}

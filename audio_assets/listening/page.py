@@ -120,7 +120,7 @@ def make_page(
         audio = NO_AUDIO
     meta = {
         "version": VERSION,
-        "table": table.uri,
+        "table": table.name,
         "made": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "slice": _in_words(wanted or Slice()),
         "rows": selection.shown,
