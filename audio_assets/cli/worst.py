@@ -78,7 +78,7 @@ def least_sure(
     for first in range(0, len(partitions), PARTITIONS_AT_A_TIME):
         rows = table.scan(partitions[first : first + PARTITIONS_AT_A_TIME], SHOWN)
         # NaN is of clips that are too short to hold anything.
-        rows = rows.filter(pc.is_finite(rows["avg_logprob"]))
+        rows = rows.filter(pc.call_function("is_finite", [rows["avg_logprob"]]))
         both = pa.concat_tables([*kept, rows])
         kept = [both.sort_by("avg_logprob").slice(0, n)]
     return kept[0]

@@ -8,7 +8,8 @@ the page reads comes as scripts, for a page that is opened from a disk may fetch
     columns.py    rows -> typed columns as scripts; the exact schema of the data
     clips.py      the audio: where a page links to it, and copies of it as scripts
     publish.py    the files of a page onto a store, so that no reader sees half of a page
-    static/       the page itself: HTML, CSS and plain JavaScript, as browsers read it
+
+The page itself lies in `static/`: HTML, CSS and plain JavaScript, as browsers read it.
 """
 
 from audio_assets.listening.page import Made, Slice, make_page

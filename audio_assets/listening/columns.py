@@ -116,7 +116,8 @@ def script(function: str, *arguments: Any) -> bytes:
 def _numbers(name: str, rows: pa.Table) -> np.ndarray:
     """A column as float64, NaN for null."""
     if name == "characters":
-        values = pc.utf8_length(pc.utf8_trim_whitespace(rows["transcribed_text"]))
+        trimmed = pc.call_function("utf8_trim_whitespace", [rows["transcribed_text"]])
+        values = pc.call_function("utf8_length", [trimmed])
     elif name == "LastModified":
         values = rows[name].cast(pa.int64())
     else:

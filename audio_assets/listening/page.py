@@ -104,16 +104,14 @@ def make_page(
     if audio == AUTO:
         audio = COPY if selection.audio_bytes <= COPIED_BYTES else LINK
     dictionaries = Dictionaries()
-    chunks: list[dict[str, object]] = []
+    chunks: list[dict[str, Any]] = []
     copied = 0
-    for i, rows in enumerate(_chunks(selection.batches(lambda n: looked(n, selection.total)))):
+    for rows in _chunks(selection.batches(lambda n: looked(n, selection.total))):
         names: list[str | None] = [None] * len(rows)
         if audio == COPY:
             names = list(_copy(publisher, source, rows))
         copied += sum(name is not None for name in names)
-        numbers = publisher.add(f"data/numbers-{i:04}.js", numbers_script(i, rows, dictionaries))
-        texts = publisher.add(f"data/texts-{i:04}.js", texts_script(i, rows, names))
-        chunks.append({"rows": len(rows), "numbers": numbers, "texts": texts})
+        chunks.append(_add_chunk(publisher, len(chunks), rows, names, dictionaries))
     page_uri = f"{store.uri}/{folder}".rstrip("/")
     url = clips.audio_url(source.uri, page_uri, served_at) if audio == LINK else None
     if audio == LINK and url is None:
@@ -133,6 +131,17 @@ def make_page(
     data = publisher.add("data/meta.js", script("meta", meta))
     publisher.finish(_index(publisher, data, url))
     return Made(selection.shown, selection.total, copied, publisher.files, publisher.size, audio)
+
+
+def _add_chunk(
+    publisher: Publisher, i: int, rows: pa.Table, copied: list[str | None], dictionaries: Dictionaries
+) -> dict[str, Any]:
+    """Write the data of some rows; gives what the page is told of it."""
+    return {
+        "rows": len(rows),
+        "numbers": publisher.add(f"data/numbers-{i:04}.js", numbers_script(i, rows, dictionaries)),
+        "texts": publisher.add(f"data/texts-{i:04}.js", texts_script(i, rows, copied)),
+    }
 
 
 def _chunks(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:

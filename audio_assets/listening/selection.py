@@ -101,9 +101,9 @@ class Selection:
     def _look(self, rows: pa.Table) -> np.ndarray:
         """Count rows, and rank them: the lower, the more they need an ear. float32 [rows]."""
         self.total += len(rows)
-        failed = pc.equal(rows["status"], FAILED)
-        heard = rows.filter(pc.not_equal(rows["status"], NOT_FLAC))
-        self.audio_bytes += pc.sum(heard["Size"]).as_py() or 0
+        failed = pc.call_function("equal", [rows["status"], FAILED])
+        heard = rows.filter(pc.call_function("not_equal", [rows["status"], NOT_FLAC]))
+        self.audio_bytes += pc.call_function("sum", [heard["Size"]]).as_py() or 0
         counted = rows.append_column("failed", failed.cast(pa.int64())).group_by(
             ["FolderName", "LastModifiedDate"]
         )

@@ -3,8 +3,8 @@
     python -m audio_assets_tests.support.screenshots
 
 writes docs/images/*.png anew. It lays the demo's sample into a temporary folder, and starts the services on
-it with an instance of their own. It needs Chromium (the listening page is set in Inter where that is installed) and what the tests need. Look at each picture before you
-commit it.
+it with an instance of their own. It needs Chromium and what the tests need; the listening page is set in
+Inter where that is installed. Look at each picture before you commit it.
 """
 
 import os
