@@ -161,7 +161,7 @@ def _days(text: str) -> float:
     return days
 
 
-def _webhook(text: str) -> str:
+def _address(text: str) -> str:
     if text and not re.match(r"https?://[^/\s]+\S*\Z", text):
         raise ValueError
     return text
@@ -302,7 +302,7 @@ FAILURE_WEBHOOK_URL = Setting(
     example="https://hooks.slack.com/services/…",
     # Whoever knows it can write there.
     secret=True,
-    parse=_webhook,
+    parse=_address,
     rule="is no address; it should read like https://host/path",
 )
 
@@ -314,6 +314,25 @@ REDO_STALE = Setting(
     example="sensor",
     parse=_one_of("job", "sensor"),
     rule="is job or sensor",
+)
+
+LISTENING_AUDIO_URL = Setting(
+    name="LISTENING_AUDIO_URL",
+    meaning="The address at which a browser finds the objects of AUDIO_SOURCE_URI, for the"
+    " [listening page](docs/listening.md#how-a-page-comes-to-its-audio). It needs none where page and audio"
+    " lie in the same bucket or on the same disk.",
+    default_words="relative to the page",
+    example="https://audio.example.com/wav48",
+    parse=_address,
+    rule="is no address; it should read like https://host/path",
+)
+LISTENING_PAGE_URL = Setting(
+    name="LISTENING_PAGE_URL",
+    meaning="The address at which a browser finds `listening_page` of AUDIO_TABLE_URI: the link in the UI.",
+    default_words="none",
+    example="https://audio.example.com/output_parquet/listening_page",
+    parse=_address,
+    rule="is no address; it should read like https://host/path",
 )
 
 AWS_VARIABLES = (
@@ -384,6 +403,8 @@ VARIABLES: tuple[Variable, ...] = (
     REDO_STALE,
     KEEP_RUN_LOGS_DAYS,
     FAILURE_WEBHOOK_URL,
+    LISTENING_AUDIO_URL,
+    LISTENING_PAGE_URL,
     DAGSTER_HOME,
     *POSTGRES_VARIABLES,
 )

@@ -8,6 +8,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from audio_assets import schema
@@ -21,6 +22,10 @@ SIDE_BY_SIDE = 16
 
 PAGES_PER_TURN = 10
 """After so many pages of a span, it is cut if others have nothing to do and could take part of it."""
+
+
+# The files of the listening page, which lies beside the tables.
+_OF_PAGE = re.compile(r"(^|/)listening_page/(index\.html|(data|clips|static)/[\w-]+\.(js|css))$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +198,8 @@ def _is_of_tables(key: str) -> bool:
     # Nearly every key is told by its end, which takes a tenth of the time.
     if key.endswith(".parquet"):
         return FolderMinute.from_path(key) is not None
+    if key.endswith((".js", ".css", ".html")):
+        return _OF_PAGE.search(key) is not None
     return key.endswith(f"/{WRITE_PROBE}")
 
 

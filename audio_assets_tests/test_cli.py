@@ -14,6 +14,7 @@ import tomllib
 import dagster as dg
 import pyarrow as pa
 import pytest
+import soundfile
 from rich.console import Console
 
 from audio_assets import schema
@@ -22,6 +23,8 @@ from audio_assets.cli.project import open_project
 from audio_assets.cli.rows import print_table
 from audio_assets.cli.status import show, status
 from audio_assets.definitions import defs
+from audio_assets.demo.__main__ import read_truth
+from audio_assets.demo.make_sample import SAMPLE
 from audio_assets.settings import PROJECT
 from audio_assets.table import Table
 from audio_assets_tests.support.audio import flac
@@ -31,6 +34,7 @@ from audio_assets_tests.support.project import Project
 from audio_assets_tests.support.rows import at, row, write
 
 LONG = "nine eight seven " * 40
+COMMANDS = ("sync", "status", "read", "report", "worst", "transcribe", "retire")
 
 
 @pytest.fixture
@@ -55,7 +59,7 @@ def test_the_entry_point_is_there():
     "command",
     [
         ("audio_assets.cli", "--help"),
-        *(("audio_assets.cli", name, "--help") for name in ("sync", "status", "read", "retire")),
+        *(("audio_assets.cli", name, "--help") for name in COMMANDS),
         ("audio_assets.demo", "--help"),
     ],
 )
@@ -81,6 +85,50 @@ def test_read_gives_json_lines_of_the_columns_and_rows_asked_for(folder: pathlib
     done = here(folder, "read", "--json", "--columns", "Key,LastModified", "--limit", "1")
     [line] = done.stdout.splitlines()
     assert json.loads(line) == {"Key": "p225/a.flac", "LastModified": "2023-08-24T00:21:00+00:00"}
+
+
+def test_report_makes_a_page_of_a_slice_where_it_was_told_to(folder: pathlib.Path):
+    done = here(folder, "report", "a page", "--folder", "p225", "--audio", "none")
+    said, index = done.stdout.splitlines()
+    assert said.startswith("2 rows, ")
+    assert pathlib.Path(index) == folder / "a page" / "index.html"
+    assert pathlib.Path(index).read_text().startswith("<!doctype html>")
+
+
+def test_report_refuses_a_place_among_the_audio(folder: pathlib.Path, local_place: LocalPlace):
+    done = here(folder, "report", str(local_place.folder / "page"))
+    assert done.returncode == 2
+    assert "lies in the source" in done.stderr
+    assert not (local_place.folder / "page").exists()
+
+
+def test_worst_prints_the_least_sure_rows_of_all_partitions(folder: pathlib.Path, local_place: LocalPlace):
+    table = Table(local_place.store, "output_parquet/audio_table", schema.AUDIO_TABLE)
+    for minutes in range(3):
+        key = f"p226/{minutes}.flac"
+        sure = row(key, avg_logprob=-0.5 + minutes / 4, transcribed_text=LONG)
+        write(table, at("p226", minutes), sure, row(f"p226/bad{minutes}.flac", status="failed"))
+    done = here(folder, "worst", "-n", "2", "--json")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["Key"] for one in found] == ["p226/0.flac", "p226/1.flac"]
+    assert found[0]["transcribed_text"] == LONG
+
+
+def test_transcribe_says_what_is_heard_in_files_and_which_cannot_be_read(tmp_path: pathlib.Path):
+    spoken = SAMPLE / "p226" / "p226_001_mic1.flac"
+    samples, rate = soundfile.read(spoken)
+    soundfile.write(tmp_path / "same.wav", samples, rate)
+    (tmp_path / "notes.txt").write_text("no audio")
+    files = (str(spoken), "same.wav", "notes.txt", "absent.flac")
+    done = here(tmp_path, "transcribe", *files, "--json")
+    heard = {one["file"]: one for one in map(json.loads, done.stdout.splitlines())}
+    truth = {sample.key: sample.text for sample in read_truth()}["p226/p226_001_mic1.flac"]
+    assert {name: one["text"] for name, one in heard.items()} == {str(spoken): truth, "same.wav": truth}
+    assert heard["same.wav"]["segments"][0]["end_s"] > 0
+    assert done.returncode == 1
+    assert "notes.txt: no audio that libsndfile reads" in done.stderr
+    assert "absent.flac: No such file" in done.stderr
+    assert "--model turbo" in done.stderr
 
 
 @pytest.mark.parametrize("wrong", [("--start", "soon"), ("--columns", "Key,Key"), ("--csv", "--json")])

@@ -93,6 +93,17 @@ def test_a_column_shows_whether_it_may_be_null(repository: dg.RepositoryDefiniti
     assert column(repository, "audio_table", "transcribed_text").constraints.nullable
 
 
+def test_the_listening_page_is_made_of_all_of_the_table_when_somebody_asks(
+    repository: dg.RepositoryDefinition,
+):
+    node = repository.asset_graph.get(dg.AssetKey("listening_page"))
+    assert {key.to_user_string() for key in node.parent_keys} == {"audio_table"}
+    assert (node.group_name, node.partitions_def) == ("audio", None)
+    assert node.automation_condition is None
+    jobs = [name for name in repository.job_names if not name.startswith("__")]
+    assert all(node.key not in repository.get_job(name).asset_layer.executable_asset_keys for name in jobs)
+
+
 def test_an_inventory_of_a_week_ago_is_stale(repository: dg.RepositoryDefinition):
     policies = {name: repository.asset_graph.get(dg.AssetKey(name)).freshness_policy for name in TABLES}
     assert policies == {

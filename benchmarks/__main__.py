@@ -3,5 +3,14 @@
 import subprocess
 import sys
 
-for name in ("engine", "agreement", "pipeline", "partitions", "sensor", "latency", "include"):
+for name in (
+    "engine",
+    "agreement",
+    "pipeline",
+    "partitions",
+    "sensor",
+    "latency",
+    "listening_page",
+    "include",
+):
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

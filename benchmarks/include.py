@@ -343,12 +343,28 @@ def capacity_limits() -> str:
     return table(["component", "gives out at", "how that is known", "what replaces it"], rows)
 
 
+def listening_page() -> str:
+    """A row for each act of a reader: how long the page takes."""
+    got = results_of("listening_page")
+    opening = {
+        "open: first paint": "first_paint",
+        "open: coverage, histograms and list": "charts",
+        "open: every text can be searched": "complete",
+    }
+    rows = [[name, f"{got['opening_ms'][key]:.0f}", "–"] for name, key in opening.items()]
+    rows += [
+        [name, f"{one['median_ms']:.0f}", f"{one['cpu_ms']:.0f}"] for name, one in got["filter_ms"].items()
+    ]
+    return table(["with 100,000 rows", f"ms, at a load of {got['load']:.0f}", "CPU, ms"], rows)
+
+
 INCLUDES: dict[str, Callable[[], str]] = {
     make.__name__: make
     for make in (
         *(first_full_scan, later_full_scan, event_ticks, latency, ui_queries, partition_designs),
         *(ui_queries_postgres, capacity_partition, capacity_devices, capacity_buckets, capacity_limits),
         *(pipeline, pipeline_memory, engine_speed, engine_speed_demo, engine_lead, agreement),
+        listening_page,
     )
 }
 

@@ -1,6 +1,7 @@
 """The command `audio-assets`: what the UI, its sensor and its runs do, in a terminal, from cron, in CI.
 
-    __main__.py      the commands, their options and their exit codes
+    __main__.py      the commands and their options
+    command.py       what commands share: settings, examples, errors, exit codes
     project.py       what a command works with: settings, definitions, the Dagster instance
     sync.py          look, register, execute, wait, until bucket and table agree
     sync_display.py  what a sync shows meanwhile: a bar in a terminal, lines elsewhere
@@ -8,8 +9,11 @@
     counts.py        what is in the table: rows by status, failures, producers
     status.py        what waits, failed, is stale, runs; and since when nobody has looked
     rows.py          rows printed so that their text can be read, or as CSV or JSON
+    report.py        `report`: the listening page of a slice
+    worst.py         `worst`: the rows of which Whisper was least sure
+    transcribe.py    `transcribe`: what the engine hears in files of one's own
 
-Only `sync` and `retire --yes` change anything.
+Only `sync` and `retire --yes` change anything. `report` writes its page.
 """
 
 import warnings

@@ -1,14 +1,8 @@
-"""The commands of `audio-assets`: options, examples, exit codes.
-
-Exit codes: 0 all is well; 1 something failed; 2 the command or a setting is wrong; 130 interrupted. What is
-wrong is said in one sentence on standard error.
-"""
+"""The commands of `audio-assets`: options and examples. What they share is in `command.py`."""
 
 import contextlib
 import json
-import pathlib
 import signal
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -17,11 +11,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-# Dagster takes seconds to import, and nobody waits for it to read a help text.
+from audio_assets.cli import report, transcribe, worst
+from audio_assets.cli.command import FAILED, examples, go_to_settings, in_words, use_settings
 
-FAILED = 1
-WRONG = 2
-INTERRUPTED = 130
+# Dagster takes seconds to import, and nobody waits for it to read a help text.
 
 app = typer.Typer(
     name="audio-assets",
@@ -39,38 +32,11 @@ def main() -> None:
     app(prog_name="audio-assets")
 
 
-def _examples(*lines: str) -> str:
-    """The end of a help text; the lines stay lines."""
-    return "\n\n".join(["[bold]Examples[/bold]", *lines])
-
-
-@contextlib.contextmanager
-def _in_words() -> Iterator[None]:
-    """Say an error that has a sentence of its own without its stack trace, and exit by its kind."""
-    from audio_assets.errors import EventQueueError, InstanceInUseError, StorageError
-
-    try:
-        yield
-    except (StorageError, EventQueueError, InstanceInUseError) as e:
-        _complain(str(e))
-        raise typer.Exit(FAILED) from None
-    except ValueError as e:
-        _complain(str(e))
-        raise typer.Exit(WRONG) from None
-    except KeyboardInterrupt:
-        _complain("interrupted; what is done stays, and the next sync goes on from there")
-        raise typer.Exit(INTERRUPTED) from None
-
-
-def _complain(sentence: str) -> None:
-    print(f"audio-assets: {sentence}", file=sys.stderr)
-
-
 # --- sync -----------------------------------------------------------------------------------------------
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "audio-assets sync",
         "audio-assets sync s3://my-bucket/wavs",
         "audio-assets sync /data/wavs --no-wait",
@@ -97,8 +63,8 @@ def sync(
     Uses the Dagster instance of DAGSTER_HOME, so that the UI shows its runs, and a daemon may live beside it.
     Exits with 0 once both agree, with 1 if something failed, with 2 if a setting is wrong.
     """
-    with _in_words(), _termination_as_interrupt():
-        _use(source, table)
+    with in_words(), _termination_as_interrupt():
+        use_settings(source, table)
         from audio_assets.cli.counts import count
         from audio_assets.cli.project import open_project
         from audio_assets.cli.sync import Sync
@@ -117,36 +83,6 @@ def sync(
     raise typer.Exit(0 if good else FAILED)
 
 
-def _use(source: str | None, table: str | None) -> None:
-    """Read `.env`, then let the arguments stand for the settings.
-
-    Raises:
-        ValueError: the tables of one source would go where those of another are.
-    """
-    from audio_assets import settings
-    from audio_assets.cli.project import go_to_settings
-
-    # A relative path is meant from where the command was started.
-    given = [None if uri is None else _uri(uri) for uri in (source, table)]
-    go_to_settings()
-    new_source, new_table = given
-    if new_source is not None and new_source != settings.AUDIO_SOURCE_URI.get():
-        if new_table is None and settings.AUDIO_TABLE_URI.is_set:
-            raise ValueError(
-                f"AUDIO_TABLE_URI is set for {settings.AUDIO_SOURCE_URI.get()}; say with --table where the"
-                f" tables of {new_source} go"
-            )
-        settings.AUDIO_SOURCE_URI.set(new_source)
-    if new_table is not None:
-        settings.AUDIO_TABLE_URI.set(new_table)
-    settings.AUDIO_TABLE_URI.get()
-
-
-def _uri(text: str) -> str:
-    """A location as settings have it; a folder may be named by its path."""
-    return text.rstrip("/") if "://" in text else pathlib.Path(text).absolute().as_uri()
-
-
 @contextlib.contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
     """Let what ends a job of cron or CI end a run properly, rather than leave it `started`."""
@@ -161,7 +97,7 @@ def _termination_as_interrupt() -> Iterator[None]:
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "audio-assets status",
         "audio-assets status --json | jq '.waiting | length'",
     )
@@ -173,8 +109,8 @@ def status(
 
     Lists bucket and table, reads only files that no record speaks of, and changes nothing.
     """
-    with _in_words():
-        _use(None, None)
+    with in_words():
+        use_settings()
         from audio_assets.cli import status as found
         from audio_assets.cli.project import open_project
 
@@ -190,7 +126,7 @@ def status(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "audio-assets read p225",
         "audio-assets read p225 --start 2023-08-24 --end 2023-08-25",
         "audio-assets read --columns Key,transcribed_text --limit 0 --csv > table.csv",
@@ -216,9 +152,9 @@ def read(
     The first line says which table it is; with CSV and JSON it goes to standard error. Exits with 1 if the
     table has no rows, or none of the folder.
     """
-    with _in_words():
+    with in_words():
         _refuse_both(csv=as_csv, json=as_json)
-        _use(None, None)
+        use_settings()
         from audio_assets.cli import rows as shown
         from audio_assets.read import open_audio_table, read_rows, what_it_lacks
 
@@ -255,7 +191,7 @@ def _refuse_both(**options: bool) -> None:
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "audio-assets retire --before 2025-01-01",
         "audio-assets retire --before 2025-01-01 --yes",
     )
@@ -268,11 +204,10 @@ def retire(
 
     Dagster advises at most 100,000 partitions for an asset. Whatever changes later comes back.
     """
-    with _in_words():
+    with in_words():
         import dagster as dg
 
         from audio_assets import retire as retiring
-        from audio_assets.cli.project import go_to_settings
         from audio_assets.settings import open_dagster_home
 
         moment = retiring.parse_moment(before)
@@ -288,6 +223,13 @@ def retire(
                 return
             retiring.retire(instance, choice.retire)
             print(f"{len(choice.retire):,} partitions retired. Rows and objects stay.")
+
+
+# --- in files of their own -----------------------------------------------------------------------------
+
+app.command(epilog=report.EXAMPLES)(report.report)
+app.command(epilog=worst.EXAMPLES)(worst.worst)
+app.command(epilog=transcribe.EXAMPLES)(transcribe.transcribe)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import importlib
-import os
 import pathlib
-import sys
 import tomllib
 from collections.abc import Iterator
 from typing import Any
@@ -36,19 +34,6 @@ class Project:
     @property
     def bucket(self) -> Bucket:
         return self.resources.bucket
-
-
-def go_to_settings() -> None:
-    """Read `.env`, and go to its folder, so that what it says of files and modules holds from anywhere.
-
-    `dg dev` starts its processes there as well. The folder that the command was started in is still searched
-    for the module of a tokeniser.
-    """
-    started_in = os.getcwd()
-    file = settings.load_env()
-    if file is not None:
-        os.chdir(file.parent)
-    sys.path += [folder for folder in (os.getcwd(), started_in) if folder not in sys.path]
 
 
 @contextlib.contextmanager

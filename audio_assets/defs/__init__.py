@@ -7,6 +7,7 @@ In the order in which data flows:
     inventory.py      the asset `s3_inventory`
     speech.py         the assets `transcripts` and `tokens`, one pass over the audio
     audio_table.py    the asset `audio_table`
+    listening_page.py  the asset `listening_page`
     checks.py         the asset checks of `audio_table`
     check_rules.py    what of all that is found fails a check, and how badly
     check_results.py  what is on record of the checks, repeated and reported without a run

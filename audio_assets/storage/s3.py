@@ -4,6 +4,7 @@ Bytes go through obstore; boto3 takes over for names that obstore refuses. Also 
 R2, MinIO, Ceph.
 """
 
+import mimetypes
 from collections.abc import Iterator
 from typing import Any
 
@@ -110,7 +111,12 @@ class S3Backend(Backend):
         # A conditional PUT: If-None-Match where there must be no object, else If-Match.
         mode: Any = "create" if version is None else {"e_tag": quoted(version)}
         try:
-            return version_of(obstore.put(self._connection.store, key, body, mode=mode))
+            # By it, a browser shows a page rather than saving it.
+            kind = mimetypes.guess_type(key)[0] if key.endswith((".html", ".css", ".js")) else None
+            attributes: Any = {"Content-Type": f"{kind}; charset=utf-8"} if kind else None
+            return version_of(
+                obstore.put(self._connection.store, key, body, mode=mode, attributes=attributes)
+            )
         except (AlreadyExistsError, PreconditionError, FileNotFoundError) as e:
             if s3_errors.says_conflict(e):
                 raise ConflictError from None

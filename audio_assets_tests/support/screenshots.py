@@ -1,10 +1,10 @@
-"""The pictures of the documentation: headless Chromium on the UI after the demo, 1600 x 1000.
+"""The pictures of the documentation: headless Chromium on the UI and the listening page after the demo.
 
     python -m audio_assets_tests.support.screenshots
 
 writes docs/images/*.png anew. It lays the demo's sample into a temporary folder, and starts the services on
-it with an instance of their own. It needs Chromium and what the tests need. Look at each picture before you
-commit it.
+it with an instance of their own. It needs Chromium and what the tests need; the listening page is set in
+Inter where that is installed. Look at each picture before you commit it.
 """
 
 import os
@@ -17,7 +17,11 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 
+from audio_assets import schema
 from audio_assets.defs.check_rules import CHECKS
+from audio_assets.listening import make_page
+from audio_assets.storage import ObjectStore
+from audio_assets.table import Table
 from audio_assets_tests.support.browser import find_browser, materialize_button, open_page
 from audio_assets_tests.support.dagster_dev import PROJECT, dagster_dev
 
@@ -104,6 +108,25 @@ def main(program: str, images: pathlib.Path) -> None:
                 page.wait_for_timeout(MILLISECONDS_TO_SETTLE)
                 page.screenshot(path=images / f"{name}.png")
                 print(images / f"{name}.png")
+            listening_pages(page, bucket, images)
+
+
+def listening_pages(page: Page, bucket: pathlib.Path, images: pathlib.Path) -> None:
+    """Pictures of the listening page: on a wide screen in the light, on a phone in the dark."""
+    tables = ObjectStore(f"{bucket.as_uri()}/output_parquet")
+    table = Table(tables, "audio_table", schema.AUDIO_TABLE)
+    make_page(table, ObjectStore(bucket.as_uri()), tables, "listening_page/")
+    sizes = {"listening-page": (1600, 1000, "light"), "listening-page-phone": (390, 844, "dark")}
+    for name, (width, height, scheme) in sizes.items():
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.goto(f"{tables.uri}/listening_page/index.html")
+        page.wait_for_selector("body.complete")
+        page.locator(".row").nth(3).click()
+        page.wait_for_selector(".wave canvas[style]")
+        page.wait_for_timeout(MILLISECONDS_TO_SETTLE)
+        page.screenshot(path=images / f"{name}.png")
+        print(images / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,130 @@
+"""The command `report`: the listening page of any slice, into a folder or a bucket."""
+
+import enum
+import os
+import urllib.parse
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from audio_assets.cli.command import as_moment, as_uri, examples, in_words, use_settings
+
+if TYPE_CHECKING:
+    from audio_assets.listening import Made
+    from audio_assets.storage import ObjectStore
+
+EXAMPLES = examples(
+    "audio-assets report page",
+    "audio-assets report page --folder p225 --audio copy",
+    "audio-assets report page --start 2023-08-24 --end 2023-08-25",
+    "audio-assets report s3://my-bucket/pages/p225 --folder p225 --audio copy",
+)
+
+
+class Audio(enum.StrEnum):
+    """How the page comes to its audio."""
+
+    AUTO = "auto"
+    LINK = "link"
+    COPY = "copy"
+    NONE = "none"
+
+
+def report(
+    out: Annotated[str, typer.Argument(help="The page's folder: a path, or s3://bucket/prefix.")],
+    folder: Annotated[str | None, typer.Option(help="A FolderName; all by default.")] = None,
+    start: Annotated[str | None, typer.Option(help="First minute, UTC if no zone is given.")] = None,
+    end: Annotated[str | None, typer.Option(help="The minute after the last.")] = None,
+    audio: Annotated[
+        Audio,
+        typer.Option(
+            help="copy: lay copies into the page, which can then be sent, and draws them when it is opened"
+            " from a disk. link: play the objects where they lie. auto: copy up to 100 MB, link beyond. none."
+        ),
+    ] = Audio.AUTO,
+    rows: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows at most, 200,000 by default; failed and least sure ones first."),
+    ] = None,
+) -> None:
+    """Make a listening page: one page with its data beside it, for any browser, without a server.
+
+    A page that is there already is replaced. Open index.html, or serve the folder as static files.
+    """
+    with in_words():
+        target = as_uri(out)
+        since = as_moment("start", start)
+        until = as_moment("end", end)
+        use_settings()
+        from audio_assets import settings
+        from audio_assets.listening import Slice, make_page
+        from audio_assets.listening.selection import ROWS
+        from audio_assets.read import open_audio_table
+        from audio_assets.storage import ObjectStore, RetryPolicy
+
+        table = open_audio_table()
+        retries = RetryPolicy(settings.S3_ATTEMPTS.get(), settings.S3_STALL_SECONDS.get())
+        uri = settings.AUDIO_SOURCE_URI.get()
+        source = ObjectStore(uri, name=settings.AUDIO_SOURCE_URI.name, retries=retries)
+        store = ObjectStore(target, retries=retries)
+        _refuse_inside(source, table.store, store)
+        with _progress() as (bar, task):
+            made = make_page(
+                table,
+                source,
+                store,
+                wanted=Slice(folder, since, until, rows or ROWS),
+                audio=audio.value,
+                served_at=settings.LISTENING_AUDIO_URL.get(),
+                looked=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        _say(made, target, audio)
+
+
+def _refuse_inside(source: "ObjectStore", tables: "ObjectStore", store: "ObjectStore") -> None:
+    """A page among the audio would be inventoried as objects that are no audio."""
+    inside = source.relative(store) is not None or source.uri == store.uri
+    if inside and tables.relative(store) is None:
+        raise ValueError(
+            f"{store.uri} lies in the source {source.uri}, whose objects are inventoried; name a folder"
+            f" outside of it, or one below {tables.uri}"
+        )
+
+
+def _progress():
+    import contextlib
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    @contextlib.contextmanager
+    def shown():
+        console = Console(stderr=True)
+        with Progress(
+            TextColumn("rows"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ) as bar:
+            yield bar, bar.add_task("rows", total=None)
+
+    return shown()
+
+
+def _say(made: "Made", target: str, audio: Audio) -> None:
+    """What was made and where to open it."""
+    from audio_assets.cli.command import complain
+
+    kept = f"{made.rows:,} rows" if made.rows == made.total else f"{made.rows:,} of {made.total:,} rows"
+    clips = f", {made.clips:,} copies of audio" if made.clips else ""
+    print(f"{kept}{clips}, {made.files:,} files, {made.size / 1e6:,.1f} MB")
+    if audio is not Audio.NONE and made.audio == "none":
+        complain(
+            "the page has no audio: browsers cannot reach the source from where the page lies; set"
+            " LISTENING_AUDIO_URL, or add --audio copy"
+        )
+    path = urllib.parse.unquote(urllib.parse.urlsplit(target).path) if target.startswith("file:") else target
+    print(os.path.join(path, "index.html"))

@@ -1,0 +1,193 @@
+"""The command `transcribe`: what the engine hears in files of one's own. Needs no bucket and no table."""
+
+import dataclasses
+import io
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from audio_assets.cli.command import FAILED, complain, examples, go_to_settings, in_words
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import Console
+
+    from audio_assets.audio import Audio
+    from audio_assets.transcription import Transcriber, Transcript
+
+EXAMPLES = examples(
+    "audio-assets transcribe call.flac",
+    "audio-assets transcribe *.wav --model turbo",
+    "audio-assets transcribe talk.flac --json | jq -r .text",
+)
+
+
+def transcribe(
+    files: Annotated[
+        list[str], typer.Argument(help="Audio files: FLAC, WAV, MP3, Ogg and what else libsndfile reads.")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(help="A name such as turbo, or a checkpoint's path; WHISPER_MODEL by default."),
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="A code such as en; WHISPER_LANGUAGE by default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Say what is heard in audio files: text, pieces with their times, and how sure the engine is.
+
+    Files share the engine's batches and appear as each is done. Exits with 1 if one could not be read.
+    """
+    with in_words():
+        paths = [(name, pathlib.Path(name).absolute()) for name in files]
+        checkpoint = pathlib.Path(model).absolute() if model and pathlib.Path(model).is_file() else model
+        go_to_settings()
+        from rich.console import Console
+
+        transcriber = _load(None if checkpoint is None else str(checkpoint), language)
+        console = Console(highlight=False, soft_wrap=True)
+        reader = _Reader(paths)
+        with _progress(len(paths)) as done:
+            for name, transcript in transcriber.transcribe(reader.audio()):
+                if isinstance(transcript, Exception):
+                    reader.failed[name] = str(transcript)
+                elif as_json:
+                    print(json.dumps(_as_dict(name, reader.seconds[name], transcript), ensure_ascii=False))
+                else:
+                    _show(console, name, reader.seconds[name], transcript)
+                done()
+        for name, reason in reader.failed.items():
+            complain(f"{name}: {reason}")
+    raise typer.Exit(FAILED if reader.failed else 0)
+
+
+def _load(model: str | None, language: str | None) -> "Transcriber":
+    """The engine as the settings say, but for what was given.
+
+    Raises:
+        ArgumentError: a setting or an option is wrong; named as whoever typed it knows it.
+    """
+    from audio_assets import settings
+    from audio_assets.errors import ArgumentError
+    from audio_assets.transcription import Transcriber
+
+    if model is None and not settings.WHISPER_MODEL.is_set:
+        complain(
+            "WHISPER_MODEL is not set, and the demo's model hears the demo's small grammar only; for other"
+            " speech add --model turbo, which is downloaded once"
+        )
+    names = {
+        "model": "--model" if model else settings.WHISPER_MODEL.name,
+        "language": "--language" if language else settings.WHISPER_LANGUAGE.name,
+        "device": settings.WHISPER_DEVICE.name,
+        "batch_size": settings.WHISPER_BATCH_SIZE.name,
+    }
+    try:
+        return Transcriber.load(
+            model or settings.WHISPER_MODEL.get(),
+            device=settings.WHISPER_DEVICE.get(),
+            language=settings.WHISPER_LANGUAGE.check(language)
+            if language
+            else settings.WHISPER_LANGUAGE.get(),
+            batch_size=settings.WHISPER_BATCH_SIZE.get(),
+        )
+    except ArgumentError as e:
+        raise e.renamed(names) from e.__cause__
+
+
+class _Reader:
+    """Reads files as the engine asks for them.
+
+    Attributes:
+        seconds: of audio, by file.
+        failed: why a file could not be read, by file.
+    """
+
+    def __init__(self, paths: list[tuple[str, pathlib.Path]]) -> None:
+        self._paths = paths
+        self.seconds: dict[str, float] = {}
+        self.failed: dict[str, str] = {}
+
+    def audio(self) -> "Iterator[tuple[str, np.ndarray]]":
+        from audio_assets.errors import AudioError
+
+        for name, path in self._paths:
+            try:
+                audio = decode(path)
+            except (AudioError, OSError) as e:
+                self.failed[name] = e.strerror or str(e) if isinstance(e, OSError) else str(e)
+            else:
+                self.seconds[name] = audio.duration_s
+                yield name, audio.samples
+
+
+def decode(path: pathlib.Path) -> "Audio":
+    """Mono float32 at 16 kHz of a file: as the pipeline decodes it where it would, else as libsndfile does.
+
+    Raises:
+        AudioError: it is no audio that can be read.
+        OSError: the file cannot be read.
+    """
+    import soundfile
+    import soxr
+
+    from audio_assets.audio import SAMPLE_RATE_HZ, Audio, check_size, decoder_of
+    from audio_assets.errors import AudioError
+
+    check_size(path.stat().st_size)
+    body = path.read_bytes()
+    decoder = decoder_of(path.name)
+    if decoder is not None:
+        return decoder(body, None)
+    try:
+        samples, rate = soundfile.read(io.BytesIO(body), dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as e:
+        raise AudioError(f"no audio that libsndfile reads ({e}); convert it to FLAC or WAV") from e
+    mono = soxr.resample(samples.mean(axis=1), rate, SAMPLE_RATE_HZ)
+    return Audio(mono, len(samples) / rate, rate, samples.shape[1])
+
+
+def _as_dict(name: str, seconds: float, heard: "Transcript") -> dict[str, object]:
+    return {"file": name, "duration_s": seconds, **dataclasses.asdict(heard), "text": heard.text.strip()}
+
+
+def _show(console: "Console", name: str, seconds: float, heard: "Transcript") -> None:
+    """A file in a terminal: its name, the text, the pieces with their times, how sure the engine is."""
+    from rich.text import Text
+
+    from audio_assets.cli.rows import small_table
+
+    console.print(Text(name, style="bold"))
+    console.print(Text(f"  {heard.text.strip() or '(nothing heard)'}"))
+    said = f"  {seconds:.1f} s, {heard.language}, avg_logprob {heard.avg_logprob:.2f}"
+    console.print(Text(f"{said}, no_speech_prob {heard.no_speech_prob:.2f}", style="dim"))
+    if len(heard.segments) > 1:
+        lines = [(_clock(s.start_s), _clock(s.end_s), s.text.strip()) for s in heard.segments]
+        small_table(console, "", ("from", "to", "text"), lines)
+    console.print()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(seconds, 60)
+    return f"{int(minutes)}:{rest:05.2f}"
+
+
+def _progress(files: int):
+    import contextlib
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    @contextlib.contextmanager
+    def shown():
+        console = Console(stderr=True)
+        columns = (TextColumn("files"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("files", total=files)
+            yield lambda: bar.advance(task)
+
+    return shown()
