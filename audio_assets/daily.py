@@ -114,6 +114,15 @@ class DailyTable:
         pages = self.store.scan(below, below + LAST)
         return {o.key.removeprefix(below): o for _, page in pages for o in page}
 
+    def version(self, day: dt.date) -> str | None:
+        """The version of a day's file, None where there is none.
+
+        Raises:
+            StorageError: the store cannot be listed.
+        """
+        path = self.path(day)
+        return dict(self.store.list_files(path[: path.rindex("/") + 1])).get(path)
+
     def days(self) -> dict[dt.date, ObjectInfo]:
         """The days that have a file."""
         days = ((day_of(path), info) for path, info in self.files().items())

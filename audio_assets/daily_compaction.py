@@ -22,16 +22,13 @@ from audio_assets.digest import EMPTY, Digest
 from audio_assets.errors import ConflictError
 from audio_assets.parallel import map_ahead
 from audio_assets.partitions import FolderMinute
-from audio_assets.table import CONFLICT_ROUNDS, THREADS, Table, with_partition_columns
+from audio_assets.table import AHEAD, CONFLICT_ROUNDS, THREADS, Table, with_partition_columns
 
 ROW_GROUP_BYTES = 32 * 2**20
 """Of a row group in memory: enough for readers to stream, little enough to find one folder by statistics."""
 ROW_GROUP_ROWS = 2**16
-AHEAD = 64
-"""Minute files that are held before they are written."""
 
-# Within a minute, the rows are in the order of their keys.
-_SORTED_BY = ("FolderName", "LastModifiedHour", "LastModifiedMinute", "Key")
+_SORTED_BY = ("FolderName", "LastModifiedHour", "LastModifiedMinute")
 
 
 @dataclasses.dataclass
@@ -77,8 +74,7 @@ def compact(
         StorageError: a file cannot be read or written.
     """
     for _ in range(CONFLICT_ROUNDS):
-        found = daily.store.find(daily.path(day))
-        version = None if found is None else found.etag
+        version = daily.version(day)
         # As paths show them, which is what readers of the minute files see.
         shown = {FolderMinute.from_path(p.path) for p in partitions()}
         ordered = sorted(p for p in shown if p is not None and p.minute.date() == day)

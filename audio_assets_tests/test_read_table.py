@@ -81,13 +81,13 @@ def test_a_limit_reads_no_more_partitions_than_it_needs(
     for minute in range(PARTITIONS_AT_A_TIME + 1):
         write(table, at("p225", minute), row(f"p225/{minute:03}.flac"))
     read: list[int] = []
-    scan = Table.scan
+    scan = Table.scan_each
 
-    def counted(self: Table, partitions: object, columns: object = None) -> object:
+    def counted(self: Table, partitions: object, *others: object) -> object:
         read.append(len(partitions))  # type: ignore[arg-type]
-        return scan(self, partitions, columns)  # type: ignore[arg-type]
+        return scan(self, partitions, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Table, "scan", counted)
+    monkeypatch.setattr(Table, "scan_each", counted)
     rows = read_rows(table, columns=["Key"], limit=2)
     assert rows["Key"].to_pylist() == ["p225/000.flac", "p225/001.flac"]
     assert read == [PARTITIONS_AT_A_TIME]

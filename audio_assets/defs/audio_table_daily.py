@@ -57,7 +57,7 @@ def audio_table_daily(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.M
             made_at = dt.datetime.now(dt.UTC).timestamp()
             compacted = compact(daily, bucket.audio_table, day, lambda key=key: _minutes_of(records, key))
             metadata[key] = _describe(daily, day, compacted)
-            record = DayRecord(str(compacted.digest), compacted.version, made_at, context.run_id)
+            record = DayRecord(str(compacted.digest), compacted.version, made_at, context.run.run_id)
             _log_record(context, key, record)
         add_partition_metadata(context, daily.name, metadata)
     return dg.MaterializeResult()
