@@ -214,19 +214,32 @@ def _minute_batches(
 
 
 def _day_batches(table: Table, part: DayPart, columns: Columns) -> Iterator[pa.RecordBatch]:
-    condition = _both(part.condition, columns.filter)
-    # One after the other: a scan of several keeps all bytes that it has read until it ends.
-    groups = part.file.fragment.split_by_row_group(condition, schema=columns.full)
     begun = False
     try:
-        for group in groups:
-            for batch in _scanner(group, columns, condition).to_batches():
-                begun = True
-                yield batch.cast(columns.schema)
+        for batch in day_batches(part.file, columns, part.condition):
+            begun = True
+            yield batch
     except ObjectChangedError as e:
         if begun:
             raise StorageError(f"{e}; its first rows were read by then, so read the slice again") from e
         yield from _minute_batches(table, part.partitions, columns)
+
+
+def day_batches(file: DayFile, columns: Columns, condition: pc.Expression | None) -> Iterator[pa.RecordBatch]:
+    """Rows of a day's file in their order; holds a row group at a time.
+
+    Args:
+        condition: which rows, beside the filter of `columns`; None for all.
+
+    Raises:
+        ObjectChangedError: the file was replaced or deleted since it was listed.
+        StorageError: it cannot be read.
+    """
+    condition = _both(condition, columns.filter)
+    # One after the other: a scan of several keeps all bytes that it has read until it ends.
+    for group in file.fragment.split_by_row_group(condition, schema=columns.full):
+        for batch in _scanner(group, columns, condition).to_batches():
+            yield batch.cast(columns.schema)
 
 
 def _read_day(table: Table, part: DayPart, columns: Columns) -> pa.Table:

@@ -3,7 +3,7 @@
 import datetime as dt
 import itertools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 import pyarrow as pa
@@ -12,13 +12,15 @@ from dagster._core.test_utils import create_run_for_test
 
 from audio_assets import schema
 from audio_assets.daily import DailyTable
+from audio_assets.daily_compaction import write_day
+from audio_assets.defs import daily_checks
 from audio_assets.defs.audio_table_daily import DAILY, DAY, day_records
 from audio_assets.digest import EMPTY
 from audio_assets.partitions import FolderMinute
 from audio_assets.read import open_audio_table
 from audio_assets.record import PartitionRecord
 from audio_assets.retire import choose, retire
-from audio_assets.table import Table, with_partition_columns
+from audio_assets.table import Snapshot, Table, with_partition_columns
 from audio_assets_tests.support.audio import UPLOADED
 from audio_assets_tests.support.environment import clear_settings
 from audio_assets_tests.support.places import LocalPlace
@@ -263,3 +265,96 @@ def test_the_asset_is_described_and_its_sensor_runs_from_the_start(days: Days):
     sensor = repository.get_sensor_def("changed_days")
     assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
     assert sensor.job_name == "compact_days"
+
+
+# --- the check ------------------------------------------------------------------------------------------
+
+
+def checked(days: Days, monkeypatch: pytest.MonkeyPatch) -> tuple[bool, Mapping[str, object], str]:
+    """Whether the check passed, its metadata and its description; the sensor has had its time."""
+    monkeypatch.setattr(daily_checks, "SENSOR_SECONDS", 0)
+    bucket = days.project.repository.get_top_level_resources()
+    with dg.build_resources(bucket, days.instance) as resources:
+        context = dg.build_asset_check_context(instance=days.instance)
+        result = daily_checks.equals_audio_table(context, bucket=resources.bucket)
+    assert isinstance(result, dg.AssetCheckResult)
+    metadata = {name: value.value for name, value in (result.metadata or {}).items()}
+    return result.passed, metadata, result.description or ""
+
+
+def test_the_check_passes_where_every_day_equals_its_minutes(days: Days, monkeypatch: pytest.MonkeyPatch):
+    assert checked(days, monkeypatch)[0]
+    days.write(at("p1"), 3)
+    days.write(at("p2", 1440), 2)
+    days.catch_up()
+    passed, metadata, _ = checked(days, monkeypatch)
+    assert passed
+    assert (metadata["days"], metadata["rows"], metadata["waiting"]) == (2, 5, 0)
+
+
+def test_the_check_counts_days_that_wait_and_fails_for_those_that_nobody_compacts(
+    days: Days, monkeypatch: pytest.MonkeyPatch
+):
+    days.write(at("p1"))
+    passed, metadata, description = checked(days, monkeypatch)
+    assert not passed
+    assert description == "1 days are not what audio_table says"
+    assert "no run compacts it" in str(metadata["wrong"])
+    create_run_for_test(
+        days.instance,
+        job_name="compact_days",
+        status=dg.DagsterRunStatus.STARTED,
+        tags={"dagster/partition": "2023-08-24"},
+    )
+    passed, metadata, _ = checked(days, monkeypatch)
+    assert (passed, metadata["waiting"]) == (True, 1)
+
+
+def test_the_check_finds_rows_that_differ_in_a_day_that_claims_to_be_fresh(
+    days: Days, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+):
+    days.write(at("p1"), 3)
+    days.write(at("p2"), 2)
+    days.catch_up()
+    [(day, info)] = days.copy.days().items()
+    read = Table.read
+
+    def other_rows(self: Table, partition: FolderMinute) -> Snapshot:
+        found = read(self, partition)
+        assert found.rows is not None
+        return Snapshot(found.rows.slice(1), found.version)
+
+    path = str(tmp_path / "day.parquet")
+    with monkeypatch.context() as patched:
+        patched.setattr(Table, "read", other_rows)
+        write_day(path, days.copy.schema, days.table, [at("p1"), at("p2")])
+    days.copy.store.replace_by_file(info.key, path, info.etag)
+    passed, metadata, _ = checked(days, monkeypatch)
+    assert not passed
+    assert "its rows of p1@2023-08-24-00:21 are others than in that minute's file" in str(metadata["wrong"])
+    write_day(path, days.copy.schema, days.table, [at("p1"), at("p2")])
+    days.copy.store.replace_by_file(info.key, path, days.copy.days()[day].etag)
+    assert checked(days, monkeypatch)[0]
+
+
+def test_the_check_names_files_that_are_no_days_and_days_that_are_damaged(
+    days: Days, monkeypatch: pytest.MonkeyPatch
+):
+    days.write(at("p1"))
+    days.catch_up()
+    days.copy.store.replace(f"{days.copy.name}/LastModifiedDate=2023-08-24/other.parquet", b"x", None)
+    days.copy.store.replace(f"{days.copy.name}/_SUCCESS", b"", None)
+    passed, metadata, description = checked(days, monkeypatch)
+    assert not passed
+    assert description == "1 files are no day's and would be read with the copy; delete them"
+    assert metadata["strays"] == ["LastModifiedDate=2023-08-24/other.parquet"]
+    [info] = [info for day, info in days.copy.days().items() if day == UPLOADED.date()]
+    days.copy.store.replace(info.key, b"damaged", info.etag)
+    _, metadata, _ = checked(days, monkeypatch)
+    assert "is no Parquet file" in str(metadata["wrong"])
+
+
+def test_the_check_is_made_every_hour_with_those_of_audio_table(days: Days):
+    job = days.project.repository.get_job("check_audio_table")
+    keys = {key.to_user_string() for key in job.asset_layer.asset_graph.asset_check_keys}
+    assert {"audio_table_daily:equals_audio_table", "audio_table:equals_bucket"} <= keys
