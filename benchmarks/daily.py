@@ -4,9 +4,9 @@
     python -m benchmarks.daily --sizes 330 --stores disk --rounds 1    # half a minute
 
 The same rows on a disk and on a canned S3 server in a process of its own, which answers at once: a real
-bucket takes longer for each of the requests that the daily copy saves. A day, a folder and everything, all columns,
-by pyarrow, Polars, DuckDB and `read_table`. Each reader works in a process of its own, and is ended after a
-while. DuckDB is not measured on S3: its httpfs is a download. Writes
+bucket takes longer for each of the requests that the daily copy saves. A day, a folder and everything, all
+columns, by pyarrow, Polars, DuckDB and `read_table`. Each reader works in a process of its own, and is ended
+after a while. DuckDB is not measured on S3: its httpfs is a download. Writes
 benchmarks/results/daily.json.
 """
 
