@@ -6,6 +6,9 @@ import pathlib
 import tempfile
 import urllib.parse
 
+import duckdb
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -379,3 +382,30 @@ def test_what_lies_beside_a_days_file_is_none(path: str):
 
 def test_a_daily_copy_that_is_not_there_has_no_files(local_place: LocalPlace):
     assert DailyTable(local_place.store, "none_daily", schema.of_day(schema.AUDIO_TABLE)).files() == {}
+
+
+# --- other readers --------------------------------------------------------------------------------------
+
+
+def test_other_readers_give_every_folder_its_name_and_every_column_its_type(local_place: LocalPlace):
+    table = Table(local_place.store, "audio_table", schema.AUDIO_TABLE)
+    names = [*FOLDERS, "0", "true", "null", "", "...", "a=b", "star*", "__HIVE_DEFAULT_PARTITION__"]
+    for at_, name in enumerate(names):
+        write(table, at(name, at_), row(f"{name}/x.flac", tokenized_info=[1, -2]))
+    compact_all(table)
+    folder = urllib.parse.unquote(daily_copy(table).uri.removeprefix("file://"))
+    shown = {p.folder for p in table.partitions()}
+    found = {
+        "pandas": pd.read_parquet(folder),
+        "Polars": pl.scan_parquet(folder).collect(),
+        "DuckDB": duckdb.sql(f"SELECT * FROM read_parquet('{folder}/**/*.parquet')"),
+    }
+    assert set(found["pandas"]["FolderName"]) == shown
+    assert set(found["Polars"]["FolderName"]) == shown
+    assert {name for (name,) in found["DuckDB"].select("FolderName").fetchall()} == shown
+    # pyarrow takes the day for text unless it is told; the others read a date.
+    assert set(found["pandas"][schema.DAY_COLUMN]) == {"2023-08-24"}
+    assert found["Polars"].schema[schema.DAY_COLUMN] == pl.Date
+    types = dict(zip(found["DuckDB"].columns, map(str, found["DuckDB"].types), strict=True))
+    assert (types[schema.DAY_COLUMN], types["LastModifiedHour"]) == ("DATE", "INTEGER")
+    assert by_days(table).column_names == table.columns().names

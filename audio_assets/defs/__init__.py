@@ -7,6 +7,8 @@ In the order in which data flows:
     inventory.py      the asset `s3_inventory`
     speech.py         the assets `transcripts` and `tokens`, one pass over the audio
     audio_table.py    the asset `audio_table`
+    audio_table_daily.py  the asset `audio_table_daily`, its job `compact_days` and the sensor `changed_days`
+    daily_checks.py   the asset check of `audio_table_daily`
     checks.py         the asset checks of `audio_table`
     check_results.py  what is on record of the checks, repeated and reported without a run
     failures.py       errors where people look
