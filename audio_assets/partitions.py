@@ -37,6 +37,10 @@ _PATH = re.compile(
     r"/LastModifiedMinute=(?P<minute>\d{1,2})/(?P<file>[^/]+\.parquet)$"
 )
 
+_DAY_PATH = re.compile(
+    r"(?:^|/)LastModifiedDate=(?P<day>\d{4}-\d\d-\d\d)/audio_table_(?P=day)\.parquet$", re.ASCII
+)
+
 
 @dataclasses.dataclass(frozen=True, order=True, slots=True)
 class FolderMinute:
@@ -181,6 +185,36 @@ def minute_of_partition(key: str) -> str:
     Costs a tenth of `FolderMinute.parse`, and checks nothing.
     """
     return key.rpartition(SEPARATOR)[2]
+
+
+# A tick asks for the path of every partition.
+@functools.lru_cache(maxsize=2**17)
+def path_of_partition(key: str) -> str | None:
+    """The path of a partition key's file, None where somebody registered by hand what is no such key."""
+    partition = partition_or_none(key)
+    return None if partition is None else partition.path
+
+
+def day_of_partition(key: str) -> str:
+    """The day of a minute's partition key, e.g. `2023-08-24`, which is the day's own partition key.
+
+    Checks nothing, as `minute_of_partition`.
+    """
+    return minute_of_partition(key)[:10]
+
+
+def day_path(day: dt.date) -> str:
+    """Where a day's file lies below the daily copy of a table."""
+    return f"LastModifiedDate={day.isoformat()}/audio_table_{day.isoformat()}.parquet"
+
+
+def day_of(path: str) -> dt.date | None:
+    """The day that a file of the daily copy belongs to, None where `path` is no such file."""
+    found = _DAY_PATH.search(path)
+    try:
+        return dt.date.fromisoformat(found["day"]) if found else None
+    except ValueError:
+        return None
 
 
 @functools.cache

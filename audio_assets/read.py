@@ -1,19 +1,27 @@
 """Reading any slice of a table by folder and time, for `audio_assets.read_table` and `audio-assets read`.
 
-How the files of partitions are read is the business of `table`. Nothing here writes.
+What the caller may ask for, and the form in which the rows come, are decided here. From which copy they are
+read is a matter of `daily_read`, how the files of partitions are read of `table`. Nothing here writes.
 """
 
 import collections
+import dataclasses
 import datetime as dt
 import difflib
+import importlib
+import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from audio_assets import schema, settings
+from audio_assets import daily_read, schema, settings
+from audio_assets.daily import DailyTable
+from audio_assets.daily_read import Columns
 from audio_assets.partitions import FolderMinute
 from audio_assets.storage import ObjectStore, RetryPolicy
 from audio_assets.table import THREADS, Table
@@ -22,11 +30,16 @@ from audio_assets.table import THREADS, Table
 if TYPE_CHECKING:
     import pandas as pd
 
+Term: TypeAlias = tuple[str, str, Any]
+Filter: TypeAlias = pc.Expression | Sequence[Term] | Sequence[Sequence[Term]]
+"""Which rows are read: an expression of Arrow, or tuples such as `("status", "==", "ok")`, all of which must
+hold. Of lists of tuples, one must hold, as in `pandas.read_parquet`."""
+
+Format = Literal["pandas", "arrow", "polars", "duckdb"]
+
 # As many as are read between two looks at how many rows there are.
 PARTITIONS_AT_A_TIME = 4 * THREADS
 NEAREST = 3
-# From `warnings.warn` up to whoever called `read_table`, in stack frames.
-CALLER = 5
 
 
 def open_audio_table() -> Table:
@@ -46,14 +59,23 @@ def read_slice(
     start: object = None,
     end: object = None,
     columns: Sequence[str] | None = None,
-) -> "pd.DataFrame":
+    *,
+    filter: Filter | None = None,
+    format: Format = "pandas",
+) -> Any:
     """What `audio_assets.read_table` does, for any table."""
-    rows = read_rows(table, folder, start, end, columns)
-    frame = _to_pandas(rows)
+    if format not in _FORMATS:
+        raise ValueError(f"format={format!r} is none of {', '.join(_FORMATS)}")
+    # Before anything is read.
+    convert = _FORMATS[format]()
+    rows = read_rows(table, folder, start, end, columns, filter=filter)
     if columns is not None:
-        frame = frame.reindex(columns=list(columns))
-    frame.attrs["uri"] = table.uri
-    return frame
+        rows = rows.select(list(columns)) if columns or format != "pandas" else rows
+    result = convert(rows)
+    if format == "pandas":
+        result = result if columns is None else result.reindex(columns=list(columns))
+        result.attrs["uri"] = table.uri
+    return result
 
 
 def read_rows(
@@ -63,57 +85,138 @@ def read_rows(
     end: object = None,
     columns: Sequence[str] | None = None,
     *,
+    filter: Filter | None = None,
     limit: int | None = None,
 ) -> pa.Table:
     """The rows of a slice in Arrow's types, partition columns included.
+
+    They come folder by folder, in the order of time, whichever copy they are read from.
 
     Args:
         folder: a `FolderName` or several, None for all. One that the table does not have is warned of.
         start: first minute, inclusive; whatever `pandas.Timestamp` takes, UTC where no zone is given.
         end: last minute, exclusive.
         columns: None for all. Without any, there is one all the same: rows without a column have no number.
+        filter: of the rows, None for all.
         limit: read no more rows than that, None for all.
 
     Raises:
-        ValueError: `columns` names one twice or one that there is not, or a moment is none.
+        ValueError: `columns` names one twice or one that there is not, a moment is none, or `filter` does not
+            fit the columns.
         StorageError: the table cannot be read.
     """
+    wanted = _wanted(table, folder, start, end, columns, filter)
+    if limit is not None:
+        parts = _read_until(table, wanted.partitions, wanted.columns, limit)
+        return pa.concat_tables([wanted.columns.schema.empty_table(), *parts]).slice(0, limit)
+    planned = daily_read.plan(table, daily_copy(table), wanted.partitions, wanted.versions)
+    return daily_read.read(table, planned, wanted.columns, wanted.folders)
+
+
+def read_batches(
+    table: Table,
+    folder: str | Iterable[str] | None = None,
+    start: object = None,
+    end: object = None,
+    columns: Sequence[str] | None = None,
+    *,
+    filter: Filter | None = None,
+) -> pa.RecordBatchReader:
+    """What `audio_assets.read_batches` does, for any table."""
+    wanted = _wanted(table, folder, start, end, columns, filter)
+    planned = daily_read.plan(table, daily_copy(table), wanted.partitions, wanted.versions)
+    batches = daily_read.batches(table, planned, wanted.columns)
+    return pa.RecordBatchReader.from_batches(wanted.columns.schema, batches)
+
+
+def daily_copy(table: Table) -> DailyTable:
+    """The daily copy of a table, which lies beside it; it has no files where there is none."""
+    return DailyTable(table.store, f"{table.name}_daily", schema.of_day(table.schema))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """What a caller asks for, found in the table's listing.
+
+    Attributes:
+        folders: as the paths show them, in the order asked for; None for all.
+        partitions: that have a file, in that order.
+        versions: of all files of these folders, whatever their minute.
+        columns: what is read of each row.
+    """
+
+    folders: list[str] | None
+    partitions: list[FolderMinute]
+    versions: Mapping[FolderMinute, str]
+    columns: Columns
+
+
+def _wanted(
+    table: Table,
+    folder: str | Iterable[str] | None,
+    start: object,
+    end: object,
+    columns: Sequence[str] | None,
+    filter: Filter | None,
+) -> _Wanted:
     since = _moment("start", start)
     until = _moment("end", end)
     if twice := [name for name, count in collections.Counter(columns or ()).items() if count > 1]:
         raise ValueError(f"columns names {', '.join(map(repr, twice))} more than once")
-    folders = [folder] if folder is None or isinstance(folder, str) else list(dict.fromkeys(folder))
+    names = schema.PARTITION_SCHEMA.names[:1] if columns is not None and not columns else columns
+    full = table.columns()
+    wanted = Columns(full, table.columns(names).names, _condition(full, filter))
+    asked = [folder] if folder is None or isinstance(folder, str) else list(dict.fromkeys(folder))
+    versions: dict[FolderMinute, str] = {}
     partitions: list[FolderMinute] = []
-    for one in folders:
-        partitions += _partitions(table, one, since, until)
-    wanted = schema.PARTITION_SCHEMA.names[:1] if columns is not None and not columns else columns
-    parts = list(_read_until(table, partitions, wanted, limit))
-    return pa.concat_tables(parts).slice(0, limit)
+    for one in asked:
+        listed = _listed(table, one)
+        versions |= listed
+        partitions += sorted(
+            p for p in listed if (since is None or p.minute >= since) and (until is None or p.minute < until)
+        )
+    folders = None if folder is None else list(dict.fromkeys(p.folder for p in partitions))
+    return _Wanted(folders, partitions, versions, wanted)
+
+
+def _condition(full: pa.Schema, filter: Filter | None) -> pc.Expression | None:
+    """A filter as an expression.
+
+    Raises:
+        ValueError: it names a column that there is not, or compares a column with what it cannot hold.
+    """
+    if filter is None or (not isinstance(filter, pc.Expression) and not filter):
+        return None
+    try:
+        found = filter if isinstance(filter, pc.Expression) else pq.filters_to_expression(filter)
+        full.empty_table().filter(found)
+    except (pa.ArrowException, ValueError, TypeError) as e:
+        said = str(e).partition("\n")[0]
+        raise ValueError(f"filter={filter!r} does not fit the columns {full.names}: {said}") from None
+    return found
 
 
 def _read_until(
-    table: Table, partitions: Sequence[FolderMinute], columns: Sequence[str] | None, limit: int | None
+    table: Table, partitions: Sequence[FolderMinute], columns: Columns, limit: int
 ) -> Iterator[pa.Table]:
-    """Partitions in their order, until there are rows enough; one empty table where there are none."""
-    if limit is None or not partitions:
-        yield table.scan(partitions, columns)
-        return
+    """Partitions in their order, until there are rows enough."""
     rows = 0
     for first in range(0, len(partitions), PARTITIONS_AT_A_TIME):
-        part = table.scan(partitions[first : first + PARTITIONS_AT_A_TIME], columns)
-        yield part
-        rows += len(part)
+        some = partitions[first : first + PARTITIONS_AT_A_TIME]
+        for _, part in table.scan_each(some, columns.names, columns.filter):
+            yield part
+            rows += len(part)
         if rows >= limit:
             return
 
 
-def _partitions(
-    table: Table, folder: str | None, since: dt.datetime | None, until: dt.datetime | None
-) -> list[FolderMinute]:
-    found = table.partitions(folder, since, until)
-    if folder is not None and not found and (lacks := what_it_lacks(table, folder)):
-        warnings.warn(lacks, stacklevel=CALLER)
-    return found
+def _listed(table: Table, folder: str | None) -> dict[FolderMinute, str]:
+    """The partitions of a folder, None for all, and the version of each one's file."""
+    found = ((FolderMinute.from_path(path), version) for path, version in table.files(folder))
+    listed = {partition: version for partition, version in found if partition is not None}
+    if folder is not None and not listed and (lacks := what_it_lacks(table, folder)):
+        warnings.warn(lacks, stacklevel=_frames_to_caller())
+    return listed
 
 
 def what_it_lacks(table: Table, folder: str | None = None) -> str:
@@ -133,6 +236,29 @@ def what_it_lacks(table: Table, folder: str | None = None) -> str:
     nearest = difflib.get_close_matches(folder, known, NEAREST, cutoff=0) or sorted(known)
     has = f"the nearest that it has: {', '.join(map(repr, nearest))}" if known else "it has none yet"
     return f"{table.uri} has no folder {folder!r}; {has}"
+
+
+def _frames_to_caller() -> int:
+    """From whoever calls `warnings.warn` up to whoever called this package, in stack frames."""
+    frame = sys._getframe(1)
+    frames = 1
+    package = __name__.partition(".")[0]
+    while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] == package:
+        frame = frame.f_back
+        frames += 1
+    return frames
+
+
+# --- forms ----------------------------------------------------------------------------------------------
+
+
+def _optional(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ImportError(
+            f"format={module!r} needs the package {module}, which is not installed; pip install {module}"
+        ) from None
 
 
 def _to_pandas(rows: pa.Table) -> "pd.DataFrame":
@@ -168,3 +294,12 @@ def _moment(argument: str, value: object) -> dt.datetime | None:
     if pd.isna(stamp):
         raise ValueError(wrong)
     return (stamp.tz_localize("UTC") if stamp.tz is None else stamp.tz_convert("UTC")).to_pydatetime()
+
+
+_FORMATS: dict[str, Callable[[], Callable[[pa.Table], Any]]] = {
+    "pandas": lambda: _to_pandas,
+    "arrow": lambda: lambda rows: rows,
+    "polars": lambda: _optional("polars").from_arrow,
+    "duckdb": lambda: _optional("duckdb").from_arrow,
+}
+"""What makes each form of Arrow's rows; raises ImportError where the package for it is not installed."""

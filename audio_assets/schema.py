@@ -16,6 +16,9 @@ import pyarrow as pa
 TABLES = ("s3_inventory", "transcripts", "tokens", "audio_table")
 """The tables, each of which is a folder, in the order in which data flows."""
 
+AUDIO_TABLE_DAILY = "audio_table_daily"
+"""The copy of `audio_table` by days, which has other partitions."""
+
 OK = "ok"
 NOT_FLAC = "not_flac"
 FAILED = "failed"
@@ -170,6 +173,11 @@ AUDIO_TABLE = pa.schema(
 )
 
 
+DAY_COLUMN = "LastModifiedDate"
+"""The partition column of the daily copy, which its paths carry: a reader that infers the types of a path
+finds another type there than inside of the file, and pyarrow then merges neither."""
+
+
 def with_partition_columns(columns: pa.Schema) -> pa.Schema:
     """A table's columns as readers see them: those of the path stand behind those of the object."""
     at = columns.names.index("LastModified") + 1 if "LastModified" in columns.names else len(_OBJECT)
@@ -200,3 +208,8 @@ def conform(rows: pa.Table, columns: pa.Schema) -> pa.Table:
         for field in columns
     ]
     return pa.table(arrays, columns.names).cast(columns)
+
+
+def of_day(columns: pa.Schema) -> pa.Schema:
+    """What a file of the daily copy of a table holds: all columns that readers see, but for the day."""
+    return pa.schema([field for field in with_partition_columns(columns) if field.name != DAY_COLUMN])

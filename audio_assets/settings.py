@@ -146,6 +146,12 @@ def _settle_time(text: str) -> dt.timedelta:
     return dt.timedelta(seconds=float(text))
 
 
+def _interval(text: str) -> dt.timedelta:
+    if not 0 <= (minutes := float(text)) < 1_000_000:
+        raise ValueError
+    return dt.timedelta(minutes=minutes)
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in words:
@@ -276,6 +282,15 @@ SETTLE_SECONDS = Setting(
     parse=_settle_time,
     rule="is a number of seconds",
 )
+DAILY_INTERVAL_MINUTES = Setting(
+    name="DAILY_INTERVAL_MINUTES",
+    meaning="How often a day that is still open, or that runs are working on, is compacted into"
+    " [`audio_table_daily`](docs/table.md#the-daily-copy) at most, in minutes.",
+    default="60",
+    example="15",
+    parse=_interval,
+    rule="is a number of minutes from 0",
+)
 BACKFILL_ORDER = Setting(
     name="BACKFILL_ORDER",
     meaning="In which order audio that waits is processed: `folder` by folder, or the `newest` minutes of all"
@@ -399,6 +414,7 @@ VARIABLES: tuple[Variable, ...] = (
     WHISPER_BATCH_SIZE,
     TOKENISER,
     SETTLE_SECONDS,
+    DAILY_INTERVAL_MINUTES,
     BACKFILL_ORDER,
     REDO_STALE,
     KEEP_RUN_LOGS_DAYS,

@@ -12,15 +12,19 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from audio_assets import schema
 from audio_assets.errors import ConflictError, StorageError
+from audio_assets.parallel import map_ahead
 from audio_assets.partitions import FolderMinute
 from audio_assets.storage import ObjectStore
 
 # Small objects are latency-bound: this many requests in flight keep a store busy from one process.
 THREADS = 16
+# Partitions that are read before they are asked for.
+AHEAD = 64
 # How often a partition is made anew when other runs replace it meanwhile, before that is an error.
 CONFLICT_ROUNDS = 5
 
@@ -220,25 +224,60 @@ class Table:
         Raises:
             ValueError: `columns` names one that the table does not have.
         """
+        parts = [rows for _, rows in self.scan_each(partitions, columns)]
+        return pa.concat_tables(parts) if parts else self.columns(columns).empty_table()
+
+    def columns(self, names: Sequence[str] | None = None) -> pa.Schema:
+        """Columns as readers see them, partition columns included.
+
+        Args:
+            names: None for all.
+
+        Raises:
+            ValueError: the table does not have one of them.
+        """
         full = schema.with_partition_columns(self.schema)
-        names = full.names if columns is None else list(columns)
+        names = full.names if names is None else list(names)
         if unknown := [c for c in names if c not in full.names]:
             raise ValueError(f"{self.name} has no column {unknown}; it has {full.names}")
-        wanted = pa.schema([full.field(name) for name in names])
+        return pa.schema([full.field(name) for name in names])
 
-        def read(partition: FolderMinute) -> pa.Table | None:
+    def scan_each(
+        self,
+        partitions: Iterable[FolderMinute],
+        columns: Sequence[str] | None = None,
+        condition: pc.Expression | None = None,
+    ) -> Iterator[tuple[FolderMinute, pa.Table]]:
+        """Read partitions side by side, one after the other, partition columns included.
+
+        Holds AHEAD of them at the most. Those without a file are passed over.
+
+        Args:
+            condition: of the rows to give, which may go by any column; None for all.
+
+        Raises:
+            ValueError: `columns` names one that the table does not have.
+        """
+        wanted = self.columns(columns)
+        read_names = wanted.names if condition is None else self.columns().names
+        inside = [name for name in read_names if name in self.schema.names]
+
+        def read(partition: FolderMinute) -> tuple[FolderMinute, pa.Table | None]:
             found = self.store.read_latest(self.path(partition))
             if found is None:
-                return None
+                return partition, None
             body, _ = found
-            inside = [name for name in names if name in self.schema.names]
             # Without a column of the file, nobody would know how many rows it has.
             rows = self._parse(self.path(partition), body, inside or self.schema.names[:1])
-            return with_partition_columns(rows, partition).select(names).cast(wanted)
+            rows = with_partition_columns(rows, partition)
+            if condition is not None:
+                rows = rows.filter(condition)
+            return partition, rows.select(wanted.names).cast(wanted)
 
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-            parts = [rows for rows in pool.map(read, partitions) if rows is not None]
-        return pa.concat_tables(parts) if parts else wanted.empty_table()
+            for partition, rows in map_ahead(pool, read, partitions, ahead=AHEAD):
+                if rows is not None:
+                    yield partition, rows
 
     def _parse(self, path: str, body: bytes, columns: Iterable[str] | None = None) -> pa.Table:
         """The rows of a file, with all columns of the table or those asked for; one column at the least."""

@@ -26,7 +26,8 @@ from audio_assets.definitions import defs
 from audio_assets.defs.check_results import last_looked
 from audio_assets.defs.check_rules import CHECKS
 from audio_assets.defs.partitions import AUDIO_TABLE
-from audio_assets.partitions import FolderMinute
+from audio_assets.partitions import SEPARATOR, FolderMinute
+from audio_assets.read import daily_copy, open_audio_table
 from audio_assets.settings import PROJECT
 from audio_assets_tests.support.audio import UPLOADED, flac
 from audio_assets_tests.support.command_line import here, in_process
@@ -81,7 +82,7 @@ def test_the_table_becomes_what_the_bucket_says_and_stays_so_for_nothing(sync: S
     sync.place.put("p225/a.flac", flac())
     sync.place.put("p225/b.txt")
     sync.place.put("p226/c.txt")
-    assert sync() == Result(runs=1)
+    assert sync() == Result(runs=1, days=1)
     assert sync.table_keys() == ["p225/a.flac", "p225/b.txt", "p226/c.txt"]
     assert (sync.display.partitions, sync.display.clips) == (2, 1)
     assert sync() == Result(runs=0)
@@ -125,10 +126,25 @@ def test_the_sensor_has_nothing_to_ask_for_afterwards(sync: Syncs):
 def test_its_runs_are_those_of_the_sensor_and_of_the_code_location(sync: Syncs):
     sync.place.put("p225/a.txt")
     sync()
-    [run] = sync.instance.get_runs(dg.RunsFilter(tags={".dagster/repository": "__repository__@audio_assets"}))
-    assert run.job_name == "process_audio"
-    assert run.tags["dagster/sensor_name"] == "new_s3_keys"
-    assert run.tags["dagster/partition"] == KEY
+    runs = sync.instance.get_runs(dg.RunsFilter(tags={".dagster/repository": "__repository__@audio_assets"}))
+    named = ("dagster/sensor_name", "dagster/partition")
+    assert [(run.job_name, *map(run.tags.get, named)) for run in runs] == [
+        ("compact_days", "changed_days", KEY.partition(SEPARATOR)[2][:10]),
+        ("process_audio", "new_s3_keys", KEY),
+    ]
+
+
+def test_it_ends_with_the_daily_copy_fresh_though_the_day_is_open(sync: Syncs):
+    sync.place.put("p225/a.txt", b"1", uploaded=sync.now - dt.timedelta(minutes=9))
+    assert sync(wait=False) == Result(runs=1, days=1)
+    sync.place.put("p226/b.txt", b"22", uploaded=sync.now - dt.timedelta(minutes=8))
+    assert sync(wait=False) == Result(runs=1, days=1)
+    copy = daily_copy(open_audio_table())
+    [(day, info)] = copy.days().items()
+    assert day == sync.now.date()
+    assert copy.open(day, info).rows == 2
+    assert "sensor changed_days asks for" in sync.said.getvalue()
+    assert sync(wait=False) == Result()
 
 
 # --- minutes that are open ------------------------------------------------------------------------------
@@ -136,7 +152,7 @@ def test_its_runs_are_those_of_the_sensor_and_of_the_code_location(sync: Syncs):
 
 def test_an_open_minute_is_waited_for(sync: Syncs):
     sync.place.put("p225/a.txt", uploaded=sync.now)
-    assert sync() == Result(runs=1)
+    assert sync() == Result(runs=1, days=1)
     # 50 s to the end of the minute, and the 60 s of SETTLE_SECONDS.
     assert sum(sync.slept) == 110
     assert "waiting for 1 open minutes" in sync.said.getvalue()
@@ -194,7 +210,7 @@ def test_a_run_that_keeps_failing_is_given_up_after_its_tries_and_the_others_are
     again = sync(retries=0)
     assert again.runs == 1
     wrong.unlink()
-    assert sync(retries=0) == Result(runs=1)
+    assert sync(retries=0) == Result(runs=1, days=1)
 
 
 def test_a_run_of_somebody_else_is_waited_for_and_not_repeated(sync: Syncs):
@@ -214,7 +230,7 @@ def test_a_run_of_somebody_else_is_waited_for_and_not_repeated(sync: Syncs):
         sync.instance.report_run_canceled(theirs)
 
     sync.while_waiting = they_finish
-    assert sync() == Result(runs=0)
+    assert sync() == Result(days=1)
     assert "waiting for 1 other runs to end" in sync.said.getvalue()
     assert sync.table_keys() == ["p225/a.txt"]
 

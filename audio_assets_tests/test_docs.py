@@ -19,9 +19,11 @@ import soundfile
 import audio_assets.audio
 import audio_assets.storage
 from audio_assets import read_table
+from audio_assets.daily_compaction import compact
 from audio_assets.defs.checks import audio_table_checks
 from audio_assets.demo.make_checkpoint import CHECKPOINT
 from audio_assets.partitions import FolderMinute
+from audio_assets.read import daily_copy
 from audio_assets.schema import AUDIO_TABLE, NOT_FLAC, with_partition_columns
 from audio_assets.storage import ObjectStore
 from audio_assets.table import Snapshot, Table
@@ -188,7 +190,7 @@ def test_every_asset_job_and_sensor_is_named(project: Project) -> None:
 
 @pytest.fixture
 def table_path(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where an `audio_table` of one row lies; the settings name it."""
+    """Where an `audio_table` of one row lies, beside its daily copy; the settings name it."""
     monkeypatch.setenv("AUDIO_TABLE_URI", tmp_path.as_uri())
     values = {"Key": "p225/a.txt", "ETag": "1", "Size": 1, "LastModified": MINUTE, "status": NOT_FLAC}
     row = {name: values.get(name) for name in AUDIO_TABLE.names}
@@ -196,6 +198,7 @@ def table_path(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
     table.replace(
         FolderMinute("p225", MINUTE), pa.Table.from_pylist([row], AUDIO_TABLE), Snapshot(None, None)
     )
+    compact(daily_copy(table), table, MINUTE.date(), table.partitions)
     assert len(read_table()) == 1
     return str(tmp_path / "audio_table")
 
@@ -205,7 +208,7 @@ def table_path(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
 )
 def test_python_snippets_run(document: pathlib.Path, table_path: str) -> None:
     """Those of a document run one after another, as a reader tries them; `tiny` is the demo's model here."""
-    names = {"path": table_path, "audio": np.zeros(8_000, np.float32)}
+    names = {"path": table_path, "daily_path": f"{table_path}_daily", "audio": np.zeros(8_000, np.float32)}
     for snippet in snippets("python"):
         if snippet.document == document:
             exec(snippet.text.replace('load("tiny"', f'load("{CHECKPOINT}"'), names)

@@ -1,17 +1,22 @@
 """What `read_table` refuses, warns of and keeps: arguments, whole numbers, folders, `.env`."""
 
+import datetime as dt
 import os
 import pathlib
 import subprocess
 import sys
 import warnings
 
+import duckdb
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 
 import audio_assets
-from audio_assets import schema, settings
+from audio_assets import read, schema, settings
 from audio_assets.read import PARTITIONS_AT_A_TIME, read_rows, read_slice
 from audio_assets.table import Table
 from audio_assets_tests.support.places import LocalPlace, S3Place
@@ -81,13 +86,13 @@ def test_a_limit_reads_no_more_partitions_than_it_needs(
     for minute in range(PARTITIONS_AT_A_TIME + 1):
         write(table, at("p225", minute), row(f"p225/{minute:03}.flac"))
     read: list[int] = []
-    scan = Table.scan
+    scan = Table.scan_each
 
-    def counted(self: Table, partitions: object, columns: object = None) -> object:
+    def counted(self: Table, partitions: object, *others: object) -> object:
         read.append(len(partitions))  # type: ignore[arg-type]
-        return scan(self, partitions, columns)  # type: ignore[arg-type]
+        return scan(self, partitions, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Table, "scan", counted)
+    monkeypatch.setattr(Table, "scan_each", counted)
     rows = read_rows(table, columns=["Key"], limit=2)
     assert rows["Key"].to_pylist() == ["p225/000.flac", "p225/001.flac"]
     assert read == [PARTITIONS_AT_A_TIME]
@@ -164,3 +169,91 @@ def test_keys_in_the_env_file_reach_s3(s3_place: S3Place, s3: str, tmp_path: pat
         text=True,
     )
     assert done.stdout == "['p225/a.flac']\n", done.stderr
+
+
+# --- forms, moments, filters ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "day",
+    [
+        *("2023-08-24", dt.date(2023, 8, 24), dt.datetime(2023, 8, 24), pd.Timestamp("2023-08-24")),
+        *(pd.Timestamp("2023-08-24 02:00+02:00"), np.datetime64("2023-08-24")),
+    ],
+    ids=repr,
+)
+def test_a_moment_may_be_a_text_a_date_a_datetime_or_a_timestamp(table: Table, day: object):
+    assert len(read_slice(table, start=day)) == 3
+    assert len(read_slice(table, end=day)) == 0
+
+
+def test_rows_come_as_pandas_arrow_polars_or_a_relation_of_duckdb(table: Table):
+    columns = ["Key", "sample_rate_hz"]
+    rows = [("p225/a.flac", 48000), ("p225/b.txt", None), ("p226/c.flac", 16000)]
+    arrow = read_slice(table, columns=columns, format="arrow")
+    assert [tuple(row.values()) for row in arrow.to_pylist()] == rows
+    frame = read_slice(table, columns=columns, format="polars")
+    assert isinstance(frame, pl.DataFrame)
+    assert frame.rows() == rows
+    relation = read_slice(table, columns=columns, format="duckdb")
+    assert relation.order("Key").fetchall() == rows
+    assert read_slice(table, columns=columns)["Key"].tolist() == [key for key, _ in rows]
+    with pytest.raises(ValueError, match="format='spark' is none of pandas, arrow, polars, duckdb"):
+        read_slice(table, format="spark")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["polars", "duckdb"])
+def test_a_form_whose_package_is_not_installed_names_it(
+    table: Table, name: read.Format, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(
+        ImportError, match=f"needs the package {name}, which is not installed; pip install {name}"
+    ):
+        read_slice(table, format=name)
+
+
+def test_an_empty_slice_has_the_columns_and_types_of_a_full_one(table: Table):
+    full = table.columns()
+    assert read_slice(table, end="2000", format="arrow").schema == full
+    assert read_slice(table, end="2000", format="polars").schema == read_slice(table, format="polars").schema
+    empty = read_slice(table, end="2000", format="duckdb")
+    assert (empty.columns, empty.types) == (full.names, read_slice(table, format="duckdb").types)
+    pandas = read_slice(table, end="2000")
+    assert pandas["sample_rate_hz"].dtype == pd.Int32Dtype()
+    assert list(pandas.columns) == full.names
+    assert read.read_batches(table, end="2000").schema == full
+    assert read.read_batches(table, end="2000").read_all().num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("condition", "keys"),
+    [
+        ([("sample_rate_hz", "==", 48000)], ["p225/a.flac"]),
+        ([("Key", "in", ["p225/b.txt", "p226/c.flac"]), ("channels", "<", 2)], ["p226/c.flac"]),
+        ([[("FolderName", "==", "p226")], [("Key", "==", "p225/b.txt")]], ["p225/b.txt", "p226/c.flac"]),
+        (ds.field("channels").is_null(), ["p225/b.txt"]),
+        ([], ["p225/a.flac", "p225/b.txt", "p226/c.flac"]),
+    ],
+)
+def test_a_filter_may_go_by_columns_that_are_not_read(table: Table, condition: read.Filter, keys: list[str]):
+    assert read_slice(table, columns=["Key"], filter=condition)["Key"].tolist() == keys
+    assert read.read_batches(table, columns=["Key"], filter=condition).read_all()["Key"].to_pylist() == keys
+    assert read_rows(table, columns=["Key"], filter=condition, limit=2)["Key"].to_pylist() == keys[:2]
+
+
+@pytest.mark.parametrize("wrong", [[("Loudness", ">", 3)], [("Size", "~", 3)], [("Size", ">", "large")]])
+def test_a_filter_that_does_not_fit_the_columns_is_refused(table: Table, wrong: read.Filter):
+    with pytest.raises(ValueError, match=r"filter=.* does not fit the columns \['Key'"):
+        read_slice(table, filter=wrong)
+
+
+def test_several_folders_come_in_the_order_asked_for(table: Table):
+    frame = read_slice(table, ["p226", "p225"])
+    assert frame["FolderName"].tolist() == ["p226", "p225", "p225"]
+
+
+def test_duckdb_queries_batches_like_a_table(table: Table):
+    batches = read.read_batches(table, "p225")
+    assert duckdb.sql("SELECT count(*), max(sample_rate_hz) FROM batches").fetchall() == [(2, 48000)]
+    assert isinstance(batches, pa.RecordBatchReader)

@@ -24,7 +24,7 @@ from audio_assets.errors import (
     ObjectRefusedError,
     StorageError,
 )
-from audio_assets.storage import ObjectInfo, ObjectStore, RetryPolicy, s3_listing
+from audio_assets.storage import Backend, ObjectInfo, ObjectStore, RetryPolicy, s3_listing
 from audio_assets.storage.s3 import S3Backend
 from audio_assets.storage.types import BackendOptions
 from audio_assets_tests.support.audio import UPLOADED
@@ -624,3 +624,61 @@ def test_a_file_that_cannot_be_written_is_named(local_place: LocalPlace):
     local_place.put("t", b"a file where a folder is wanted")
     with pytest.raises(StorageError, match=r"cannot write .*t/x\.parquet"):
         local_place.store.replace("t/x.parquet", b"", None)
+
+
+# --- files larger than memory, and parts of them --------------------------------------------------------
+
+
+def test_a_file_is_replaced_by_a_local_one_in_the_version_that_was_read(place: Place, tmp_path: pathlib.Path):
+    path = tmp_path / "large"
+    path.write_bytes(b"one" * 1000)
+    first = place.store.replace_by_file("day/x.parquet", str(path), None)
+    assert place.store.read_latest("day/x.parquet") == (b"one" * 1000, first)
+    path.write_bytes(b"two")
+    second = place.store.replace_by_file("day/x.parquet", str(path), first)
+    assert dict(place.store.list_files("day/")) == {"day/x.parquet": second}
+    path.write_bytes(b"three")
+    for version in (first, None):
+        with pytest.raises(ConflictError, match="was replaced by another run meanwhile"):
+            place.store.replace_by_file("day/x.parquet", str(path), version)
+    assert place.store.read_latest("day/x.parquet") == (b"two", second)
+
+
+def test_a_lost_answer_to_a_write_of_a_file_is_no_conflict(
+    place: Place, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "large"
+    path.write_bytes(b"one")
+    backend = place.store._backend
+    put_file = backend.put_file
+
+    def lost(key: str, path: str, version: str | None) -> str:
+        put_file(key, path, version)
+        return put_file(key, path, version)
+
+    monkeypatch.setattr(backend, "put_file", lost)
+    version = place.store.replace_by_file("x", str(path), None)
+    assert place.store.read_latest("x") == (b"one", version)
+
+
+def test_a_backend_without_ways_of_its_own_takes_files_and_gives_parts(
+    local_place: LocalPlace, tmp_path: pathlib.Path
+):
+    backend = local_place.store._backend
+    path = tmp_path / "large"
+    path.write_bytes(b"0123456789")
+    version = Backend.put_file(backend, "x", str(path), None)
+    assert Backend.read_range(backend, "x", version, 2, 5) == b"234"
+
+
+def test_a_part_of_an_object_is_read_in_the_version_that_was_listed(place: Place):
+    place.put("a.flac", b"0123456789")
+    [info] = scanned(place.store)
+    assert place.store.read_range(info, 2, 5) == b"234"
+    assert place.store.read_range(info, 0, 10) == b"0123456789"
+    place.put("a.flac", b"9876543210!")
+    with pytest.raises(ObjectChangedError, match=r"a\.flac was deleted or overwritten after it was listed"):
+        place.store.read_range(info, 2, 5)
+    place.delete("a.flac")
+    with pytest.raises(ObjectChangedError):
+        place.store.read_range(info, 2, 5)

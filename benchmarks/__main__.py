@@ -11,6 +11,7 @@ for name in (
     "sensor",
     "latency",
     "listening_page",
+    "daily",
     "include",
 ):
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

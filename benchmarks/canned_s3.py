@@ -354,8 +354,15 @@ def _get(bucket: CannedBucket, key: str, headers: dict[str, str]) -> Answer:
         return "404 Not Found", {}, b"<Error><Code>NoSuchKey</Code></Error>"
     if headers.get("if-match", stored.etag).strip('"') != stored.etag:
         return "412 Precondition Failed", {}, b""
-    about = {"ETag": f'"{stored.etag}"', "Content-Length": len(stored.body)} | _modified(stored.modified)
-    return "200 OK", about, stored.body
+    about: dict[str, object] = {"ETag": f'"{stored.etag}"'} | _modified(stored.modified)
+    size = len(stored.body)
+    if found := re.fullmatch(r"bytes=(\d*)-(\d*)", headers.get("range", "")):
+        # Without a first byte, the number is of bytes at the end.
+        first = int(found[1]) if found[1] else max(0, size - int(found[2]))
+        body = stored.body[first : int(found[2]) + 1 if found[1] and found[2] else size]
+        about["Content-Range"] = f"bytes {first}-{first + len(body) - 1}/{size}"
+        return "206 Partial Content", about | {"Content-Length": len(body)}, body
+    return "200 OK", about | {"Content-Length": size}, stored.body
 
 
 def _modified(moment: dt.datetime) -> dict[str, object]:

@@ -358,6 +358,50 @@ def listening_page() -> str:
     return table(["with 100,000 rows", f"ms, at a load of {got['load']:.0f}", "CPU, ms"], rows)
 
 
+def daily() -> str:
+    """A row for each store, size, slice and reader: the minute files beside the daily copy, in seconds."""
+    rows = []
+    for got in results_of("daily")["reads"]:
+        minutes = got["minutes"]
+        days = got["days"]
+        capped = minutes["wall_s"] is None
+        wall = f"> {got['cap_s']:.0f}" if capped else f"{minutes['wall_s']:.2f}"
+        times = "–"
+        if days["wall_s"] is not None:
+            times = f"{'> ' * capped}{(got['cap_s'] if capped else minutes['wall_s']) / days['wall_s']:.0f}"
+        rows.append(
+            [
+                got["store"],
+                f"{got['partitions']:,}",
+                got["slice"],
+                got["reader"],
+                wall,
+                "–" if days["wall_s"] is None else f"{days['wall_s']:.2f}",
+                times,
+            ]
+        )
+    head = ["store", "partitions", "slice", "reader", "minute files, s", "daily copy, s", "times faster"]
+    return table(head, rows)
+
+
+def daily_compaction() -> str:
+    """A row for each store and size: what compacting a day costs."""
+    rows = [
+        [
+            got["store"],
+            f"{got['minutes']:,}",
+            f"{got['rows']:,}",
+            f"{got['file_mb']:.1f}",
+            seconds(got["wall_s"]),
+            seconds(got["cpu_s"]),
+            f"{got['peak_mb']:.0f}",
+        ]
+        for got in results_of("daily")["compactions"]
+    ]
+    head = ["store", "minute files", "rows", "day's file, MB", "s", "CPU, s", "peak memory, MB"]
+    return table(head, rows)
+
+
 INCLUDES: dict[str, Callable[[], str]] = {
     make.__name__: make
     for make in (
@@ -365,6 +409,7 @@ INCLUDES: dict[str, Callable[[], str]] = {
         *(ui_queries_postgres, capacity_partition, capacity_devices, capacity_buckets, capacity_limits),
         *(pipeline, pipeline_memory, engine_speed, engine_speed_demo, engine_lead, agreement),
         listening_page,
+        *(daily, daily_compaction),
     )
 }
 

@@ -42,7 +42,7 @@ VERSION = hashlib.md5(FILE).hexdigest()
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """A home whose instance has executed one run of one partition."""
+    """A home whose instance has executed one run of `process_audio`, of one partition."""
 
     home: pathlib.Path
     key: str
@@ -83,7 +83,9 @@ def template(folder: pathlib.Path) -> Template:
     with dg.DagsterInstance.from_config(str(home)) as instance, index_of(instance).connect() as db:
         [key] = instance.get_dynamic_partitions(FOLDER_MINUTE)
         query = "SELECT value FROM asset_event_tags JOIN event_logs ON event_id = event_logs.id WHERE"
-        [said] = db.execute(sa.text(f"{query} dagster_event_type = 'ASSET_OBSERVATION'")).scalars()
+        # The daily copy was made as well, of which nothing is copied.
+        condition = "dagster_event_type = 'ASSET_OBSERVATION' AND partition = :key"
+        [said] = db.execute(sa.text(f"{query} {condition}"), {"key": key}).scalars()
     record = PartitionRecord.from_json(said)
     return Template(home, key, record.digest, record.version)
 
@@ -112,7 +114,7 @@ def seed(instance: dg.DagsterInstance, shape: Shape) -> int:
     with tempfile.TemporaryDirectory() as folder:
         made = template(pathlib.Path(folder))
         with dg.DagsterInstance.from_config(str(made.home)) as small:
-            [run] = small.get_runs()
+            [run] = small.get_runs(dg.RunsFilter(job_name="process_audio"))
             assert run.job_snapshot_id
             assert run.execution_plan_snapshot_id
             instance.run_storage.add_job_snapshot(small.get_job_snapshot(run.job_snapshot_id))

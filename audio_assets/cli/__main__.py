@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from audio_assets.cli import report, transcribe, worst
-from audio_assets.cli.command import FAILED, examples, go_to_settings, in_words, use_settings
+from audio_assets.cli.command import FAILED, complain, examples, go_to_settings, in_words, use_settings
 
 # Dagster takes seconds to import, and nobody waits for it to read a help text.
 
@@ -171,7 +171,7 @@ def read(
             warnings.simplefilter("ignore")
             found = read_rows(table, folder, start, end, names, limit=limit + 1 if limit else None)
         if not len(found) and (lacks := what_it_lacks(table, folder)):
-            _complain(lacks)
+            complain(lacks)
             raise typer.Exit(FAILED)
         kept = found.slice(0, limit or None)
         if for_people:

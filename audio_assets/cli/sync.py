@@ -17,6 +17,7 @@ import dagster as dg
 from audio_assets.cli.project import Project
 from audio_assets.cli.sync_display import Display
 from audio_assets.defs import speech
+from audio_assets.defs.audio_table_daily import DAY, DayAttempt, look_at_days
 from audio_assets.defs.check_results import last_looked, put_on_record
 from audio_assets.defs.check_rules import CHECKS
 from audio_assets.defs.checks import look_at_table
@@ -34,6 +35,8 @@ from audio_assets.settings import SETTLE_SECONDS
 
 SENSOR = "new_s3_keys"
 JOB = "process_audio"
+DAYS_SENSOR = "changed_days"
+DAYS_JOB = "compact_days"
 SECONDS_BETWEEN_LOOKS = 2
 # At the most, for runs of a daemon; when one ends, its partitions are looked at sooner.
 SECONDS_FOR_OTHERS = 60
@@ -53,7 +56,8 @@ class Result:
     """How a sync ended.
 
     Attributes:
-        runs: how many were executed.
+        runs: how many were executed, without those of the daily copy.
+        days: how many days of the daily copy were compacted.
         failed: the ids of those that failed, however the next try went.
         differing: partition keys in which bucket and table still differ, though every try was made.
         open: partitions that are left because their minute is not over.
@@ -63,6 +67,7 @@ class Result:
     failed: list[str] = dataclasses.field(default_factory=list)
     differing: set[str] = dataclasses.field(default_factory=set)
     open: int = 0
+    days: int = 0
 
 
 class _AtOnce(InstanceRecords):
@@ -113,7 +118,9 @@ class Sync:
         shown = dg.Definitions.merge(
             project.definitions, dg.Definitions(loggers={"console": display.logger()})
         )
-        self._job = shown.get_repository_def().get_job(JOB)
+        jobs = shown.get_repository_def()
+        self._job = jobs.get_job(JOB)
+        self._days_job = jobs.get_job(DAYS_JOB)
 
     def run(self) -> Result:
         """Look and execute until there is nothing left to do.
@@ -129,6 +136,7 @@ class Sync:
                 self._project.bucket.check(_log)
                 while self._once():
                     pass
+                self._compact_days()
                 self._check_table()
         finally:
             speech.watchers.remove(self._display.finished)
@@ -239,6 +247,46 @@ class Sync:
             )
         self._ended[wanted.fingerprint].append(self._clock())
         self._result.runs += 1
+        if not run.is_success:
+            self._result.failed.append(run.run_id)
+            self._display.say(f"  run {run.run_id} failed")
+
+    # --- the daily copy -----------------------------------------------------------------------------------
+
+    def _compact_days(self) -> None:
+        """Bring the daily copy up to date, open days included; a day whose runs all failed is left."""
+        done: collections.Counter[str] = collections.Counter()
+        while True:
+            outcome = look_at_days(
+                self._instance,
+                self._project.bucket,
+                self._clock(),
+                dt.timedelta(),
+                wait_after_failure=False,
+            )
+            self._instance.add_dynamic_partitions(DAY, outcome.plan.add)
+            delete_partition_keys(self._instance, DAY, outcome.plan.delete)
+            attempts = [attempt for attempt in outcome.runs if done[attempt.request.day] < self._tries]
+            if not attempts:
+                return
+            for attempt in attempts:
+                done[attempt.request.day] += 1
+                self._compact(attempt)
+
+    def _compact(self, attempt: DayAttempt) -> None:
+        request = attempt.run_request
+        if was_asked_for(self._instance, DAYS_SENSOR, request.run_key or ""):
+            return
+        with self._display.run(attempt.request.day, DAYS_SENSOR):
+            run = execute_here(
+                self._instance,
+                self._days_job,
+                request,
+                sensor=DAYS_SENSOR,
+                location=self._project.location,
+                run_config={"loggers": {"console": {}}},
+            )
+        self._result.days += run.is_success
         if not run.is_success:
             self._result.failed.append(run.run_id)
             self._display.say(f"  run {run.run_id} failed")

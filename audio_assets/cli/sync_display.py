@@ -91,10 +91,10 @@ class Display:
         self._bar.update(self._task, total=self.partitions + len(keys) or None)
 
     @contextlib.contextmanager
-    def run(self, what: str) -> Iterator[None]:
-        """A run is executed; `finished` is told of its partitions."""
+    def run(self, what: str, sensor: str = "new_s3_keys") -> Iterator[None]:
+        """A run that a sensor asks for is executed; `finished` is told of its partitions."""
         if not self.console.is_terminal:
-            self.say(f"  sensor new_s3_keys asks for {what}")
+            self.say(f"  sensor {sensor} asks for {what}")
         self.doing(what)
         self._since = time.monotonic()
         try:

@@ -28,6 +28,7 @@ def summarise(
         ("rows", f"{counts.rows:,}" + (f" ({by_status})" if by_status else "")),
         ("hours of audio", f"{counts.audio_s / 3600:,.2f}"),
         ("runs", f"{result.runs:,}" + (f", {len(result.failed)} of them failed" if result.failed else "")),
+        ("daily copy", f"{result.days:,} days compacted" if result.days else "up to date"),
         ("computed", f"{display.clips:,} clips, {display.audio_s:,.0f} s of audio, {display.rate:,.1f} s/s"),
         ("took", f"{seconds:,.0f} s"),
     ]

@@ -8,6 +8,8 @@ In the order in which data flows:
     speech.py         the assets `transcripts` and `tokens`, one pass over the audio
     audio_table.py    the asset `audio_table`
     listening_page.py  the asset `listening_page`
+    audio_table_daily.py  the asset `audio_table_daily`, its job `compact_days` and the sensor `changed_days`
+    daily_checks.py   the asset check of `audio_table_daily`
     checks.py         the asset checks of `audio_table`
     check_rules.py    what of all that is found fails a check, and how badly
     check_results.py  what is on record of the checks, repeated and reported without a run

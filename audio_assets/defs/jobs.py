@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from audio_assets.defs import speech
 from audio_assets.defs.audio_table import audio_table
+from audio_assets.defs.audio_table_daily import audio_table_daily
 from audio_assets.defs.failures import known_errors
 from audio_assets.defs.internals.backfill import launch_backfill
 from audio_assets.defs.inventory import s3_inventory
@@ -33,8 +34,9 @@ process_audio = dg.define_asset_job(
 
 check_audio_table = dg.define_asset_job(
     "check_audio_table",
-    selection=dg.AssetSelection.checks_for_assets(audio_table),
-    description="Compares the whole of audio_table with the bucket, and looks at each of its rows.",
+    selection=dg.AssetSelection.checks_for_assets(audio_table, audio_table_daily),
+    description="Compares the whole of audio_table with the bucket, looks at each of its rows, and compares"
+    " audio_table_daily with it.",
     owners=OWNERS,
 )
 

@@ -17,6 +17,7 @@ import pydantic
 from dagster_aws.s3 import S3Resource
 
 from audio_assets import schema, settings
+from audio_assets.daily import DailyTable
 from audio_assets.defs.internals.instance_owner import claim
 from audio_assets.defs.internals.run_launcher import record_worker
 from audio_assets.errors import ArgumentError
@@ -169,6 +170,10 @@ class Bucket(dg.ConfigurableResource):
     @property
     def audio_table(self) -> Table:
         return self._table("audio_table", schema.AUDIO_TABLE)
+
+    @property
+    def audio_table_daily(self) -> DailyTable:
+        return DailyTable(self._tables, schema.AUDIO_TABLE_DAILY, schema.of_day(schema.AUDIO_TABLE))
 
 
 @functools.lru_cache(maxsize=8)

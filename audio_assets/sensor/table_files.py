@@ -6,10 +6,9 @@ recorded. A listing costs a request for a thousand files, whatever is in them.
 
 import concurrent.futures
 import dataclasses
-import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from audio_assets.partitions import FolderMinute, partition_or_none
+from audio_assets.partitions import FolderMinute, path_of_partition
 from audio_assets.record import PartitionRecord
 from audio_assets.table import Table
 
@@ -82,7 +81,7 @@ class TableFiles:
         digests: dict[str, str] = {}
         paths: set[str] = set()
         for key in {*records, *keys}:
-            path = _path(key)
+            path = path_of_partition(key)
             if path is None:
                 continue
             paths.add(path)
@@ -101,10 +100,3 @@ class TableFiles:
             if folders is None or partition.folder in folders:
                 digests[partition.key] = UNKNOWN
         return digests
-
-
-# A tick asks for the path of every partition.
-@functools.lru_cache(maxsize=2**17)
-def _path(key: str) -> str | None:
-    partition = partition_or_none(key)
-    return None if partition is None else partition.path

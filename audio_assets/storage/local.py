@@ -13,13 +13,16 @@ import datetime as dt
 import errno
 import fcntl
 import glob
+import io
 import operator
 import os
 import secrets
+import shutil
 import stat
 import tempfile
 import urllib.parse
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from audio_assets.errors import ConflictError, ObjectChangedError, ObjectNameError, StorageError
 from audio_assets.storage.obstore_io import is_plain
@@ -178,6 +181,18 @@ class LocalBackend(Backend):
             raise ObjectChangedError
         return body
 
+    def read_range(self, key: str, etag: str, start: int, end: int) -> bytes:
+        try:
+            with open(self._relative(key), "rb") as file:
+                file.seek(start)
+                body = file.read(end - start)
+                found = _etag(os.fstat(file.fileno()))
+        except _GONE:
+            raise ObjectChangedError from None
+        if found != etag:
+            raise ObjectChangedError
+        return body
+
     def read_latest(self, key: str) -> tuple[bytes, str] | None:
         try:
             with open(self._relative(key), "rb") as file:
@@ -208,6 +223,13 @@ class LocalBackend(Backend):
     # --- writing ------------------------------------------------------------------------------------------
 
     def put(self, key: str, body: bytes, version: str | None) -> str:
+        return self._put(key, io.BytesIO(body), version)
+
+    def put_file(self, key: str, path: str, version: str | None) -> str:
+        with open(path, "rb") as file:
+            return self._put(key, file, version)
+
+    def _put(self, key: str, body: BinaryIO, version: str | None) -> str:
         path = self._inside(key)
         for left in reversed(range(_ROUNDS)):
             try:
@@ -308,7 +330,7 @@ def _version(path: bytes) -> str | None:
         return None
 
 
-def _replace(path: bytes, body: bytes, version: str | None) -> str:
+def _replace(path: bytes, body: BinaryIO, version: str | None) -> str:
     """`put` of a file in a directory that is locked."""
     folder = os.path.dirname(path)
     _remove_litter(folder)
@@ -317,7 +339,8 @@ def _replace(path: bytes, body: bytes, version: str | None) -> str:
     temporary = os.path.join(folder, f".{secrets.token_hex(8)}.tmp".encode())
     try:
         with open(temporary, "wb") as file:
-            file.write(body)
+            body.seek(0)
+            shutil.copyfileobj(body, file, _STREAMED_BYTES)
             file.flush()
             os.fsync(file.fileno())
             status = os.fstat(file.fileno())

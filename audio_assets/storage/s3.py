@@ -90,6 +90,15 @@ class S3Backend(Backend):
                 ) from None
             raise ObjectChangedError from None
 
+    def read_range(self, key: str, etag: str, start: int, end: int) -> bytes:
+        options: Any = {"if_match": quoted(etag), "range": (start, end)}
+        try:
+            return bytes(obstore.get(self._connection.store, key, options=options).bytes())
+        except (FileNotFoundError, PreconditionError, NotModifiedError) as e:
+            if s3_errors.says_gone_or_changed(e):
+                raise ObjectChangedError from None
+            raise
+
     def read_latest(self, key: str) -> tuple[bytes, str] | None:
         try:
             found = obstore.get(self._connection.store, key)
@@ -119,6 +128,16 @@ class S3Backend(Backend):
             )
         except (AlreadyExistsError, PreconditionError, FileNotFoundError) as e:
             if s3_errors.says_conflict(e):
+                raise ConflictError from None
+            raise
+
+    def put_file(self, key: str, path: str, version: str | None) -> str:
+        # By boto3, for obstore reads a whole file into memory to write it under a condition.
+        condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": quoted(version)}
+        try:
+            return self._connection.put_file(key, path, **condition)
+        except ClientError as e:
+            if s3_errors.says_conflict_of(e):
                 raise ConflictError from None
             raise
 

@@ -94,6 +94,13 @@ def says_conflict(e: Exception) -> bool:
     return error_code(e) not in _ASK_AGAIN
 
 
+def says_conflict_of(e: ClientError) -> bool:
+    """As `says_conflict`, of a conditional PUT by boto3."""
+    if _status(e) == 404:
+        return error_code(e) == "NoSuchKey"
+    return says_changed(e)
+
+
 def may_be_of_names(e: Exception) -> bool:
     """Whether obstore cannot read a listing that came, as where it holds a name that obstore refuses."""
     return isinstance(e, InvalidPathError) or "invalid list response" in str(e)

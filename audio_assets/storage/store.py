@@ -7,6 +7,7 @@ here knows what the bytes mean, or what kind of store holds them.
 
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -183,6 +184,26 @@ class ObjectStore:
 
         return self._retrying.request("cannot read", key, request)
 
+    def read_range(self, info: ObjectInfo, start: int, end: int) -> bytes:
+        """Some bytes of exactly the version that was listed, from `start` up to `end`, which it has.
+
+        Raises:
+            ObjectChangedError: it was deleted or overwritten since.
+            StorageError: they cannot be read.
+        """
+
+        def request() -> bytes:
+            body = self._backend.read_range(info.key, info.etag, start, end)
+            self._verifier.check_size(body, end - start)
+            return body
+
+        try:
+            return self._retrying.request("cannot read", info.key, request)
+        except ObjectChangedError:
+            raise ObjectChangedError(
+                f"{self.uri}/{info.key} was deleted or overwritten after it was listed"
+            ) from None
+
     def stream(self, key: str) -> Iterator[bytes]:
         """The newest bytes of a file, piece by piece; a connection that breaks is opened again at the byte
         that was reached.
@@ -249,6 +270,31 @@ class ObjectStore:
             if found is not None and found[0] == body:
                 return found[1]
             raise self._conflict(key) from None
+
+    def replace_by_file(self, key: str, path: str, version: str | None) -> str:
+        """As `replace`, by the bytes of a local file, which need not fit into memory.
+
+        Raises:
+            ConflictError: the file has another version by now.
+            StorageError: it cannot be written.
+        """
+        try:
+            return self._retrying.request(
+                "cannot write", key, lambda: self._backend.put_file(key, path, version)
+            )
+        except ConflictError:
+            # As in `replace`.
+            found = self.find(key)
+            if found is not None and self._holds(found, path):
+                return found.etag
+            raise self._conflict(key) from None
+
+    def _holds(self, info: ObjectInfo, path: str) -> bool:
+        """Whether an object has the bytes of a local file."""
+        if info.size != os.path.getsize(path):
+            return False
+        with open(path, "rb") as file:
+            return all(piece == file.read(len(piece)) for piece in self.stream(info.key))
 
     def delete(self, key: str, version: str) -> None:
         """Delete a file if it is still the one that was read; one that is gone already is fine.

@@ -201,6 +201,16 @@ class Backend(Protocol):
         """
         ...
 
+    def read_range(self, key: str, etag: str, start: int, end: int) -> bytes:
+        """The bytes from `start` up to `end` of an object, in the version that a listing gave.
+
+        To be written where a store gives a part of an object for less than the whole.
+
+        Raises:
+            ObjectChangedError: there is no such object, or it has another ETag. Its text is not used.
+        """
+        return self.read(key, etag)[start:end]
+
     @abstractmethod
     def put(self, key: str, body: bytes, version: str | None) -> str:
         """Create or replace a file as a whole, in one step that no reader and no other writer sees half of.
@@ -215,6 +225,14 @@ class Backend(Protocol):
             ConflictError: the file has another version, or is there, or is gone. Its text is not used.
         """
         ...
+
+    def put_file(self, key: str, path: str, version: str | None) -> str:
+        """As `put`, of the bytes of a local file.
+
+        To be written where a store can take a file that is larger than memory.
+        """
+        with open(path, "rb") as file:
+            return self.put(key, file.read(), version)
 
     @abstractmethod
     def delete(self, key: str, version: str) -> None:
