@@ -8,10 +8,26 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from audio_assets.errors import ArgumentError, ConflictError, MissingInputError, StaleRowsError, StorageError
+from audio_assets.errors import (
+    ArgumentError,
+    ClusterError,
+    ConflictError,
+    MissingInputError,
+    StaleRowsError,
+    StorageError,
+    WorkerLostError,
+)
 
 # Those whose text says what is wrong and what to do.
-_KNOWN = (ArgumentError, ConflictError, MissingInputError, StaleRowsError, StorageError)
+_KNOWN = (
+    ArgumentError,
+    ClusterError,
+    ConflictError,
+    MissingInputError,
+    StaleRowsError,
+    StorageError,
+    WorkerLostError,
+)
 
 
 @contextlib.contextmanager
