@@ -134,18 +134,19 @@ def seed(instance: dg.DagsterInstance, shape: Shape) -> int:
                 CREATE TEMP TABLE copied AS
                     SELECT *, row_number() OVER (ORDER BY id) AS nth FROM small.event_logs
                     WHERE partition = '{made.key}';
-                CREATE TEMP TABLE size AS SELECT count(*) AS events FROM copied;
+                CREATE TEMP TABLE size AS SELECT count(*) AS events,
+                    (SELECT coalesce(max(id), 0) FROM event_logs) AS before FROM copied;
                 INSERT OR IGNORE INTO dynamic_partitions (partitions_def_name, partition)
                     SELECT '{FOLDER_MINUTE}', partition FROM parts ORDER BY number;
                 INSERT INTO event_logs
                     (id, run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition)
-                    SELECT number * events + nth, parts.run_id,
+                    SELECT before + number * events + nth, parts.run_id,
                         replace(replace(replace(event, '{made.key}', parts.partition),
                             '{made.digest}', digest), '{run.run_id}', parts.run_id),
                         dagster_event_type, timestamp, step_key, asset_key, parts.partition
                     FROM parts CROSS JOIN copied CROSS JOIN size;
                 INSERT INTO asset_event_tags (event_id, asset_key, key, value, event_timestamp)
-                    SELECT number * events + nth, tags.asset_key, key,
+                    SELECT before + number * events + nth, tags.asset_key, key,
                         replace(replace(value, '{made.digest}', digest), '{made.version}', '{VERSION}'),
                         event_timestamp
                     FROM parts CROSS JOIN copied CROSS JOIN size
