@@ -103,7 +103,8 @@ class Actors:
         self._open_pass = open_pass
         self._options = options
         self._actors: dict[int, Actor] = {}
-        self._class = ray.remote(concurrency_groups={CONTROL: _CONTROL_THREADS})(SpeechActor)
+        remote: Any = ray.remote(concurrency_groups={CONTROL: _CONTROL_THREADS})
+        self._class = remote(SpeechActor)
 
     # --- how many -------------------------------------------------------------------------------------
 
@@ -189,10 +190,11 @@ class Actors:
     def _event(self, actor: Actor) -> Event:
         try:
             if actor.stream is None:
-                actor.worker = ray.get(actor.described)
-                return Ready(actor.worker)
+                worker: Any = ray.get(actor.described)
+                actor.worker = worker
+                return Ready(worker)
             try:
-                report: Report = ray.get(next(actor.stream))
+                report: Any = ray.get(next(actor.stream))
             except StopIteration:
                 return self._ended(actor)
         except RayTaskError as e:

@@ -87,6 +87,7 @@ def _has_token() -> bool:
 def _connect(address: str, log: logging.Logger, seconds: float, stack: contextlib.ExitStack) -> str | None:
     """Ray's own words where it cannot be reached do not tell a wrong token from a dead cluster."""
     import ray
+    from ray.exceptions import RayError
 
     started = time.monotonic()
     told = started
@@ -108,7 +109,7 @@ def _connect(address: str, log: logging.Logger, seconds: float, stack: contextli
                 told = time.monotonic()
                 log.warning(f"{e}; trying again for {seconds - waited:.0f} s")
             time.sleep(_SECONDS_BETWEEN_TRIES)
-        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as e:
+        except (ConnectionError, RuntimeError, ValueError, RayError) as e:
             raise ClusterError(_refused(address, e)) from e
 
 

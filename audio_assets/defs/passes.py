@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from audio_assets.cluster.driver import ClusterPass
     from audio_assets.transcription.recogniser import Recogniser
 
+SECONDS_BETWEEN_PROGRESS = 5
 _COUNTS = ("windows", "fallbacks", "halvings")
 _SECONDS = ("mel_s", "encode_s", "language_s", "decode_s")
 # What an actor goes by as the run does. All else of the environment is that of its node: credentials, too.
@@ -167,14 +168,26 @@ class _InProcess:
         self._log = log
         self._done_before: dict[str, float] = {}
         self._pass = open_pass(log_load=self._logged)
+        self._done = 0
         self._audio_s = 0.0
         self._computed = 0
+        self._reported = time.monotonic()
 
     def run(self, partitions: Sequence[FolderMinute]) -> Iterator[Finished]:
         for finished in self._pass.run(partitions):
+            self._done += 1
             self._audio_s += finished.audio_s
             self._computed += finished.computed
+            self._say_progress(len(partitions))
             yield finished
+
+    def _say_progress(self, partitions: int) -> None:
+        if time.monotonic() - self._reported > SECONDS_BETWEEN_PROGRESS or self._done == partitions:
+            self._reported = time.monotonic()
+            self._log.info(
+                f"{self._done} of {partitions} partitions, {self._computed} clips,"
+                f" {self._audio_s:.0f} s of audio"
+            )
 
     def figures(self, table: str) -> dict[str, dg.MetadataValue]:
         figures: dict[str, dg.MetadataValue] = {}

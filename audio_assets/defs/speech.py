@@ -1,8 +1,5 @@
 """`transcripts` and `tokens`: one pass over the audio on the GPU, each of the two on its own if so asked."""
 
-import dataclasses
-import logging
-import time
 from collections.abc import Callable, Iterator
 
 import dagster as dg
@@ -24,8 +21,6 @@ from audio_assets.defs.passes import pass_of_run
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.partition_rows import Finished
 from audio_assets.table import Table
-
-SECONDS_BETWEEN_PROGRESS = 5
 
 watchers: list[Callable[[Finished], None]] = []
 """Told of each partition that a run in this process is done with, as `audio-assets sync` shows it."""
@@ -81,11 +76,11 @@ def speech(
         work = pass_of_run(bucket, whisper, tokeniser, tables, context.log, recompute=recompute)
 
         partitions = partitions_of(context)
-        progress = _Progress(context.log, len(partitions))
         done: list[Finished] = []
         with place_in_pool(context.instance, context.log):
             for finished in work.run(partitions):
-                progress.add(finished)
+                for watcher in watchers:
+                    watcher(finished)
                 done.append(finished)
 
     for name, table in tables.items():
@@ -113,31 +108,6 @@ def speech_today() -> dg.Definitions:
         return spec.replace_attributes(code_version=versions[spec.key.to_user_string()])
 
     return dg.Definitions(assets=[speech.map_asset_specs(today)])
-
-
-@dataclasses.dataclass
-class _Progress:
-    """Counts what a run has done, and logs it every few seconds and at the end."""
-
-    log: logging.Logger
-    partitions: int
-    done: int = 0
-    computed: int = 0
-    audio_s: float = 0.0
-    reported: float = dataclasses.field(default_factory=time.monotonic)
-
-    def add(self, finished: Finished) -> None:
-        self.done += 1
-        self.computed += finished.computed
-        self.audio_s += finished.audio_s
-        for watcher in watchers:
-            watcher(finished)
-        if time.monotonic() - self.reported > SECONDS_BETWEEN_PROGRESS or self.done == self.partitions:
-            self.reported = time.monotonic()
-            self.log.info(
-                f"{self.done} of {self.partitions} partitions, {self.computed} clips,"
-                f" {self.audio_s:.0f} s of audio"
-            )
 
 
 def _describe(

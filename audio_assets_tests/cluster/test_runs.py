@@ -1,0 +1,133 @@
+"""Runs on a cluster: the table of a run without one, whatever dies meanwhile."""
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import dagster as dg
+import pyarrow.parquet as pq
+import pytest
+
+from audio_assets_tests.cluster.conftest import Backfill, metadata
+from audio_assets_tests.support.audio import UPLOADED, flac
+from audio_assets_tests.support.ray_cluster import RayCluster
+from audio_assets_tests.support.stand_in import StandInWhisper
+
+pytestmark = pytest.mark.xdist_group("ray")
+
+OnceDone = Callable[[int, Callable[[], object]], None]
+
+
+def said(backfill: Backfill, pattern: str) -> list[str]:
+    return [line for line in backfill.log if re.search(pattern, line)]
+
+
+def test_the_tables_of_a_cluster_are_those_of_a_run_without_one_byte_by_byte(backfill: Backfill) -> None:
+    assert backfill.run().success
+    assert backfill.files() == backfill.expected
+
+
+def test_a_second_run_finds_the_actors_warm_and_loads_nothing(
+    backfill: Backfill, ray_cluster: RayCluster
+) -> None:
+    assert backfill.run().success
+    actors = ray_cluster.actors()
+    assert len(actors) == 2
+    backfill.forget()
+    assert backfill.run().success
+    assert ray_cluster.actors() == actors
+    assert said(backfill, "0 loaded the model")
+    assert not said(backfill, "the model is on")
+    assert backfill.files() == backfill.expected
+
+
+def test_a_run_says_what_each_worker_did(backfill: Backfill) -> None:
+    assert backfill.run().success
+    assert said(backfill, r"12 of 12 partitions by 2 actors .* hours of a GPU")
+    shown = metadata(backfill, backfill.keys[-1])
+    assert "| worker | node | device | partitions | audio s/s |" in str(shown["workers"].value)
+    assert float(str(shown["gpu_hours"].value)) > 0
+    assert shown["device"].value == "cpu"
+
+
+def test_an_actor_that_is_killed_costs_no_row(
+    backfill: Backfill, ray_cluster: RayCluster, once_done: OnceDone
+) -> None:
+    killed: list[int] = []
+
+    def kill() -> None:
+        killed.append(ray_cluster.actors()[0])
+        os.kill(killed[0], signal.SIGKILL)
+
+    once_done(3, kill)
+    assert backfill.run(StandInWhisper(seconds=0.05)).success
+    assert backfill.files() == backfill.expected
+    assert said(backfill, r"its worker .* died")
+    assert not set(killed) & set(ray_cluster.actors())
+
+
+def test_an_object_that_kills_its_process_is_a_failed_row_and_costs_no_other_partition_its_rows(
+    backfill: Backfill,
+) -> None:
+    key = "p1/poison.flac"
+    minute = UPLOADED.replace(minute=UPLOADED.minute + 1)
+    backfill.place.put(key, flac(), minute)
+    try:
+        assert backfill.project.run(backfill.keys[0], backfill.keys[-1], assets=["s3_inventory"]).success
+        assert backfill.run().success
+        made = backfill.files()
+        different = {path for path in made if made[path] != backfill.expected.get(path)}
+        assert len(different) == 2
+        for path in different:
+            rows = pq.read_table(backfill.place.folder / "output_parquet" / path).to_pylist()
+            status = {row["Key"]: row["status"] for row in rows}
+            assert status.pop(key) == "failed"
+            assert set(status.values()) == {"ok"}
+            [error] = [row["error"] for row in rows if row["Key"] == key]
+            assert "died" in error
+    finally:
+        backfill.place.delete(key)
+        assert backfill.project.run(backfill.keys[0], backfill.keys[-1], assets=["s3_inventory"]).success
+
+
+def test_an_idle_actor_of_other_settings_makes_room_and_never_works_for_a_run(
+    backfill: Backfill, ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("audio_assets.cluster.actors._SECONDS_IDLE_TO_MAKE_ROOM", 0.5)
+    assert backfill.run().success
+    before = set(ray_cluster.actors())
+    backfill.forget()
+    monkeypatch.setenv("RAY_ACTOR_IDLE_MINUTES", "0.05")
+    assert backfill.run(StandInWhisper(batch_size="7")).success
+    assert backfill.files() == backfill.expected
+    assert not before & set(ray_cluster.actors())
+    # These end by themselves after three seconds.
+    deadline = time.monotonic() + 15
+    while ray_cluster.actors():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_terminate_frees_the_work_within_five_seconds_and_leaves_the_actors(
+    backfill: Backfill, ray_cluster: RayCluster, once_done: OnceDone
+) -> None:
+    sent: list[float] = []
+
+    def terminate() -> None:
+        sent.append(time.monotonic())
+        threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
+
+    once_done(2, terminate)
+    slow = StandInWhisper(seconds=0.5)
+    with pytest.raises(dg.DagsterExecutionInterruptedError):
+        backfill.run(slow)
+    assert time.monotonic() - sent[0] < 5
+    actors = ray_cluster.actors()
+    assert len(actors) == 2
+    assert backfill.run(slow).success
+    assert said(backfill, "0 loaded the model")
+    assert ray_cluster.actors() == actors
+    assert backfill.files() == backfill.expected
