@@ -171,6 +171,10 @@ def _at_least_one(text: str) -> int:
     return int(text)
 
 
+def _at_least_zero(text: str) -> int:
+    return 0 if text == "0" else _at_least_one(text)
+
+
 def _minutes(text: str) -> float:
     if not 0 < (minutes := float(text)) < 100_000:
         raise ValueError
@@ -335,11 +339,11 @@ OBJECTS_PER_RUN = Setting(
 )
 MAX_RUNS_IN_FLIGHT = Setting(
     name="MAX_RUNS_IN_FLIGHT",
-    meaning="How many runs of the sensor wait or work at the same time.",
+    meaning="Until how many runs wait or work the sensor asks for more; `0` lets it ask for none.",
     default="25",
     example="25",
-    parse=_at_least_one,
-    rule="is a whole number from 1",
+    parse=_at_least_zero,
+    rule="is a whole number from 0",
 )
 KEEP_RUN_LOGS_DAYS = Setting(
     name="KEEP_RUN_LOGS_DAYS",

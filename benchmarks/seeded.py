@@ -2,7 +2,7 @@
 
 One small run is executed for real; its records (events, tags, asset keys, the run itself) are then copied for
 every partition of the bucket, with that partition's key and digest, straight into the instance's database.
-What the sensor and the UI read is what real runs of `PARTITIONS_PER_RUN` partitions would have left, but for
+What the sensor and the UI read is what real runs of 100 partitions would have left, but for
 the paths and row counts in the metadata.
 """
 
@@ -27,7 +27,7 @@ from obstore.store import S3Store
 from audio_assets.digest import Digest
 from audio_assets.partitions import FolderMinute
 from audio_assets.record import PartitionRecord
-from audio_assets.sensor.run_requests import PARTITIONS_PER_RUN
+from audio_assets.sensor.run_requests import RunLimits
 from audio_assets.storage import ObjectInfo
 from benchmarks.canned_s3 import Shape
 
@@ -121,7 +121,7 @@ def seed(instance: dg.DagsterInstance, shape: Shape) -> int:
         rows: list[tuple[int, str, str, str]] = []
         run_id = ""
         for number, (key, digest) in enumerate(partitions(shape)):
-            if number % PARTITIONS_PER_RUN == 0:
+            if number % RunLimits().partitions == 0:
                 run_id = str(uuid.uuid4())
                 instance.add_run(run._replace(run_id=run_id))
             rows.append((number, key, digest, run_id))

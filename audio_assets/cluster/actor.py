@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 CONTROL = "control"
 """The threads that answer while the pass works."""
 SECONDS_BETWEEN_REPORTS = 0.2
+SECONDS_TO_BEGIN = 60.0
 # What another actor would meet as well; all else may be a fault of this process or of its GPU.
 _OF_THE_INPUT = (ArgumentError, ConflictError, MissingInputError, StaleRowsError, StorageError)
 
@@ -49,8 +50,12 @@ class SpeechActor:
     def __init__(self, idle_s: float, environment: Mapping[str, str]) -> None:
         os.environ.update(environment)
         self._idle_s = idle_s
+        # The first chunk brings imports with it that take a while.
+        self._begins_until = time.monotonic() + SECONDS_TO_BEGIN
         self._idle_since = time.monotonic()
         self._working = False
+        # The code that this process has loaded, not what lies there when it is asked.
+        self._code = code_version()
         self._warm = _Warm()
         # Chunks by run and number, those too that have not begun.
         self._stopped: collections.defaultdict[tuple[str, int], threading.Event]
@@ -73,6 +78,7 @@ class SpeechActor:
         """
         stopped = self._stopped[run, chunk.number]
         self._working = True
+        self._begins_until = 0.0
         try:
             yield from self._reports(chunk, open_pass, stopped)
         except StoppedError:
@@ -87,8 +93,10 @@ class SpeechActor:
     @ray.method(concurrency_group=CONTROL)
     def describe(self) -> Worker:
         """Where the actor runs, and what it has loaded."""
+        # Whoever asks has work.
+        self._idle_since = time.monotonic()
         node = ray.util.get_node_ip_address()
-        return Worker(node, os.getpid(), code_version(), self._warm.loads)
+        return Worker(node, os.getpid(), self._code, self._warm.loads)
 
     @ray.method(concurrency_group=CONTROL)
     def stop(self, run: str, number: int) -> None:
@@ -118,7 +126,8 @@ class SpeechActor:
         yield reporting.report()
 
     def _idle_for(self, seconds: float) -> bool:
-        return not self._working and time.monotonic() - self._idle_since >= seconds
+        now = time.monotonic()
+        return not self._working and now >= self._begins_until and now - self._idle_since >= seconds
 
     def _leave_once_idle(self) -> None:
         while True:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
@@ -215,8 +215,7 @@ class Actors:
         if end:
             self._end(actor)
         self._actors = {number: other for number, other in self._actors.items() if other is not actor}
-        where = f" on {actor.worker.node} (process {actor.worker.pid})" if actor.worker else ""
-        return Lost(actor.chunk, f"its worker{where} died: {why}")
+        return Lost(actor.chunk, why)
 
     # --- the end --------------------------------------------------------------------------------------
 
@@ -270,7 +269,7 @@ def _awaits(actor: Actor) -> bool:
 
 
 def _in_words(error: Exception) -> str:
-    """What Ray says of an actor's end, on one line."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    said: Sequence[str] = [line for line in lines if line and not line.startswith(("class_name", "actor_id"))]
-    return " ".join(" ".join(said).split())[:400] or type(error).__name__
+    """What Ray says of an actor's end, on one line; the causes that it only supposes left out."""
+    said = " ".join(str(error).split()).partition(" Some common causes")[0]
+    detail = said.partition("exit detail: ")[2] or said.rpartition("namespace: ")[2] or said
+    return detail[:300].rstrip(".") or type(error).__name__

@@ -182,7 +182,7 @@ class Chunks:
         """Note that the actor of a chunk died, or is of no more use.
 
         Args:
-            why: what is known of its end; the text of a `failed` row.
+            why: what is known of its end, in words.
             touched: the object that it had begun when it rehearsed.
         """
         left = tuple(self._under_way.pop(chunk.number))
@@ -199,8 +199,11 @@ class Chunks:
             trouble.losses += 1
         else:
             trouble.objects[touched] += 1
-            if trouble.objects[touched] >= LOSSES_OF_OBJECT:
-                trouble.unreadable[touched] = why
+            if (times := trouble.objects[touched]) >= LOSSES_OF_OBJECT:
+                trouble.unreadable[touched] = (
+                    f"{times} processes that worked on it died ({why}); upload it again, or give the nodes"
+                    " more memory"
+                )
         if trouble.losses >= LOSSES_AT_MOST:
             self.given_up[partition] = why
             self.work_done += self._work[partition]

@@ -160,7 +160,8 @@ class ClusterPass:
                 chunks.ended(chunk)
             case Lost(chunk, why):
                 self.fleet.left(actor.name)
-                self._log.warning(f"{actor.name}: {why}")
+                where = f" on {actor.worker.node} (process {actor.worker.pid})" if actor.worker else ""
+                self._log.warning(f"{actor.name}{where} died: {why}")
                 if chunk is not None:
                     chunks.lost(chunk, why, actor.touched)
 

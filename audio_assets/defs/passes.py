@@ -106,6 +106,7 @@ def pass_of_run(
             lambda: bucket, lambda: whisper, lambda: tokeniser, frozenset(tables), recompute
         )
         return _InProcess(open_pass, log)
+    address = settings.RAY_ADDRESS.get()
     from audio_assets.cluster.actors import ActorOptions
     from audio_assets.cluster.driver import ClusterPass
 
@@ -124,7 +125,6 @@ def pass_of_run(
         *whisper.expected_parts(),
         tokeniser.code_version,
     )
-    address = settings.RAY_ADDRESS.get()
     cluster = ClusterPass(address, shape, travels, bucket.inventory, options, log)
     return _OnCluster(cluster)
 
