@@ -3,5 +3,5 @@
 import subprocess
 import sys
 
-for name in ("engine", "agreement", "pipeline", "partitions", "sensor", "latency", "include"):
+for name in ("engine", "agreement", "pipeline", "partitions", "sensor", "latency", "cluster", "include"):
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

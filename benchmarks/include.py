@@ -227,11 +227,58 @@ def agreement() -> str:
     return table([*head, "largest difference of `avg_logprob`"], rows)
 
 
+def cluster_speed() -> str:
+    """A row for each number of workers, after one for a run without Ray."""
+    results = results_of("cluster")
+    alone = results["embedded"]
+    rows = [
+        [
+            "without Ray",
+            alone["partitions"],
+            f"{alone['partitions_per_minute']:,.0f}",
+            f"{alone['share_of_ideal']:.2f}",
+            "",
+        ]
+    ]
+    rows += [
+        [
+            got["workers"],
+            got["partitions"],
+            f"{got['partitions_per_minute']:,.0f}",
+            f"{got['share_of_ideal']:.2f}",
+            f"{got['orchestration_s_per_partition']:.3f}",
+        ]
+        for got in results["workers"]
+    ]
+    head = ["workers", "partitions", "partitions a minute", "share of ideal", "beyond ideal, s a partition"]
+    return table(head, rows)
+
+
+def cluster_start() -> str:
+    """A row for each number of workers: how soon the first partition is written."""
+    rows = [
+        [
+            got["workers"],
+            f"{got['cold_first_partition_s']:.1f} ({got['cold_loads']:.0f} loads)",
+            f"{got['warm_first_partition_s']:.1f} ({got['warm_loads']:.0f} loads)",
+            f"{1000 * got['driver_cpu_s_per_partition']:.0f}",
+            f"{1000 * got['nothing_to_do_s_per_partition']:.0f}",
+        ]
+        for got in results_of("cluster")["workers"]
+    ]
+    head = [
+        *("workers", "cold: first partition, s", "warm: first partition, s"),
+        *("the driver's CPU, ms a partition", "a run with nothing to do, ms a partition"),
+    ]
+    return table(head, rows)
+
+
 INCLUDES: dict[str, Callable[[], str]] = {
     make.__name__: make
     for make in (
         *(first_full_scan, later_full_scan, event_ticks, latency, ui_queries, partition_designs),
         *(pipeline, pipeline_memory, engine_speed, engine_speed_demo, engine_lead, agreement),
+        *(cluster_speed, cluster_start),
     )
 }
 

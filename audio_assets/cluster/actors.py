@@ -103,8 +103,8 @@ class Actors:
         self._open_pass = open_pass
         self._options = options
         self._actors: dict[int, Actor] = {}
-        remote: Any = ray.remote(concurrency_groups={CONTROL: _CONTROL_THREADS})
-        self._class = remote(SpeechActor)
+        remote: Any = ray.remote
+        self._class = remote(concurrency_groups={CONTROL: _CONTROL_THREADS})(SpeechActor)
 
     # --- how many -------------------------------------------------------------------------------------
 

@@ -19,8 +19,8 @@ from audio_assets.partitions import FolderMinute
 
 LONGEST_CHUNK_S = 90.0
 """Seconds of work in a chunk at the most: what is lost at the most when an actor dies."""
-SHORTEST_CHUNK_S = 5.0
-"""Below it, the recogniser's batches would be half empty for much of a chunk."""
+SHORTEST_CHUNK_S = 1.0
+"""Below it, asking for chunks would take a part of the time."""
 # Of what is left, a worker gets at most this part of its even share.
 _PART_OF_SHARE = 1 / 2
 # Until a chunk has told how fast the workers are.
@@ -28,11 +28,11 @@ _PART_OF_SHARE_AT_FIRST = 1 / 8
 LARGEST_CHUNK = 500
 """Partitions in a chunk at the most: each costs requests, whether or not it has work."""
 
-LOSSES_ALONE = 2
+LOSSES_ALONE = 1
 """How often a partition may lose its actor alone before its objects are tried one by one."""
 LOSSES_OF_OBJECT = 2
 """How often an object may end its process before it becomes a `failed` row."""
-LOSSES_AT_MOST = 6
+LOSSES_AT_MOST = 4
 """How often a partition may lose its actor alone at all."""
 
 

@@ -45,19 +45,22 @@ def local_address(log: logging.Logger) -> str:
         return address
 
 
-def start_head(options: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> str:
+def start_head(
+    options: Sequence[str] = (), environment: Mapping[str, str] | None = None, port: int | None = None
+) -> str:
     """Start a head on this machine; gives its `host:port`.
 
     Args:
         options: further ones of `ray start`.
         environment: of its processes; that of this process where None.
+        port: to listen on; a free one where None.
 
     Raises:
         ClusterError: it does not start; says why.
     """
     # The machine's own address may change while the cluster runs; Ray turns 127.0.0.1 into it.
     host = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
-    port = _free_port(host)
+    port = port or _free_port(host)
     head = ["--head", f"--node-ip-address={host}", f"--port={port}", "--dashboard-host=127.0.0.1"]
     memory = f"--object-store-memory={OBJECT_STORE_BYTES}"
     _run([*_COMMAND, "start", *head, memory, "--disable-usage-stats", *options], environment)

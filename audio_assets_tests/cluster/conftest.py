@@ -60,16 +60,15 @@ class Backfill:
         for name in SPEECH:
             shutil.rmtree(self.place.folder / "output_parquet" / name, ignore_errors=True)
 
-    def run(self, whisper: StandInWhisper | None = None) -> dg.ExecuteInProcessResult:
-        """Make transcripts and tokens of all partitions."""
-        self.use(whisper or StandInWhisper())
-        made = self.project.run(self.keys[0], self.keys[-1], assets=SPEECH)
+    def run(
+        self, whisper: StandInWhisper | None = None, partitions: tuple[str, str] | None = None
+    ) -> dg.ExecuteInProcessResult:
+        """Make transcripts and tokens of a range of partitions, of all where None."""
+        self.project.repository = definitions(whisper or StandInWhisper()).get_repository_def()
+        made = self.project.run(*(partitions or (self.keys[0], self.keys[-1])), assets=SPEECH)
         records = self.project.instance.all_logs(made.run_id)
         self.log = [record.user_message for record in records if record.step_key == "speech"]
         return made
-
-    def use(self, whisper: StandInWhisper) -> None:
-        self.project.repository = definitions(whisper).get_repository_def()
 
 
 def speech_files(place: LocalPlace) -> dict[str, bytes]:

@@ -24,8 +24,8 @@ LOG = logging.getLogger(__name__)
 STRANGER = """
 import pathlib, sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False)
-made = ray.remote(lambda: pathlib.Path(sys.argv[2]).write_text("here"))
-ray.get(made.options(num_cpus=0).remote())
+made = ray.remote(lambda path: pathlib.Path(path).write_text("here"))
+ray.get(made.options(num_cpus=0).remote(sys.argv[2]))
 """
 
 RUN = """

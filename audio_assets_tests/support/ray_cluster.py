@@ -65,7 +65,9 @@ class RayCluster:
             shutil.rmtree(folder, ignore_errors=True)
 
     def start_head(self, gpus: int) -> None:
-        self.address = start_head(_options(self.folder, gpus), self.environment)
+        """Start a head, at the address of the last one if there was one."""
+        port = int(self.address.rpartition(":")[2]) if self.address else None
+        self.address = start_head(_options(self.folder, gpus), self.environment, port)
 
     def add_node(self, number: int, gpus: int) -> None:
         """Start a further node, as a machine of its own would be."""
