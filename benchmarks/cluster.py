@@ -84,8 +84,8 @@ def on_cluster(
 ) -> dict[str, float]:
     """One run of the driver."""
     # Ray reads its token when it is imported.
-    from audio_assets.cluster.actors import ActorOptions
     from audio_assets.cluster.driver import ClusterPass
+    from audio_assets.cluster.messages import ActorOptions
 
     options = ActorOptions(gpus=1, cpus=0, most=workers, idle_s=600)
     run = ClusterPass(address, ["benchmark"], bench.open_pass(), bench.bucket.inventory, options, LOG)

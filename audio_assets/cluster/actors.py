@@ -12,30 +12,12 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from audio_assets.cluster.actor import CONTROL, SpeechActor
 from audio_assets.cluster.actor_name import actor_name, group_of
 from audio_assets.cluster.chunks import Chunk
-from audio_assets.cluster.messages import OpenPass, Report, Worker
+from audio_assets.cluster.messages import ActorOptions, OpenPass, Report, Worker
 
 # A control thread for each driver that may ask at the same time, and one to spare.
 _CONTROL_THREADS = 4
 # Idle actors of other groups may be between two chunks of a run.
 _SECONDS_IDLE_TO_MAKE_ROOM = 10.0
-
-
-@dataclasses.dataclass(frozen=True)
-class ActorOptions:
-    """What the settings say of actors.
-
-    Attributes:
-        gpus, cpus: that each takes; parts of one as well.
-        most: how many there may be; None for as many as the nodes hold.
-        idle_s: seconds without work after which one ends by itself.
-        environment: settings of the run that are set in an actor's process, by variable.
-    """
-
-    gpus: float
-    cpus: float
-    most: int | None
-    idle_s: float
-    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -110,6 +92,8 @@ class Actors:
 
     def capacity(self) -> int:
         """How many actors the cluster's nodes hold, whether or not others are there already."""
+        # Of a head that was started anew, `ray.nodes` ends the process, and this raises an error.
+        ray.util.list_named_actors()
         return sum(places(node["Resources"], self._options) for node in ray.nodes() if node["Alive"])
 
     def ensure(self, wanted: int) -> None:

@@ -92,6 +92,7 @@ class Chunks:
         self._waiting_work = float(sum(work.values()))
         self._again: collections.deque[Chunk] = collections.deque()
         self._under_way: dict[int, dict[FolderMinute, None]] = {}
+        self._taken: dict[int, Chunk] = {}
         self._trouble: collections.defaultdict[FolderMinute, _Trouble] = collections.defaultdict(_Trouble)
         self._numbers = 0
 
@@ -125,6 +126,7 @@ class Chunks:
         else:
             return None
         self._under_way[chunk.number] = dict.fromkeys(chunk.partitions)
+        self._taken[chunk.number] = chunk
         return chunk
 
     def _size(self, workers: int, rate: float | None) -> float:
@@ -177,6 +179,13 @@ class Chunks:
         elif left:
             # An actor reports each partition before it ends; what it has not reported is made again.
             self._again.append(self._new(left, chunk.unreadable))
+
+    def put_back(self) -> None:
+        """Take back all chunks that are under way: the actors are gone, and no chunk has ended them."""
+        for number, left in self._under_way.items():
+            chunk = self._taken[number]
+            self._again.append(self._new(tuple(left), chunk.unreadable, rehearse=chunk.rehearse))
+        self._under_way.clear()
 
     def lost(self, chunk: Chunk, why: str, touched: str | None = None) -> None:
         """Note that the actor of a chunk died, or is of no more use.

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from audio_assets.cluster.local_cluster import joined, local_address
+from audio_assets.cluster.local_cluster import joined, local_address, make_token
 from audio_assets.errors import ClusterError
 
 NAMESPACE = "audio_assets"
@@ -34,13 +34,16 @@ _NO_TOKEN = (
 
 
 @contextlib.contextmanager
-def connected(address: str, log: logging.Logger, seconds: float = SECONDS_TO_CONNECT) -> Iterator[str]:
+def connected(
+    address: str, log: logging.Logger, seconds: float = SECONDS_TO_CONNECT, *, again: bool = False
+) -> Iterator[str]:
     """Connect this process to a cluster, and disconnect it at the end.
 
     Args:
         address: `local` for the cluster of this machine, which is started if there is none; `auto` for one
             that runs there; or `host:port` of a head.
         seconds: how long to wait for a cluster that does not answer.
+        again: wait as well for one that refuses: it has let this process in before.
 
     Yields:
         The URL of Ray's dashboard; empty where there is none.
@@ -48,31 +51,32 @@ def connected(address: str, log: logging.Logger, seconds: float = SECONDS_TO_CON
     Raises:
         ClusterError: there is no cluster, or it does not let this process in.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise ClusterError(_INSTALL)
-    # Before Ray is imported, which reads it then.
-    require_token(address)
+    prepare(address)
     import ray
 
     with contextlib.ExitStack() as stack:
-        url = _connect(address, log, seconds, stack)
+        url = _connect(address, log, seconds, stack, again=again)
         try:
             yield f"http://{url}" if url else ""
         finally:
             ray.shutdown()
 
 
-def require_token(address: str) -> None:
-    """See that token authentication is on, before Ray reads its settings.
+def prepare(address: str) -> None:
+    """See that Ray is installed and token authentication is on; before Ray is imported, which reads it then.
 
     Raises:
         ClusterError: it is not, and nothing says that this is meant.
     """
+    if importlib.util.find_spec("ray") is None:
+        raise ClusterError(_INSTALL)
     mode = os.environ.get("RAY_AUTH_MODE", "").lower()
     if mode == "disabled":
         return
-    if address != LOCAL and not _has_token():
-        raise ClusterError(_NO_TOKEN)
+    if not _has_token():
+        if address != LOCAL:
+            raise ClusterError(_NO_TOKEN)
+        make_token()
     # Ray turns it on by itself only for a cluster that this process starts.
     os.environ["RAY_AUTH_MODE"] = "token"
 
@@ -84,8 +88,9 @@ def _has_token() -> bool:
     return pathlib.Path(path).is_file()
 
 
-def _connect(address: str, log: logging.Logger, seconds: float, stack: contextlib.ExitStack) -> str | None:
-    """Ray's own words where it cannot be reached do not tell a wrong token from a dead cluster."""
+def _connect(
+    address: str, log: logging.Logger, seconds: float, stack: contextlib.ExitStack, *, again: bool
+) -> str | None:
     import ray
     from ray.exceptions import RayError
 
@@ -101,16 +106,17 @@ def _connect(address: str, log: logging.Logger, seconds: float, stack: contextli
                     address=head, namespace=NAMESPACE, log_to_driver=False, configure_logging=False
                 )
             return context.dashboard_url
-        except _NotYet as e:
+        except (_NotYet, ConnectionError, RuntimeError, ValueError, RayError) as e:
+            # Ray's own words where it cannot be reached do not tell a wrong token from a dead cluster.
+            words = str(e) if isinstance(e, _NotYet) else _refused(address, e)
             waited = time.monotonic() - started
-            if waited > seconds:
-                raise ClusterError(f"{e}; waited {waited:.0f} s") from None
+            if waited > seconds or not (again or isinstance(e, _NotYet)):
+                raise ClusterError(f"{words}; waited {waited:.0f} s") from None
+            stack.close()
             if time.monotonic() - told > _SECONDS_BETWEEN_WORDS:
                 told = time.monotonic()
-                log.warning(f"{e}; trying again for {seconds - waited:.0f} s")
+                log.warning(f"{words}; trying again for {seconds - waited:.0f} s")
             time.sleep(_SECONDS_BETWEEN_TRIES)
-        except (ConnectionError, RuntimeError, ValueError, RayError) as e:
-            raise ClusterError(_refused(address, e)) from e
 
 
 class _NotYet(Exception):

@@ -1,19 +1,23 @@
 """The loop that goes over a run's partitions with the actors of a cluster."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import itertools
 import logging
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 
+from ray.exceptions import RayError
+
 from audio_assets.audio import decoder_of
 from audio_assets.cluster.actor_name import code_version, group_name
-from audio_assets.cluster.actors import Actor, ActorOptions, Actors, Ended, Event, Lost, Ready
+from audio_assets.cluster.actors import Actor, Actors, Ended, Event, Lost, Ready
 from audio_assets.cluster.chunks import Chunks, expected_work
 from audio_assets.cluster.connection import connected
 from audio_assets.cluster.fleet import Fleet
-from audio_assets.cluster.messages import OpenPass, Report
+from audio_assets.cluster.messages import ActorOptions, OpenPass, Report
 from audio_assets.errors import ClusterError, WorkerLostError
 from audio_assets.partition_rows import Finished
 from audio_assets.partitions import FolderMinute
@@ -24,6 +28,8 @@ SECONDS_TO_STOP = 3.5
 """After *Terminate*, for the objects that actors have begun."""
 SECONDS_FOR_A_PLACE = 900.0
 """How long no actor may have a place in the cluster: an autoscaler takes minutes to bring a node."""
+CONNECTIONS = 5
+"""How often a run connects to a cluster whose head ends while it works."""
 _SECONDS_BETWEEN_LOOKS = 5.0
 
 
@@ -74,13 +80,39 @@ class ClusterPass:
             WorkerLostError: partitions keep killing whoever works on them; all others are made by then.
             StorageError, MissingInputError, ConflictError, ArgumentError: as on one machine.
         """
-        with connected(self._address, self._log) as dashboard:
-            self.dashboard = dashboard
-            if dashboard:
-                self._log.info(f"Ray's dashboard: {dashboard}")
-            chunks = Chunks(self._expected_work(partitions))
-            self._total = len(partitions)
-            self.fleet = Fleet(self._options.gpus)
+        chunks = Chunks(self._expected_work(partitions))
+        self._total = len(partitions)
+        for connection in itertools.count(1):
+            try:
+                yield from self._work(chunks, again=connection > 1)
+                break
+            except RayError as e:
+                if connection == CONNECTIONS:
+                    raise ClusterError(
+                        f"the Ray cluster at {self._address} was lost {connection} times: {e}"
+                    ) from e
+                # All of a cluster ends with its head; a new one may come at its address.
+                self._log.warning(
+                    f"the Ray cluster at {self._address} is gone; going on as soon as it is back"
+                )
+                chunks.put_back()
+        self.fleet.end()
+        self._say_summary()
+        if chunks.given_up:
+            raise WorkerLostError(_given_up(chunks))
+
+    def _work(self, chunks: Chunks, *, again: bool) -> Iterator[Finished]:
+        """Go over the chunks with the actors of one connection.
+
+        Raises:
+            RayError: the cluster is gone.
+        """
+        with connected(self._address, self._log, again=again) as self.dashboard:
+            if self.dashboard:
+                self._log.info(f"Ray's dashboard: {self.dashboard}")
+            if not again:
+                self.fleet = Fleet(self._options.gpus)
+            self._without_place = time.monotonic()
             actors = Actors(self._group, uuid.uuid4().hex, self._open_pass, self._options)
             try:
                 while not chunks.done:
@@ -88,13 +120,16 @@ class ClusterPass:
                     for actor, event in actors.wait(1.0):
                         yield from self._take(actor, event, chunks)
                     self._say_progress(chunks, actors)
-            finally:
-                if ended := actors.stop(SECONDS_TO_STOP):
-                    self._log.warning(f"{ended} actors did not come to an end of their object and were ended")
-        self.fleet.end()
-        self._say_summary()
-        if chunks.given_up:
-            raise WorkerLostError(_given_up(chunks))
+            except RayError:
+                raise
+            except BaseException:
+                self._stop(actors)
+                raise
+
+    def _stop(self, actors: Actors) -> None:
+        with contextlib.suppress(RayError):
+            if ended := actors.stop(SECONDS_TO_STOP):
+                self._log.warning(f"{ended} actors did not come to an end of their object and were ended")
 
     def _expected_work(self, partitions: Sequence[FolderMinute]) -> dict[FolderMinute, float]:
         """By the sizes of the objects that are audio; an actor says what else is wrong with a partition."""

@@ -45,6 +45,15 @@ def local_address(log: logging.Logger) -> str:
         return address
 
 
+def make_token() -> None:
+    """Make the token of this user's clusters, where Ray looks for it: `~/.ray/auth_token`.
+
+    Raises:
+        ClusterError: it cannot be written.
+    """
+    _run([*_COMMAND, "get-auth-token", "--generate"], None)
+
+
 def start_head(
     options: Sequence[str] = (), environment: Mapping[str, str] | None = None, port: int | None = None
 ) -> str:
@@ -136,7 +145,7 @@ def _run(command: list[str], environment: Mapping[str, str] | None) -> None:
         check=False,
     )
     if done.returncode:
-        said = " ".join(f"{done.stdout} {done.stderr}".split())[-500:]
+        said = " ".join(f"{done.stdout} {done.stderr}".split())[-1000:]
         raise ClusterError(f"no Ray cluster starts on this machine: {said}")
 
 

@@ -1,4 +1,4 @@
-"""What driver and actors tell each other: small, and made of what any of the two can unpickle."""
+"""What runs, driver and actors tell each other: small, and made of what any of them can unpickle."""
 
 import dataclasses
 import threading
@@ -22,6 +22,24 @@ class OpenPass(Protocol):
             ArgumentError: a setting is wrong on the actor's node.
         """
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ActorOptions:
+    """What the settings say of actors.
+
+    Attributes:
+        gpus, cpus: that each takes; parts of one as well.
+        most: how many there may be; None for as many as the nodes hold.
+        idle_s: seconds without work after which one ends by itself.
+        environment: settings of the run that are set in an actor's process, by variable.
+    """
+
+    gpus: float
+    cpus: float
+    most: int | None
+    idle_s: float
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

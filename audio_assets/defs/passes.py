@@ -107,7 +107,11 @@ def pass_of_run(
         )
         return _InProcess(open_pass, log)
     address = settings.RAY_ADDRESS.get()
-    from audio_assets.cluster.actors import ActorOptions
+    from audio_assets.cluster.connection import prepare
+    from audio_assets.cluster.messages import ActorOptions
+
+    prepare(address)
+    # Not before: Ray reads its settings when it is imported.
     from audio_assets.cluster.driver import ClusterPass
 
     travels = PassOfRun(rebuilt(bucket), rebuilt(whisper), rebuilt(tokeniser), frozenset(tables), recompute)

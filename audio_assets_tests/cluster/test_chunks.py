@@ -130,6 +130,19 @@ def test_what_an_actor_leaves_out_is_made_again() -> None:
     assert again.partitions == (chunk.partitions[0],)
 
 
+def test_what_was_under_way_when_the_cluster_went_is_made_again_and_counts_as_nobodys_fault() -> None:
+    chunks = Chunks(works(1, 1, 1), shortest_s=1e9)
+    chunk = chunks.take(1, rate=1)
+    assert chunk
+    chunks.finished(chunk, chunk.partitions[0])
+    for _ in range(LOSSES_AT_MOST + 1):
+        chunks.put_back()
+        again = chunks.take(1, rate=1)
+        assert again
+        assert (again.partitions, again.rehearse) == (chunk.partitions[1:], False)
+    assert not chunks.given_up
+
+
 @dataclasses.dataclass
 class Actor:
     """Plays an actor that some objects kill, and that dies at some moments by itself."""

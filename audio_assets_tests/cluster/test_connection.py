@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from audio_assets.cluster.connection import connected, require_token
+from audio_assets.cluster.connection import connected, prepare
 from audio_assets.defs.passes import pass_of_run, rebuilt
 from audio_assets.defs.resources import AudioTokeniser, Bucket
 from audio_assets.errors import ArgumentError, ClusterError
@@ -104,14 +104,14 @@ def test_an_address_without_a_token_is_refused_before_anything_is_sent(
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ClusterError, match="RAY_AUTH_TOKEN"):
-        require_token(address)
+        prepare(address)
     assert "RAY_AUTH_MODE" not in os.environ
 
 
 def test_a_token_turns_authentication_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     monkeypatch.setenv("RAY_AUTH_MODE", "")
-    require_token("10.0.0.1:6379")
+    prepare("10.0.0.1:6379")
     assert os.environ["RAY_AUTH_MODE"] == "token"
 
 

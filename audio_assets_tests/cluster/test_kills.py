@@ -1,5 +1,5 @@
-"""`make torture-fleet`: whatever of a cluster of three nodes is killed at a random moment, the table is that of
-a run without a cluster, byte by byte."""
+"""`make torture-fleet`: whatever of a cluster of three nodes is killed at a random moment, the table is
+that of a run without one, byte by byte."""
 
 import contextlib
 import datetime as dt
