@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from audio_assets.cluster.local_cluster import joined, local_address, make_token
+from audio_assets.cluster.local_cluster import default_token, joined, local_address, make_token
 from audio_assets.errors import ClusterError
 
 NAMESPACE = "audio_assets"
@@ -84,7 +84,7 @@ def prepare(address: str) -> None:
 def _has_token() -> bool:
     if os.environ.get("RAY_AUTH_TOKEN"):
         return True
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or pathlib.Path.home() / ".ray" / "auth_token"
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or default_token()
     return pathlib.Path(path).is_file()
 
 

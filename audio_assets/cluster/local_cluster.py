@@ -52,6 +52,13 @@ def make_token() -> None:
         ClusterError: it cannot be written.
     """
     _run([*_COMMAND, "get-auth-token", "--generate"], None)
+    # Ray leaves it readable for everybody on the machine.
+    default_token().chmod(0o600)
+
+
+def default_token() -> pathlib.Path:
+    """Where Ray looks for the token that no variable names."""
+    return pathlib.Path.home() / ".ray" / "auth_token"
 
 
 def start_head(

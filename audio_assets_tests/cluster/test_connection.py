@@ -97,6 +97,7 @@ def test_a_run_with_a_wrong_token_is_told_so_in_words(
 
 
 @pytest.mark.parametrize("address", ["auto", "10.0.0.1:6379"])
+@pytest.mark.usefixtures("ray_cluster")
 def test_an_address_without_a_token_is_refused_before_anything_is_sent(
     address: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +109,21 @@ def test_an_address_without_a_token_is_refused_before_anything_is_sent(
     assert "RAY_AUTH_MODE" not in os.environ
 
 
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_cluster_of_one_machine_has_a_token_that_others_cannot_read(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")
+    prepare("local")
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    token = tmp_path / ".ray" / "auth_token"
+    assert len(token.read_text()) >= 32
+    assert token.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_token_turns_authentication_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     monkeypatch.setenv("RAY_AUTH_MODE", "")
