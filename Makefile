@@ -4,6 +4,8 @@ BIN := .venv/bin
 # Of the UI.
 PORT ?= 3000
 export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
+# Each process would compile the project anew.
+export PYTHONDONTWRITEBYTECODE =
 # `dg` warns where the environment that it runs in is not the active one.
 DG := VIRTUAL_ENV="$(CURDIR)/.venv" $(BIN)/dg
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt

@@ -2,8 +2,10 @@
 
 import itertools
 import logging
+import os
 import pathlib
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -16,9 +18,15 @@ from moto.server import ThreadedMotoServer
 
 from audio_assets.settings import PROJECT
 from audio_assets_tests.support.environment import clear_aws, clear_settings
+from audio_assets_tests.support.made_once import made_once
 from audio_assets_tests.support.places import LocalPlace, Place, S3Place
 from audio_assets_tests.support.postgres import has_postgres, postgres
 from audio_assets_tests.support.project import Project
+
+# Tests start many processes of the same modules. Where Python may keep none of them compiled, each process
+# compiles all of them.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,6 +49,24 @@ def nobodys_aws() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         clear_aws(monkeypatch)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_made_twice() -> Iterator[None]:
+    """Dagster and boto3 make once what they would make anew for each test."""
+    with made_once():
+        yield
+
+
+@pytest.fixture(scope="session")
+def new_home(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A DAGSTER_HOME as `make` makes it, with databases that are set up: that takes longer than a run."""
+    home = tmp_path_factory.mktemp("new_home")
+    shutil.copy(PROJECT / "dagster.yaml", home)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.get_runs(limit=1)
+        instance.all_instigator_state()
+    return home
 
 
 @pytest.fixture(scope="session")
@@ -107,12 +133,12 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 
 @pytest.fixture
-def project(place: Place, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+def project(
+    place: Place, new_home: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Project]:
     """The project with the demo's model on `place`, tables inside the source."""
     clear_settings(monkeypatch)
     monkeypatch.setenv("AUDIO_SOURCE_URI", place.uri)
-    home = tmp_path / "home"
-    home.mkdir()
-    shutil.copy(PROJECT / "dagster.yaml", home)
+    home = shutil.copytree(new_home, tmp_path / "home")
     with dg.DagsterInstance.from_config(str(home)) as instance:
         yield Project(place, instance)

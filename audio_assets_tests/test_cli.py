@@ -6,8 +6,6 @@ import io
 import json
 import os
 import pathlib
-import subprocess
-import sys
 import tomllib
 
 import dagster as dg
@@ -23,23 +21,12 @@ from audio_assets.definitions import defs
 from audio_assets.settings import PROJECT
 from audio_assets.table import Table
 from audio_assets_tests.support.audio import flac
-from audio_assets_tests.support.environment import NO_AWS_FILES
+from audio_assets_tests.support.command_line import here, in_process
 from audio_assets_tests.support.places import LocalPlace
 from audio_assets_tests.support.project import Project
 from audio_assets_tests.support.rows import at, row, write
 
 LONG = "nine eight seven " * 40
-
-
-def run(folder: pathlib.Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=folder,
-        env={"PYTHONPATH": str(PROJECT), **NO_AWS_FILES},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 @pytest.fixture
@@ -70,7 +57,7 @@ def test_the_entry_point_is_there():
 )
 def test_help_does_nothing(folder: pathlib.Path, tmp_path: pathlib.Path, command: tuple[str, ...]):
     before = sorted(tmp_path.rglob("*"))
-    done = run(folder, *command)
+    done = in_process(folder, *command[1:], module=command[0])
     assert done.returncode == 0, done.stderr
     assert command == ("audio_assets.cli", "--help") or "example" in done.stdout.lower()
     assert "Sample speech" not in done.stdout
@@ -78,7 +65,7 @@ def test_help_does_nothing(folder: pathlib.Path, tmp_path: pathlib.Path, command
 
 
 def test_read_gives_csv_to_a_pipe_with_every_value_in_full(folder: pathlib.Path):
-    done = run(folder, "audio_assets.cli", "read", "p225")
+    done = in_process(folder, "read", "p225")
     assert done.stderr.strip().endswith("/output_parquet/audio_table")
     spoken, other = csv.DictReader(io.StringIO(done.stdout))
     assert spoken["transcribed_text"] == LONG
@@ -87,7 +74,7 @@ def test_read_gives_csv_to_a_pipe_with_every_value_in_full(folder: pathlib.Path)
 
 
 def test_read_gives_json_lines_of_the_columns_and_rows_asked_for(folder: pathlib.Path):
-    done = run(folder, "audio_assets.cli", "read", "--json", "--columns", "Key,LastModified", "--limit", "1")
+    done = here(folder, "read", "--json", "--columns", "Key,LastModified", "--limit", "1")
     [line] = done.stdout.splitlines()
     assert json.loads(line) == {"Key": "p225/a.flac", "LastModified": "2023-08-24T00:21:00+00:00"}
 
@@ -96,7 +83,7 @@ def test_read_gives_json_lines_of_the_columns_and_rows_asked_for(folder: pathlib
 def test_read_refuses_what_it_does_not_understand_in_one_sentence(
     folder: pathlib.Path, wrong: tuple[str, ...]
 ):
-    done = run(folder, "audio_assets.cli", "read", *wrong)
+    done = here(folder, "read", *wrong)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1].startswith("audio-assets: ")

@@ -26,6 +26,7 @@ from audio_assets.definitions import defs
 from audio_assets.partitions import FolderMinute
 from audio_assets.settings import PROJECT
 from audio_assets_tests.support.audio import UPLOADED, flac
+from audio_assets_tests.support.command_line import here, in_process
 from audio_assets_tests.support.environment import NO_AWS_FILES
 from audio_assets_tests.support.places import Place
 from audio_assets_tests.support.project import Project as Playground
@@ -289,20 +290,6 @@ def test_partitions_that_still_differ_are_a_failure(sync: Syncs):
 # --- the command ----------------------------------------------------------------------------------------
 
 
-def command(
-    folder: pathlib.Path, *arguments: str, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """`audio-assets` in the bare environment that cron gives."""
-    return subprocess.run(
-        [sys.executable, "-m", "audio_assets.cli", *arguments],
-        cwd=folder,
-        env={"PYTHONPATH": str(PROJECT), **NO_AWS_FILES, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 @pytest.fixture
 def workdir(tmp_path: pathlib.Path, place: Place) -> pathlib.Path:
     """A working directory with a `.env` for the place and an instance of its own."""
@@ -321,7 +308,7 @@ def test_cron_needs_nothing_but_the_env_file(workdir: pathlib.Path, place: Place
     )
     with (workdir / ".env").open("a") as env:
         env.write("TOKENISER=loud:tokenise\n")
-    done = command(workdir, "sync")
+    done = in_process(workdir, "sync")
     assert done.returncode == 0, done.stderr
     assert f"{place.uri}/output_parquet/audio_table" in done.stdout.splitlines()[0]
     assert "1 (1 ok)" in done.stdout
@@ -338,19 +325,18 @@ def test_a_source_is_a_folder_of_the_working_directory_or_a_uri(
     other.mkdir(parents=True)
     (other / "a.txt").write_text("x")
     os.utime(other / "a.txt", (0, 0))
-    done = command(workdir, "sync", "other wavs")
+    done = here(workdir, "sync", "other wavs")
     assert done.returncode == 0, done.stderr
     assert list((workdir / "other wavs" / "output_parquet" / "audio_table").rglob("*.parquet"))
 
 
-@pytest.mark.torture
 def test_another_source_never_writes_into_the_table_of_the_first(workdir: pathlib.Path, place: Place):
     with (workdir / ".env").open("a") as env:
         env.write(f"AUDIO_TABLE_URI={workdir.as_uri()}/tables\n")
-    refused = command(workdir, "sync", str(workdir))
+    refused = here(workdir, "sync", str(workdir))
     assert refused.returncode == 2
     assert "say with --table where the tables of" in refused.stderr
-    named = command(workdir, "sync", str(workdir), "--table", "elsewhere")
+    named = here(workdir, "sync", str(workdir), "--table", "elsewhere")
     assert named.returncode == 0, named.stderr
     assert f"{workdir.as_uri()}/elsewhere/audio_table" in named.stdout
 
@@ -370,7 +356,7 @@ def test_a_wrong_setting_is_one_sentence_and_exit_code_2(
     place.put("p225/a.flac", flac())
     with (workdir / ".env").open("a") as env:
         env.write(f"{setting}\n")
-    done = command(workdir, "sync")
+    done = here(workdir, "sync")
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
     assert said in line
@@ -378,26 +364,25 @@ def test_a_wrong_setting_is_one_sentence_and_exit_code_2(
 
 
 def test_wrong_usage_is_exit_code_2(workdir: pathlib.Path):
-    assert command(workdir, "sync", "--no-such-option").returncode == 2
-    assert command(workdir, "sync", "--retries", "-1").returncode == 2
+    assert in_process(workdir, "sync", "--no-such-option").returncode == 2
+    assert here(workdir, "sync", "--retries", "-1").returncode == 2
 
 
 def test_a_failed_run_is_exit_code_1_and_strict_counts_failed_rows(workdir: pathlib.Path, place: Place):
     place.put("p225/bad.flac", b"fLaC")
-    assert command(workdir, "sync").returncode == 0
-    assert command(workdir, "sync", "--strict").returncode == 1
+    assert here(workdir, "sync").returncode == 0
+    assert here(workdir, "sync", "--strict").returncode == 1
     place.put("p226/a.txt")
     wrong = pathlib.Path(place.folder, "output_parquet", "s3_inventory", "FolderName=p226")  # type: ignore[attr-defined]
     wrong.write_text("no folder")
-    failed = command(workdir, "sync", "--retries", "0")
+    failed = here(workdir, "sync", "--retries", "0")
     assert failed.returncode == 1
     assert "s3_inventory: failed:" in failed.stdout
     assert "Traceback" not in failed.stdout + failed.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_sync_that_is_ended_leaves_no_run_that_seems_to_go_on(
-    workdir: pathlib.Path, place: Place, tmp_path: pathlib.Path, number: signal.Signals
+    workdir: pathlib.Path, place: Place, tmp_path: pathlib.Path
 ):
     place.put("p225/a.flac", flac())
     (workdir / "slow.py").write_text(
@@ -419,12 +404,31 @@ def test_a_sync_that_is_ended_leaves_no_run_that_seems_to_go_on(
         deadline = time.monotonic() + 120
         while not (workdir / "begun").exists() and time.monotonic() < deadline:
             time.sleep(0.2)
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         _, complaint = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert_ended(process.returncode, complaint, tmp_path / "dagster_home")
+
+
+def test_a_sync_that_is_interrupted_leaves_no_run_that_seems_to_go_on(
+    workdir: pathlib.Path, place: Place, tmp_path: pathlib.Path
+):
+    place.put("p225/a.flac", flac())
+    (workdir / "interrupting.py").write_text(
+        "import os, signal, time\n"
+        "def tokenise(audio):\n    os.kill(os.getpid(), signal.SIGINT); time.sleep(1); return [1]\n"
+    )
+    with (workdir / ".env").open("a") as env:
+        env.write("TOKENISER=interrupting:tokenise\n")
+    done = here(workdir, "sync")
+    assert_ended(done.returncode, done.stderr, tmp_path / "dagster_home")
+
+
+def assert_ended(code: int, complaint: str, home: pathlib.Path) -> None:
+    """It ended as what is interrupted ends, and so did its run."""
+    assert code == 130
     assert "interrupted; what is done stays" in complaint
     assert "Traceback" not in complaint
-    with dg.DagsterInstance.from_config(str(tmp_path / "dagster_home")) as instance:
+    with dg.DagsterInstance.from_config(str(home)) as instance:
         [run] = instance.get_runs()
         assert run.is_finished
         assert not run.is_success

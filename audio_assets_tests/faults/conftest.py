@@ -14,7 +14,6 @@ import dagster as dg
 import pytest
 from _pytest.terminal import TerminalReporter
 
-from audio_assets.settings import PROJECT
 from audio_assets_tests.support.environment import clear_aws, clear_settings
 from audio_assets_tests.support.faulty_bucket import fill, new_bucket, table_files
 from audio_assets_tests.support.faulty_server import FaultyServer
@@ -59,17 +58,6 @@ def bucket(faulty: FaultyServer) -> S3Place:
 
 
 # --- the project ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def new_home(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A DAGSTER_HOME as `make` makes it, with databases that are set up: that takes longer than a run."""
-    home = tmp_path_factory.mktemp("new_home")
-    shutil.copy(PROJECT / "dagster.yaml", home)
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        instance.get_runs(limit=1)
-        instance.all_instigator_state()
-    return home
 
 
 @pytest.fixture

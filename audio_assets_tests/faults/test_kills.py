@@ -22,6 +22,9 @@ from audio_assets_tests.support.metadata import number
 from audio_assets_tests.support.places import LocalPlace, Place
 from audio_assets_tests.support.run_process import Runs, settings, start
 
+# All of them in one worker, which starts a code server and imports PyTorch for its processes once.
+pytestmark = pytest.mark.xdist_group("processes of runs")
+
 FOLDERS = [f"p{i}" for i in range(4)]
 KEYS = [f"{folder}@2023-08-24-00:21" for folder in FOLDERS]
 CLIPS = 2

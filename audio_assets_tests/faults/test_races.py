@@ -23,6 +23,9 @@ from audio_assets_tests.support.places import S3Place
 from audio_assets_tests.support.project import Project
 from audio_assets_tests.support.run_process import settings, start
 
+# Beside test_kills.py, whose processes are started from the same one.
+pytestmark = pytest.mark.xdist_group("processes of runs")
+
 KEYS = [
     *("p225@2023-08-24-00:21", "p225@2023-08-24-00:22"),
     *("p226@2023-08-24-00:21", "p226/deep@2023-08-24-00:21"),

@@ -62,12 +62,15 @@ class DagsterDev:
     def wait_for(self, what: str, look: Callable[[], T | None], seconds: float = PATIENCE_SECONDS) -> T:
         """Look until there is something to see, and give that."""
         deadline = time.monotonic() + seconds
+        pause = 0.25
         while not (seen := look()):
             if self._process.poll() is not None:
                 raise DagsterError(f"all has ended; {self._said()}")
             if time.monotonic() > deadline:
                 raise DagsterError(f"no {what} within {seconds} s; {self._said()}")
-            time.sleep(0.25)
+            # A look costs the services work, which whatever is waited for needs as well.
+            time.sleep(pause)
+            pause = min(1.2 * pause, 1.0)
         return seen
 
     def listening(self) -> set[tuple[str, int]]:
