@@ -251,7 +251,8 @@ def cluster_speed() -> str:
         for got in results["workers"]
     ]
     head = ["workers", "partitions", "partitions a minute", "share of ideal", "beyond ideal, s a partition"]
-    return table(head, rows)
+    note = results["machine"]["note"]
+    return table(head, rows) + (f"\n\nWhile this was measured, {note}." if note else "")
 
 
 def cluster_start() -> str:
