@@ -75,7 +75,10 @@ class RayCluster:
         host = f"--node-ip-address=127.0.0.{2 + number}"
         environment = self.environment | {_MARK: f"{self.folder.name}-{number}"}
         command += [host, *_options(None, gpus)]
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+        started = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert not started.returncode, f"{started.stdout} {started.stderr}"
 
     def processes(self, node: int | None = None) -> dict[int, bytes]:
         """The command lines of the processes of a node, of all where None, by process id."""
@@ -105,11 +108,11 @@ class RayCluster:
 
 
 def _options(folder: pathlib.Path | None, gpus: int) -> list[str]:
-    temp = [f"--temp-dir={folder}"] if folder else []
+    # Both are the head's alone.
+    head = ["--include-dashboard=false", f"--temp-dir={folder}"] if folder else []
     return [
         f"--num-cpus={gpus}",
         f"--num-gpus={gpus}",
-        "--include-dashboard=false",
         f"--object-store-memory={_STORE_BYTES}",
-        *temp,
+        *head,
     ]
