@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 NOT_INSTALLED := { echo "pip could not install; its error is above. It needs PyPI, or the index that PIP_INDEX_URL\
  names: connect this machine to it and run make again"; exit 1; }
 
-.PHONY: help demo dev test torture lint bench clean
+.PHONY: help demo dev test torture torture-fleet lint bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make dev     the Dagster UI with sensor and daemon (your bucket: see .env.example; PORT=3001)"
 	@echo "make test    install, lint, type-check, test"
 	@echo "make torture 200 plans of faults, 100 killed runs, 100 races; about half an hour"
+	@echo "make torture-fleet  nodes, actors, runs and the head of a Ray cluster killed at random"
 	@echo "make bench   the benchmarks; writes the figures that docs/ quotes"
 	@echo "make clean   remove the demo's bucket and its Dagster instance"
 
@@ -37,6 +38,10 @@ test: lint
 torture: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 audio_assets_tests/faults audio_assets_tests/test_services.py \
 		audio_assets_tests/test_cli_sync.py --torture
+
+# One after the other: each plays a cluster of several machines on this one.
+torture-fleet: .venv/installed-test
+	$(BIN)/python -m pytest -n 0 audio_assets_tests/cluster --torture
 
 lint: .venv/installed-test $(DAGSTER_HOME)/dagster.yaml
 	$(BIN)/ruff check
@@ -68,7 +73,7 @@ $(DAGSTER_HOME)/dagster.yaml: dagster.yaml
 
 .venv/installed-test: .venv/installed
 	@echo "Installing what the tests need ..."
-	@$(PIP) --editable '.[test]' || $(NOT_INSTALLED)
+	@$(PIP) --editable '.[test,ray]' || $(NOT_INSTALLED)
 	@touch $@
 
 .venv/installed-bench: .venv/installed

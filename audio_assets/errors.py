@@ -16,6 +16,11 @@ fails the run or the sensor's tick, and says what to fix; the sensor asks for th
     ReportError           the S3 Inventory report cannot be used
     ArgumentError         an argument or a setting is wrong
     NotificationError     a webhook has not taken a message
+    ClusterError          the Ray cluster cannot be reached, or has no place for an actor
+    WorkerLostError       processes that work on the same partition keep dying
+
+ends a pass that nobody waits for any more
+    StoppedError          the run was terminated
 
 is tried again at once, a few times
     ConflictError         another run replaced the same file meanwhile (optimistic concurrency)
@@ -62,6 +67,21 @@ class ConflictError(RuntimeError):
     """Another run replaced the file since it was read; read it again and decide anew."""
 
 
+# --- of a cluster ---------------------------------------------------------------------------------------
+
+
+class ClusterError(RuntimeError):
+    """The Ray cluster cannot be reached, refuses, or has no place for an actor; says what to fix."""
+
+
+class WorkerLostError(RuntimeError):
+    """The processes that work on a partition keep dying; names the partition."""
+
+
+class StoppedError(RuntimeError):
+    """Whoever asked for the work does not want it any more."""
+
+
 # --- of what was asked for ------------------------------------------------------------------------------
 
 
@@ -96,6 +116,10 @@ class ArgumentError(ValueError):
         super().__init__(f"{argument}{problem}")
         self.argument = argument
         self.problem = problem
+
+    def __reduce__(self) -> tuple[type["ArgumentError"], tuple[str, str]]:
+        # An exception is pickled by its message alone, which is not what this one is made from.
+        return type(self), (self.argument, self.problem)
 
     def renamed(self, names: Mapping[str, str]) -> "ArgumentError":
         """The same error in the words of settings, e.g. by `{"batch_size": "WHISPER_BATCH_SIZE"}`."""

@@ -152,6 +152,41 @@ def _interval(text: str) -> dt.timedelta:
     return dt.timedelta(minutes=minutes)
 
 
+def _ray_address(text: str) -> str:
+    # `ray://` is Ray's client, which gives no actor to wait for.
+    if text not in ("", "auto", "local") and not re.fullmatch(r"[^\s/@]+:[0-9]{1,5}", text):
+        raise ValueError
+    return text
+
+
+def _part(text: str) -> float:
+    """0, a part of one, or a whole number: Ray gives no one and a half."""
+    number = float(text)
+    if not 0 <= number < 1000 or (number > 1 and number != int(number)):
+        raise ValueError
+    return number
+
+
+def _number_or_auto(text: str) -> int | None:
+    return None if text == "auto" else _at_least_one(text)
+
+
+def _at_least_one(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        raise ValueError
+    return int(text)
+
+
+def _at_least_zero(text: str) -> int:
+    return 0 if text == "0" else _at_least_one(text)
+
+
+def _minutes(text: str) -> float:
+    if not 0 < (minutes := float(text)) < 100_000:
+        raise ValueError
+    return minutes
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in words:
@@ -300,6 +335,31 @@ BACKFILL_ORDER = Setting(
     parse=_one_of("folder", "newest"),
     rule="is folder or newest",
 )
+PARTITIONS_PER_RUN = Setting(
+    name="PARTITIONS_PER_RUN",
+    meaning="How many partitions a run covers at most, of the sensor and of a backfill in the UI. A cluster"
+    " is kept busy by more ([how many](docs/ray.md#how-large-a-run-is)).",
+    default="100",
+    example="2000",
+    parse=_at_least_one,
+    rule="is a whole number from 1",
+)
+OBJECTS_PER_RUN = Setting(
+    name="OBJECTS_PER_RUN",
+    meaning="How many objects a run of the sensor covers at most; a single partition may have more.",
+    default="20000",
+    example="400000",
+    parse=_at_least_one,
+    rule="is a whole number from 1",
+)
+MAX_RUNS_IN_FLIGHT = Setting(
+    name="MAX_RUNS_IN_FLIGHT",
+    meaning="Until how many runs wait or work the sensor asks for more; `0` lets it ask for none.",
+    default="25",
+    example="25",
+    parse=_at_least_zero,
+    rule="is a whole number from 0",
+)
 KEEP_RUN_LOGS_DAYS = Setting(
     name="KEEP_RUN_LOGS_DAYS",
     meaning="How many days the logs of a run are kept. What the run has made stays on record"
@@ -348,6 +408,74 @@ LISTENING_PAGE_URL = Setting(
     example="https://audio.example.com/output_parquet/listening_page",
     parse=_address,
     rule="is no address; it should read like https://host/path",
+)
+RAY_ADDRESS = Setting(
+    name="RAY_ADDRESS",
+    meaning="The Ray cluster whose actors make transcripts and tokens: `host:port` of its head, `auto` for"
+    " the one that runs on this machine, `local` for the one of this machine that is started where none runs"
+    " ([how to](docs/ray.md)). Needs `pip install 'audio-assets[ray]'`.",
+    default_words="none: a run does this itself",
+    example="local",
+    parse=_ray_address,
+    rule="is local, auto or host:port",
+)
+RAY_GPUS_PER_ACTOR = Setting(
+    name="RAY_GPUS_PER_ACTOR",
+    meaning="How much of a GPU an actor takes: `1`, a part such as `0.5` for two on a GPU, or `0` for actors"
+    " on CPUs.",
+    default="1",
+    example="0.5",
+    parse=_part,
+    rule="is 0, a part of 1 or a whole number",
+)
+RAY_CPUS_PER_ACTOR = Setting(
+    name="RAY_CPUS_PER_ACTOR",
+    meaning="How many CPUs an actor takes. It decodes audio on them.",
+    default="1",
+    example="4",
+    parse=_part,
+    rule="is 0, a part of 1 or a whole number",
+)
+RAY_MAX_ACTORS = Setting(
+    name="RAY_MAX_ACTORS",
+    meaning="How many actors there may be, or `auto` for as many as the nodes hold that are there. A cluster"
+    " that adds nodes on demand needs a number.",
+    default="auto",
+    example="16",
+    parse=_number_or_auto,
+    rule="is a whole number from 1 or auto",
+)
+RAY_ACTOR_IDLE_MINUTES = Setting(
+    name="RAY_ACTOR_IDLE_MINUTES",
+    meaning="After how many minutes without work an actor ends and gives its GPU back.",
+    default="10",
+    example="10",
+    parse=_minutes,
+    rule="is a number of minutes above 0",
+)
+RAY_VARIABLES = (
+    RAY_ADDRESS,
+    Variable(
+        name="RAY_AUTH_MODE",
+        meaning="Ray's own: `token` lets only those in who have the cluster's token.",
+        default_words="`token` in runs",
+        example="token",
+    ),
+    Variable(
+        name="RAY_AUTH_TOKEN",
+        meaning="The cluster's token, the same on all nodes; `ray get-auth-token --generate` makes one.",
+        secret=True,
+    ),
+    Variable(
+        name="RAY_AUTH_TOKEN_PATH",
+        meaning="A file that holds the token, instead of RAY_AUTH_TOKEN.",
+        default_words="`~/.ray/auth_token`",
+        example="/run/secrets/ray_auth_token",
+    ),
+    RAY_GPUS_PER_ACTOR,
+    RAY_CPUS_PER_ACTOR,
+    RAY_MAX_ACTORS,
+    RAY_ACTOR_IDLE_MINUTES,
 )
 
 AWS_VARIABLES = (
@@ -417,6 +545,10 @@ VARIABLES: tuple[Variable, ...] = (
     DAILY_INTERVAL_MINUTES,
     BACKFILL_ORDER,
     REDO_STALE,
+    PARTITIONS_PER_RUN,
+    OBJECTS_PER_RUN,
+    MAX_RUNS_IN_FLIGHT,
+    *RAY_VARIABLES,
     KEEP_RUN_LOGS_DAYS,
     FAILURE_WEBHOOK_URL,
     LISTENING_AUDIO_URL,

@@ -14,7 +14,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -26,6 +26,7 @@ from audio_assets.errors import (
     ObjectChangedError,
     ObjectNameError,
     ObjectRefusedError,
+    StoppedError,
 )
 from audio_assets.parallel import MemoryBudget, map_ahead
 from audio_assets.partition_rows import Finished, PartitionRows, audio_values, transcript_values
@@ -121,10 +122,13 @@ class SpeechPass:
         transcribing: None where transcripts are not asked for.
         tokenising: None where tokens are not asked for.
         recompute: whether to make each row anew, though nothing has changed.
+        unreadable: keys of objects that are not to be touched, each with the reason for its `failed` row.
+        stopped: once it is set, the pass ends with StoppedError instead of taking another object.
 
     Attributes:
         recogniser: once an object needed it; None before.
         seconds: wall-clock seconds that the pass took, loading the recogniser left out.
+        load_seconds: what loading it took; little where the process had it already.
     """
 
     def __init__(
@@ -135,12 +139,17 @@ class SpeechPass:
         tokenising: Tokenising | None = None,
         *,
         recompute: bool = False,
+        unreadable: Mapping[str, str] | None = None,
+        stopped: threading.Event | None = None,
     ) -> None:
         self.recogniser: Recogniser | None = None
         self.seconds = 0.0
+        self.load_seconds = 0.0
         self._source = source
         self._inventory = inventory
         self._recompute = recompute
+        self._unreadable = unreadable or {}
+        self._stopped = stopped or threading.Event()
         self._transcribing = transcribing
         self._tokenising = tokenising
         self._outputs = [output for output in (transcribing, tokenising) if output]
@@ -157,9 +166,34 @@ class SpeechPass:
             StorageError: the store fails for good, or refuses an object twice and others that it gave before;
                 partitions that were yielded stay written.
             ConflictError: another run keeps replacing the same partition.
+            StoppedError: `stopped` is set; partitions that were yielded stay written.
         """
         for to_make, conflicts in replace_rounds(partitions):
             yield from self._round(to_make, conflicts)
+
+    def rehearse(self, partition: FolderMinute) -> Iterator[str]:
+        """Do all that `run` does to a partition's objects, one after the other, and write nothing.
+
+        It finds the object that ends the process which works on it.
+
+        Yields:
+            The key of each object before it is touched.
+
+        Raises:
+            MissingInputError: the partition has objects and no inventory.
+            StorageError: the store fails for good.
+            StoppedError: `stopped` is set.
+        """
+        self._memory = MemoryBudget(DECODED_BYTES_AHEAD)
+        opened = self._open(partition)
+        for turn, info in enumerate(opened.missing()):
+            self._check_stopped()
+            yield info.key
+            job = self._load(Job(turn, opened, info))
+            self._memory.release(turn)
+            if job.audio and self._needs_recogniser(job):
+                for _ in self._loaded_recogniser().transcribe([(job, job.take_samples())]):
+                    pass
 
     def _round(self, partitions: Sequence[FolderMinute], conflicts: list[FolderMinute]) -> Iterator[Finished]:
         reading = concurrent.futures.ThreadPoolExecutor(THREADS, "read")
@@ -208,6 +242,7 @@ class SpeechPass:
             )
             for job in loaded:
                 self._memory.release(job.turn)
+                self._check_stopped()
                 if not self._is_set_aside(job):
                     self._add_what_needs_no_recogniser(job)
                     yield job
@@ -259,6 +294,8 @@ class SpeechPass:
     def _load(self, job: Job) -> Job:
         """Fetch, decode and tokenise one object, in one of many threads."""
         try:
+            if job.info.key in self._unreadable:
+                raise AudioError(self._unreadable[job.info.key])
             check_size(job.info.size)
             body = self._source.store.read(job.info, functools.partial(job.partition.retried, job.info))
             self._access.read(job.info)
@@ -295,15 +332,24 @@ class SpeechPass:
 
     def _recognise(self, jobs: Iterator[Job]) -> Iterator[Finished]:
         """Transcribe what needs it; yields the partitions that were written meanwhile."""
+        for job, result in self._loaded_recogniser().transcribe(self._clips(jobs)):
+            self._check_stopped()
+            self._add_transcript(job, result)
+            self._write_if_complete(job.partition)
+            yield from self._writes.finished()
+
+    def _loaded_recogniser(self) -> "Recogniser":
         assert self._transcribing is not None
         if self.recogniser is None:
             started = time.perf_counter()
             self.recogniser = self._transcribing.load()
-            self.seconds -= time.perf_counter() - started
-        for job, result in self.recogniser.transcribe(self._clips(jobs)):
-            self._add_transcript(job, result)
-            self._write_if_complete(job.partition)
-            yield from self._writes.finished()
+            self.load_seconds = time.perf_counter() - started
+            self.seconds -= self.load_seconds
+        return self.recogniser
+
+    def _check_stopped(self) -> None:
+        if self._stopped.is_set():
+            raise StoppedError("the pass was told to stop")
 
     def _clips(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, np.ndarray]]:
         for job in jobs:

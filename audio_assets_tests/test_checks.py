@@ -378,7 +378,7 @@ def test_partitions_never_made_wait_while_the_sensor_may_ask_for_no_more_runs(
     place.put("new/a.flac", b"abc", MINUTE)
     run_of(instance, dg.DagsterRunStatus.NOT_STARTED, FolderMinute("other", MINUTE))
     assert failing(executed(bucket, instance)) == {"equals_bucket"}
-    monkeypatch.setattr(checks, "MAX_RUNS_IN_FLIGHT", 1)
+    monkeypatch.setenv("MAX_RUNS_IN_FLIGHT", "1")
     evaluations = executed(bucket, instance)
     assert failing(evaluations) == set()
     assert evaluations["equals_bucket"].metadata["waiting"].value == 1

@@ -297,8 +297,8 @@ def test_partitions_under_way_are_not_deleted(project: Project):
 
 @on_disk
 def test_no_more_runs_are_asked_for_than_may_be_in_flight(project: Project, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tick, "MAX_RUNS_IN_FLIGHT", 2)
-    monkeypatch.setattr("audio_assets.sensor.run_requests.PARTITIONS_PER_RUN", 1)
+    monkeypatch.setenv("MAX_RUNS_IN_FLIGHT", "2")
+    monkeypatch.setenv("PARTITIONS_PER_RUN", "1")
     for folder in range(5):
         project.place.put(f"p{folder}/a.txt")
     first = project.tick()
@@ -437,8 +437,8 @@ def test_a_cursor_that_says_nothing_sensible_begins_a_full_scan(project: Project
 
 @on_disk
 def test_the_newest_audio_is_asked_for_first_if_so_set(project: Project, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("audio_assets.sensor.run_requests.PARTITIONS_PER_RUN", 2)
-    monkeypatch.setattr(tick, "MAX_RUNS_IN_FLIGHT", 1)
+    monkeypatch.setenv("PARTITIONS_PER_RUN", "2")
+    monkeypatch.setenv("MAX_RUNS_IN_FLIGHT", "1")
     monkeypatch.setenv("BACKFILL_ORDER", "newest")
     for folder in ("p225", "p226"):
         for minute in range(2):

@@ -295,9 +295,9 @@ def test_a_folder_stays_in_sight_until_its_minute_closes_and_its_run_is_done(
     assert project.tick() == []
     assert queue.messages == 0
     monkeypatch.setenv("SETTLE_SECONDS", "-120")
-    monkeypatch.setattr(tick, "MAX_RUNS_IN_FLIGHT", 0)
+    monkeypatch.setenv("MAX_RUNS_IN_FLIGHT", "0")
     assert project.tick() == []
-    monkeypatch.setattr(tick, "MAX_RUNS_IN_FLIGHT", 25)
+    monkeypatch.setenv("MAX_RUNS_IN_FLIGHT", "25")
     # Its run is lost, then comes.
     assert len(project.tick()) == 1
     assert project.catch_up() == 1

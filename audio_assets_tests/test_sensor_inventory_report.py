@@ -15,7 +15,6 @@ from audio_assets.defs import sensor
 from audio_assets.errors import ReportError, StorageError
 from audio_assets.partitions import FolderMinute
 from audio_assets.retire import retire
-from audio_assets.sensor import tick
 from audio_assets.sensor.inventory_report import Report
 from audio_assets.source import AudioSource
 from audio_assets.storage import ObjectStore
@@ -186,8 +185,8 @@ def test_a_report_is_read_file_by_file_over_ticks(seeded: Project, monkeypatch: 
 def test_what_a_report_seeds_is_asked_for_in_bounded_runs(
     seeded: Project, monkeypatch: pytest.MonkeyPatch, reports: S3Place
 ):
-    monkeypatch.setattr(tick, "MAX_RUNS_IN_FLIGHT", 1)
-    monkeypatch.setattr("audio_assets.sensor.run_requests.PARTITIONS_PER_RUN", 1)
+    monkeypatch.setenv("MAX_RUNS_IN_FLIGHT", "1")
+    monkeypatch.setenv("PARTITIONS_PER_RUN", "1")
     [first] = seeded.tick()
     assert seeded.execute(first).success
     # What was read of a report is not needed again.

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audio_assets import settings
 from audio_assets.defs.partitions import backfill_policy
 from audio_assets.digest import EMPTY, Digest, group
 from audio_assets.partitions import FolderMinute
 from audio_assets.record import PartitionRecord
 from audio_assets.sensor.run_requests import (
     LARGEST_GAP,
-    OBJECTS_PER_RUN,
-    PARTITIONS_PER_RUN,
     FolderContents,
     Plan,
+    RunLimits,
     plan,
     retry_delay,
 )
@@ -25,6 +25,7 @@ from audio_assets_tests.support.audio import MINUTE
 
 NOW = MINUTE + dt.timedelta(days=1)
 SETTLE = dt.timedelta(seconds=60)
+LIMITS = RunLimits()
 NOTHING = Plan(add=[], delete=[], ranges=[], open=0)
 
 
@@ -195,15 +196,15 @@ def test_what_somebody_registered_by_hand_and_is_no_key_is_deleted():
 
 
 def test_backfills_of_the_ui_cover_as_many_partitions_at_a_time():
-    assert backfill_policy.max_partitions_per_run == PARTITIONS_PER_RUN
+    assert backfill_policy.max_partitions_per_run == settings.PARTITIONS_PER_RUN.get()
 
 
 def test_runs_are_bounded_by_partitions_and_by_objects():
-    decided = decide({at(i): some() for i in range(PARTITIONS_PER_RUN * 2 + 1)})
-    assert [request.partitions for request in decided.ranges] == [PARTITIONS_PER_RUN, PARTITIONS_PER_RUN, 1]
-    decided = decide({at(i): some(OBJECTS_PER_RUN // 2) for i in range(5)})
+    decided = decide({at(i): some() for i in range(LIMITS.partitions * 2 + 1)})
+    assert [request.partitions for request in decided.ranges] == [LIMITS.partitions, LIMITS.partitions, 1]
+    decided = decide({at(i): some(LIMITS.objects // 2) for i in range(5)})
     assert [request.partitions for request in decided.ranges] == [2, 2, 1]
-    assert len(decide({at(0): some(OBJECTS_PER_RUN * 3)}).ranges) == 1
+    assert len(decide({at(0): some(LIMITS.objects * 3)}).ranges) == 1
 
 
 def test_a_run_passes_over_a_few_partitions_that_are_done_but_not_over_many():
@@ -217,12 +218,12 @@ def test_a_run_passes_over_a_few_partitions_that_are_done_but_not_over_many():
     assert asked(0, LARGEST_GAP + 2) == 2
 
 
-def test_the_newest_minutes_come_first_if_so_set(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("audio_assets.sensor.run_requests.PARTITIONS_PER_RUN", 2)
+def test_the_newest_minutes_come_first_if_so_set():
     known = at(1, "c")
     found = dict.fromkeys([at(0, "a"), at(2, "a"), at(0, "b"), at(2, "b"), known], some())
     contents = FolderContents({"a", "b", "c"}, found)
-    decided = plan(contents, {}, [known.key], set(), NOW, SETTLE, newest_first=True)
+    limits = RunLimits(partitions=2)
+    decided = plan(contents, {}, [known.key], set(), NOW, SETTLE, newest_first=True, limits=limits)
     assert decided.add == [at(2, "a").key, at(2, "b").key, at(0, "a").key, at(0, "b").key]
     assert ranges(decided) == [
         (known.key, at(2, "a").key),
@@ -242,7 +243,7 @@ def test_the_same_wanted_state_has_the_same_fingerprint_and_another_one_another(
 
 
 moments = st.builds(at, st.integers(0, 200), st.sampled_from(["a", "b"]))
-digests = st.builds(some, st.integers(1, 3) | st.just(OBJECTS_PER_RUN - 1))
+digests = st.builds(some, st.integers(1, 3) | st.just(LIMITS.objects - 1))
 
 
 @given(
@@ -261,7 +262,7 @@ def test_every_pending_partition_is_in_one_range_and_no_busy_one_is(
     assert pending - {p.key for p in busy} <= set(flat)
     assert not {p.key for p in busy} & set(flat)
     assert all(r.start in pending and r.end in pending for r in decided.ranges)
-    assert all(len(keys) <= PARTITIONS_PER_RUN for keys in covered)
+    assert all(len(keys) <= LIMITS.partitions for keys in covered)
     assert sum(r.partitions for r in decided.ranges) == len(pending - {p.key for p in busy})
 
 

@@ -16,7 +16,7 @@ from audio_assets.partitions import FolderMinute
 from audio_assets.record import PartitionRecord
 from audio_assets.sensor import marked_folders, tick
 from audio_assets.sensor.event_queue import Event
-from audio_assets.sensor.run_requests import retry_delay
+from audio_assets.sensor.run_requests import RunLimits, retry_delay
 from audio_assets.sensor.state import FULL_SCAN_INTERVAL, Cursor, ReportProgress
 from audio_assets.sensor.table_files import TableFiles
 from audio_assets.sensor.tick import RunAttempt, TickInputs, TickOutcome, Unfinished
@@ -160,7 +160,7 @@ def test_an_open_minute_waits(bucket: Bucket):
 
 
 def test_no_more_runs_are_asked_for_than_there_is_room(bucket: Bucket):
-    bucket.records.unfinished_runs = tick.MAX_RUNS_IN_FLIGHT
+    bucket.records.unfinished_runs = RunLimits().runs
     outcome = bucket.tick()
     assert outcome.runs == []
     assert outcome.add == [P225.key, P226.key]

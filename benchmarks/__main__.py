@@ -12,6 +12,7 @@ for name in (
     "latency",
     "listening_page",
     "daily",
+    "cluster",
     "include",
 ):
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

@@ -402,6 +402,53 @@ def daily_compaction() -> str:
     return table(head, rows)
 
 
+def cluster_speed() -> str:
+    """A row for each number of workers, after one for a run without Ray."""
+    results = results_of("cluster")
+    alone = results["embedded"]
+    rows = [
+        [
+            "without Ray",
+            alone["partitions"],
+            f"{alone['partitions_per_minute']:,.0f}",
+            f"{alone['share_of_ideal']:.2f}",
+            "",
+        ]
+    ]
+    rows += [
+        [
+            got["workers"],
+            got["partitions"],
+            f"{got['partitions_per_minute']:,.0f}",
+            f"{got['share_of_ideal']:.2f}",
+            f"{got['orchestration_s_per_partition']:.3f}",
+        ]
+        for got in results["workers"]
+    ]
+    head = ["workers", "partitions", "partitions a minute", "share of ideal", "beyond ideal, s a partition"]
+    note = results["machine"]["note"]
+    return table(head, rows) + (f"\n\nWhile this was measured, {note}." if note else "")
+
+
+def cluster_start() -> str:
+    """A row for each number of workers: how soon the first partition is written."""
+    rows = [
+        [
+            got["workers"],
+            f"{got['cold_first_partition_s']:.1f} ({got['cold_loads']:.0f} loads)",
+            f"{got['warm_first_partition_s']:.1f} ({got['warm_loads']:.0f} loads)",
+            f"{1000 * got['driver_cpu_s_per_partition']:.0f}",
+            f"{1000 * got['nothing_to_do_s_per_partition']:.0f}",
+        ]
+        for got in results_of("cluster")["workers"]
+    ]
+    head = [
+        *("workers", "cold: first partition, s", "warm: first partition, s"),
+        *("the driver's CPU, ms a partition", "a run with nothing to do, ms a partition"),
+    ]
+    return table(head, rows)
+
+
 INCLUDES: dict[str, Callable[[], str]] = {
     make.__name__: make
     for make in (
@@ -410,6 +457,7 @@ INCLUDES: dict[str, Callable[[], str]] = {
         *(pipeline, pipeline_memory, engine_speed, engine_speed_demo, engine_lead, agreement),
         listening_page,
         *(daily, daily_compaction),
+        *(cluster_speed, cluster_start),
     )
 }
 

@@ -29,9 +29,9 @@ from audio_assets.defs.internals.run_origin import execute_here, was_asked_for
 from audio_assets.defs.partitions import FOLDER_MINUTE, KEYS_AT_A_TIME, parts
 from audio_assets.defs.records import InstanceRecords
 from audio_assets.defs.sensor import producers_of, report_checks, run_request, tick_inputs
-from audio_assets.sensor.run_requests import MAX_RUNS_IN_FLIGHT, retry_delay
+from audio_assets.sensor.run_requests import retry_delay
 from audio_assets.sensor.tick import RunAttempt, TickOutcome, Unfinished, tick
-from audio_assets.settings import SETTLE_SECONDS
+from audio_assets.settings import MAX_RUNS_IN_FLIGHT, SETTLE_SECONDS
 
 SENSOR = "new_s3_keys"
 JOB = "process_audio"
@@ -310,7 +310,8 @@ class Sync:
     def _others(self, outcome: TickOutcome) -> int:
         """How many runs of others stand between this and what is to be made; 0 where they do not."""
         unfinished = self._unfinished()
-        in_the_way = outcome.pending & set(unfinished.covered) or unfinished.runs >= MAX_RUNS_IN_FLIGHT
+        enough = unfinished.runs >= MAX_RUNS_IN_FLIGHT.get()
+        in_the_way = outcome.pending & set(unfinished.covered) or enough
         return unfinished.runs if outcome.pending and in_the_way else 0
 
     def _unfinished(self) -> Unfinished:

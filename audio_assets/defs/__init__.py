@@ -5,6 +5,7 @@ In the order in which data flows:
     partitions.py     the partitions that all assets share, and how many of them a run covers
     resources.py      what the settings name, as Dagster's resources: bucket, recogniser, tokeniser
     inventory.py      the asset `s3_inventory`
+    passes.py         who makes the pass over the audio: the run's process, or a Ray cluster
     speech.py         the assets `transcripts` and `tokens`, one pass over the audio
     audio_table.py    the asset `audio_table`
     listening_page.py  the asset `listening_page`

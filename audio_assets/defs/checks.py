@@ -30,8 +30,7 @@ from audio_assets.errors import StorageError
 from audio_assets.parallel import map_ahead
 from audio_assets.partitions import FolderMinute
 from audio_assets.quality import Findings, PartitionFile, Sample
-from audio_assets.sensor.run_requests import MAX_RUNS_IN_FLIGHT
-from audio_assets.settings import SETTLE_SECONDS
+from audio_assets.settings import MAX_RUNS_IN_FLIGHT, SETTLE_SECONDS
 from audio_assets.table import THREADS
 
 SENSOR_SECONDS = 60
@@ -188,7 +187,7 @@ class _SecondLook:
 
     def _under_way(self) -> UnderWay:
         unfinished = self._records.unfinished(self._records.registered())
-        return UnderWay(self._closed, unfinished.covered, unfinished.runs >= MAX_RUNS_IN_FLIGHT)
+        return UnderWay(self._closed, unfinished.covered, unfinished.runs >= MAX_RUNS_IN_FLIGHT.get())
 
     def _pause(self) -> None:
         if not self._paused:

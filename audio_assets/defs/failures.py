@@ -10,21 +10,25 @@ import dagster as dg
 
 from audio_assets.errors import (
     ArgumentError,
+    ClusterError,
     ConflictError,
     InstanceInUseError,
     MissingInputError,
     StaleRowsError,
     StorageError,
+    WorkerLostError,
 )
 
 # Those whose text says what is wrong and what to do.
 _KNOWN = (
     ArgumentError,
+    ClusterError,
     ConflictError,
     InstanceInUseError,
     MissingInputError,
     StaleRowsError,
     StorageError,
+    WorkerLostError,
 )
 
 

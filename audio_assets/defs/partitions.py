@@ -10,7 +10,7 @@ import dagster as dg
 
 from audio_assets import schema
 from audio_assets.partitions import FolderMinute
-from audio_assets.sensor.run_requests import PARTITIONS_PER_RUN
+from audio_assets.settings import PARTITIONS_PER_RUN
 
 FOLDER_MINUTE = "folder_minute"
 ASSETS = [dg.AssetKey(name) for name in schema.TABLES]
@@ -24,7 +24,7 @@ T = TypeVar("T")
 folder_minute = dg.DynamicPartitionsDefinition(name=FOLDER_MINUTE)
 
 # As many as the sensor asks for at a time.
-backfill_policy = dg.BackfillPolicy.multi_run(max_partitions_per_run=PARTITIONS_PER_RUN)
+backfill_policy = dg.BackfillPolicy.multi_run(max_partitions_per_run=PARTITIONS_PER_RUN.get())
 
 
 def partitions_of(context: dg.AssetExecutionContext) -> list[FolderMinute]:

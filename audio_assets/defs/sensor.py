@@ -28,11 +28,18 @@ from audio_assets.partitions import FolderMinute, shortened_key
 from audio_assets.producers import Producers, stale_partitions
 from audio_assets.rows import inventory_objects
 from audio_assets.sensor.event_queue import Event, EventQueue, Received
-from audio_assets.sensor.run_requests import RunRange
+from audio_assets.sensor.run_requests import RunLimits, RunRange
 from audio_assets.sensor.state import Cursor, ReportProgress
 from audio_assets.sensor.table_files import TableFiles
 from audio_assets.sensor.tick import RunAttempt, TickInputs, TickOutcome, tick
-from audio_assets.settings import BACKFILL_ORDER, REDO_STALE, SETTLE_SECONDS
+from audio_assets.settings import (
+    BACKFILL_ORDER,
+    MAX_RUNS_IN_FLIGHT,
+    OBJECTS_PER_RUN,
+    PARTITIONS_PER_RUN,
+    REDO_STALE,
+    SETTLE_SECONDS,
+)
 from audio_assets.storage import ObjectInfo
 
 # With what a tick does besides, well below the 60 s after which Dagster gives it up.
@@ -170,6 +177,7 @@ def tick_inputs(
         redo_stale=REDO_STALE.get() == "sensor",
         events=events,
         read_report=read_report if bucket.inventory_manifest else None,
+        limits=RunLimits(PARTITIONS_PER_RUN.get(), OBJECTS_PER_RUN.get(), MAX_RUNS_IN_FLIGHT.get()),
     )
 
 

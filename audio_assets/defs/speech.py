@@ -1,10 +1,6 @@
 """`transcripts` and `tokens`: one pass over the audio on the GPU, each of the two on its own if so asked."""
 
-import dataclasses
-import logging
-import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -21,16 +17,10 @@ from audio_assets.defs.metadata import (
     table_metadata,
 )
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
+from audio_assets.defs.passes import pass_of_run
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.partition_rows import Finished
-from audio_assets.speech import SpeechPass, Transcribing
 from audio_assets.table import Table
-
-if TYPE_CHECKING:
-    from audio_assets.transcription import Stats
-    from audio_assets.transcription.recogniser import Recogniser
-
-SECONDS_BETWEEN_PROGRESS = 5
 
 watchers: list[Callable[[Finished], None]] = []
 """Told of each partition that a run in this process is done with, as `audio-assets sync` shows it."""
@@ -82,29 +72,19 @@ def speech(
         bucket.check(context.log)
         asked = {key.to_user_string() for key in context.selected_asset_keys}
         tables = {table.name: table for table in (bucket.transcripts, bucket.tokens) if table.name in asked}
-        transcribing = whisper.transcribing(tables["transcripts"]) if "transcripts" in tables else None
-        tokenising = tokeniser.tokenising(tables["tokens"]) if "tokens" in tables else None
-        done_before: dict[str, float] = {}
-        if transcribing:
-            transcribing = _logged(transcribing, context.log, done_before)
-        speech_pass = SpeechPass(
-            bucket.source,
-            bucket.inventory,
-            transcribing,
-            tokenising,
-            recompute=context.op_execution_context.op_config["recompute"],
-        )
+        recompute = context.op_execution_context.op_config["recompute"]
+        work = pass_of_run(bucket, whisper, tokeniser, tables, context.log, recompute=recompute)
 
         partitions = partitions_of(context)
-        progress = _Progress(context.log, len(partitions))
         done: list[Finished] = []
         with place_in_pool(context.instance, context.log):
-            for finished in speech_pass.run(partitions):
-                progress.add(finished)
+            for finished in work.run(partitions):
+                for watcher in watchers:
+                    watcher(finished)
                 done.append(finished)
 
     for name, table in tables.items():
-        achieved = _achieved(name, speech_pass, progress, done_before)
+        achieved = work.figures(name)
         metadata = {finished.partition.key: _describe(finished, table, achieved) for finished in done}
         add_partition_metadata(context, name, metadata)
         yield dg.MaterializeResult(asset_key=name)
@@ -128,51 +108,6 @@ def speech_today() -> dg.Definitions:
         return spec.replace_attributes(code_version=versions[spec.key.to_user_string()])
 
     return dg.Definitions(assets=[speech.map_asset_specs(today)])
-
-
-def _logged(transcribing: Transcribing, log: logging.Logger, done_before: dict[str, float]) -> Transcribing:
-    """The same, with what loading takes in the log.
-
-    Args:
-        done_before: gets what the recogniser has done before this run: it may outlive one.
-    """
-
-    def load() -> "Recogniser":
-        name = transcribing.identity
-        # A first download of a large model takes minutes, in which a run would seem to hang.
-        log.info(f"Loading {name[:1].upper()}{name[1:]}")
-        started = time.monotonic()
-        recogniser = transcribing.load()
-        log.info(f"The model is on {recogniser.device} after {time.monotonic() - started:.1f} s")
-        done_before.update(dataclasses.asdict(recogniser.stats))
-        return recogniser
-
-    return dataclasses.replace(transcribing, load=load)
-
-
-@dataclasses.dataclass
-class _Progress:
-    """Counts what a run has done, and logs it every few seconds and at the end."""
-
-    log: logging.Logger
-    partitions: int
-    done: int = 0
-    computed: int = 0
-    audio_s: float = 0.0
-    reported: float = dataclasses.field(default_factory=time.monotonic)
-
-    def add(self, finished: Finished) -> None:
-        self.done += 1
-        self.computed += finished.computed
-        self.audio_s += finished.audio_s
-        for watcher in watchers:
-            watcher(finished)
-        if time.monotonic() - self.reported > SECONDS_BETWEEN_PROGRESS or self.done == self.partitions:
-            self.reported = time.monotonic()
-            self.log.info(
-                f"{self.done} of {self.partitions} partitions, {self.computed} clips,"
-                f" {self.audio_s:.0f} s of audio"
-            )
 
 
 def _describe(
@@ -211,27 +146,3 @@ def _work(finished: Finished, achieved: dict[str, dg.MetadataValue]) -> dict[str
             ]
         )
     return work | achieved if finished.computed else work
-
-
-def _achieved(
-    name: str, speech_pass: SpeechPass, progress: _Progress, done_before: dict[str, float]
-) -> dict[str, dg.MetadataValue]:
-    """What a run as a whole achieved for a table; its partitions say it, Dagster having no other place."""
-    achieved: dict[str, dg.MetadataValue] = {}
-    if progress.computed:
-        achieved["audio_s_per_s"] = dg.MetadataValue.float(round(progress.audio_s / speech_pass.seconds, 1))
-    if name == "transcripts" and (recogniser := speech_pass.recogniser):
-        achieved["device"] = dg.MetadataValue.text(recogniser.device)
-        achieved |= _stages(recogniser.stats, done_before)
-    return achieved
-
-
-def _stages(stats: "Stats", done_before: dict[str, float]) -> dict[str, dg.MetadataValue]:
-    """What the engine did in this run: windows of 30 s, seconds of each stage, fallbacks, halved batches."""
-    done = {name: value - done_before[name] for name, value in dataclasses.asdict(stats).items()}
-    counts = ("windows", "fallbacks", "halvings")
-    seconds = ("mel_s", "encode_s", "language_s", "decode_s")
-    return {
-        **{name: dg.MetadataValue.int(int(done[name])) for name in counts},
-        **{name: dg.MetadataValue.float(round(done[name], 2)) for name in seconds},
-    }

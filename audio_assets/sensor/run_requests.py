@@ -17,14 +17,27 @@ from audio_assets.digest import EMPTY, UNLISTED, Digest
 from audio_assets.partitions import FolderMinute, folder_of_partition, minute_of_partition
 from audio_assets.record import PartitionRecord
 
-PARTITIONS_PER_RUN = 100
-"""A run covers a range, so that the model is loaded once; the size of the range bounds what a failure costs.
-The backfills of the UI go by it too."""
-OBJECTS_PER_RUN = 20_000
-# The first sight of a large bucket is worked off, rather than queued at once.
-MAX_RUNS_IN_FLIGHT = 25
 # A run passes over a partition that is done in well under the time that starting another run takes.
 LARGEST_GAP = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class RunLimits:
+    """How much is asked for at a time.
+
+    A run covers a range, so that the model is loaded once; the size of the range bounds what a failure costs,
+    and a cluster needs ranges that keep all of its workers busy. The first sight of a large bucket is worked
+    off, rather than queued at once.
+
+    Attributes:
+        partitions: that a run covers at most.
+        objects: that a run covers at most; a single partition may have more.
+        runs: that are queued or under way at most.
+    """
+
+    partitions: int = 100
+    objects: int = 20_000
+    runs: int = 25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +101,7 @@ def plan(
     reported: Collection[FolderMinute] | None = None,
     newest_first: bool = False,
     made_before: Mapping[str, PartitionRecord] | None = None,
+    limits: RunLimits | None = None,
 ) -> Plan:
     """Compare the bucket with the table.
 
@@ -105,6 +119,7 @@ def plan(
             folder.
         made_before: by partition key, what its last run recorded, whether or not the table still bears it
             out. It tells a request of today from an equal one before that run.
+        limits: of a run.
     """
     last_closed = now - dt.timedelta(minutes=1) - settle_time
     compared = _compare(contents, recorded, registered, busy, last_closed, by_report=reported is not None)
@@ -113,7 +128,7 @@ def plan(
         pending = pending | _unlisted(contents.folders, recorded, registered, reported)
     known = set(registered)
     add = _to_register(pending, known, newest_first=newest_first)
-    chunks = _chunks([*registered, *add], pending, busy)
+    chunks = _chunks([*registered, *add], pending, busy, limits or RunLimits())
     ordered = _in_order(chunks, compared.changed, newest_first=newest_first)
     return Plan(
         add,
@@ -257,7 +272,7 @@ def _differing(
 
 
 def _chunks(
-    order: Sequence[str], pending: Mapping[str, Digest], busy: Collection[str]
+    order: Sequence[str], pending: Mapping[str, Digest], busy: Collection[str], limits: RunLimits
 ) -> Iterator[list[str]]:
     """Cut the pending partitions into chunks of bounded size that keep clear of busy ones."""
     chunk: list[str] = []
@@ -270,7 +285,7 @@ def _chunks(
             continue
         count = pending[key].count
         if chunk and (
-            gap > LARGEST_GAP or at - first >= PARTITIONS_PER_RUN or objects + count > OBJECTS_PER_RUN
+            gap > LARGEST_GAP or at - first >= limits.partitions or objects + count > limits.objects
         ):
             yield chunk
             chunk = []

@@ -18,9 +18,9 @@ from audio_assets.sensor import marked_folders
 from audio_assets.sensor.event_queue import Event
 from audio_assets.sensor.marked_folders import Changes, Inventory
 from audio_assets.sensor.run_requests import (
-    MAX_RUNS_IN_FLIGHT,
     FolderContents,
     Plan,
+    RunLimits,
     RunRange,
     plan,
     retry_delay,
@@ -90,6 +90,7 @@ class TickInputs:
         events: what the bucket has told of, None where it sends no events.
         read_report: reads the S3 Inventory report that takes the place of full scans, None where there is
             none.
+        limits: how much is asked for at a time.
     """
 
     source: AudioSource
@@ -106,6 +107,7 @@ class TickInputs:
     redo_stale: bool = False
     events: Sequence[Event] | None = None
     read_report: ReadReport | None = None
+    limits: RunLimits = dataclasses.field(default_factory=RunLimits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,8 +183,9 @@ def tick(inputs: TickInputs) -> TickOutcome:
         reported=seen.reported,
         newest_first=inputs.newest_first,
         made_before=seen.table.recorded,
+        limits=inputs.limits,
     )
-    room = max(0, MAX_RUNS_IN_FLIGHT - unfinished.runs)
+    room = max(0, inputs.limits.runs - unfinished.runs)
     runs = list(itertools.islice(_due(decided.ranges, records, inputs.now), room))
     cursor = seen.cursor.without_events()
     if inputs.events is not None:
