@@ -21,7 +21,7 @@ from audio_assets_tests.cluster.conftest import Backfill, speech_files
 from audio_assets_tests.support.audio import UPLOADED, flac
 from audio_assets_tests.support.environment import clear_settings
 from audio_assets_tests.support.places import LocalPlace
-from audio_assets_tests.support.postgres import instance_yaml
+from audio_assets_tests.support.postgres import Server, instance_yaml
 from audio_assets_tests.support.project import Project
 from audio_assets_tests.support.ray_cluster import TOKEN, RayCluster
 from audio_assets_tests.support.stand_in import TOKENISER, StandInWhisper, definitions
@@ -176,7 +176,7 @@ def test_200_runs_leave_the_memory_of_the_actors_flat(large: Backfill, nodes: Ra
 
 
 def test_a_database_that_is_away_for_30_seconds(
-    large: Backfill, postgres_server: str, tmp_path: pathlib.Path
+    large: Backfill, postgres_server: Server, tmp_path: pathlib.Path
 ) -> None:
     home = tmp_path / "postgres"
     home.mkdir()
@@ -195,9 +195,9 @@ def test_a_database_that_is_away_for_30_seconds(
 
 
 @contextlib.contextmanager
-def _stopped(server: str) -> Iterator[None]:
+def _stopped(server: Server) -> Iterator[None]:
     """No process of the server does anything meanwhile."""
-    main = (pathlib.Path(server) / "data" / "postmaster.pid").read_text().split()[0]
+    main = (pathlib.Path(server.folder) / "data" / "postmaster.pid").read_text().split()[0]
     children = pathlib.Path(f"/proc/{main}/task/{main}/children").read_text().split()
     _signal_all([main, *children], signal.SIGSTOP)
     try:
