@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import os
 import pathlib
+import pkgutil
 import sys
 import threading
 import time
@@ -36,6 +37,7 @@ from dagster._daemon.auto_run_reexecution.auto_run_reexecution import (
 from dagster._daemon.monitoring.concurrency import execute_concurrency_slots_iteration
 from dagster._daemon.sensor import execute_sensor_iteration
 
+import audio_assets.defs
 from audio_assets.definitions import defs
 from audio_assets.settings import PROJECT
 from audio_assets_tests.support.environment import is_setting
@@ -44,7 +46,12 @@ _log = logging.getLogger(__name__)
 TABLES = ("s3_inventory", "transcripts", "tokens", "audio_table")
 
 _fork = multiprocessing.get_context("forkserver")
-_fork.set_forkserver_preload(["audio_assets.definitions", "audio_assets.transcription", "whisper", __name__])
+_fork.set_forkserver_preload(
+    [
+        *(f"audio_assets.defs.{module.name}" for module in pkgutil.iter_modules(audio_assets.defs.__path__)),
+        *("audio_assets.transcription.engine", "whisper", __name__),
+    ]
+)
 
 
 @dataclasses.dataclass
