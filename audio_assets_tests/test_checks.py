@@ -487,7 +487,9 @@ def test_more_empty_transcripts_than_one_in_twenty_warn(bucket: Bucket):
 def test_objects_that_are_not_flac_count_as_neither(bucket: Bucket):
     change(bucket, 40, status=schema.NOT_FLAC, transcribed_text=None, whisper_model=None, tokeniser=None)
     evaluations = executed(bucket)
-    assert failing(evaluations) == set()
+    # Their suffix has a decoder, so they are stale.
+    assert failing(evaluations) == {"current_settings"}
+    assert evaluations["current_settings"].metadata["stale_not_flac"].value == 40
     assert evaluations["failed_rows"].metadata["share"].value == 0
     assert evaluations["audio_found"].metadata["other"].value == 40
 
@@ -546,7 +548,7 @@ def test_a_bucket_without_audio_warns(bucket: Bucket):
         rows = rows_of(bucket, partition)
         write(bucket, partition, [row | not_audio for row in rows])
     evaluations = executed(bucket)
-    assert failing(evaluations) == {"audio_found"}
+    assert failing(evaluations) == {"audio_found", "current_settings"}
     assert evaluations["audio_found"].severity == dg.AssetCheckSeverity.WARN
     assert f"no object of {bucket.source_uri} ends in .flac; " in str(evaluations["audio_found"].description)
     failed = dict(status=schema.FAILED, whisper_model=TODAY, tokeniser=load_tokeniser("simulated").identity)
