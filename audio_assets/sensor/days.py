@@ -88,7 +88,8 @@ def plan(
         compacting: days that a queued or running run will compact.
         now: the clock that the next two are measured by.
         settle_time: how long after its end a day counts as closed.
-        interval: how long after its last compaction an open day, or one in `working`, is compacted again.
+        interval: how long after its last compaction an open day, or one in `working`, is compacted again; 0
+            for at once.
     """
     due: list[DayRequest] = []
     waiting: list[str] = []
@@ -134,7 +135,10 @@ def _is_open(day: str, now: dt.datetime, settle_time: dt.timedelta) -> bool:
 
 
 def _is_due(record: DayRecord | None, now: dt.datetime, interval: dt.timedelta) -> bool:
-    return record is None or now.timestamp() >= record.made_at + interval.total_seconds()
+    # Without an interval, whatever the clock of the last compaction said.
+    if record is None or not interval:
+        return True
+    return now.timestamp() >= record.made_at + interval.total_seconds()
 
 
 def days_of(keys: Iterable[str]) -> set[str]:
