@@ -231,7 +231,7 @@ def _frames_to_caller() -> int:
     frame = sys._getframe(1)
     frames = 1
     package = __name__.partition(".")[0]
-    while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] == package:
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
         frame = frame.f_back
         frames += 1
     return frames
