@@ -9,11 +9,11 @@ import concurrent.futures
 import dataclasses
 import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from audio_assets.daily import DailyTable, DayFile, file_digest
 from audio_assets.digest import EMPTY, Digest
@@ -21,6 +21,10 @@ from audio_assets.errors import ObjectChangedError, StorageError
 from audio_assets.partitions import FolderMinute
 from audio_assets.storage import ObjectInfo
 from audio_assets.table import THREADS, Table
+
+# It imports pandas, which a code location does without.
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 MINUTES_WORTH_A_DAY = 8
 """Fewer minute files of a day are read one by one: a day's file takes a few requests as well."""
@@ -135,7 +139,7 @@ def _day_part(
         return None
     condition = None
     if fresh != set(file.made_from) or {p.folder for p in some} != fresh:
-        condition = ds.field("FolderName").isin(sorted({p.folder for p in some}))
+        condition = pc.field("FolderName").isin(sorted({p.folder for p in some}))
     minutes = [p.minute for p in some]
     of_day = [p.minute for p in versions if p.minute.date() == file.day and p.folder in fresh]
     if (min(minutes), max(minutes)) != (min(of_day), max(of_day)):
@@ -151,8 +155,8 @@ def _both(one: pc.Expression | None, other: pc.Expression | None) -> pc.Expressi
 
 def _between(first: dt.datetime, last: dt.datetime) -> pc.Expression:
     """The rows of minutes of one day, both ends included."""
-    hour = ds.field("LastModifiedHour")
-    minute = ds.field("LastModifiedMinute")
+    hour = pc.field("LastModifiedHour")
+    minute = pc.field("LastModifiedMinute")
     since = (hour > first.hour) | ((hour == first.hour) & (minute >= first.minute))
     until = (hour < last.hour) | ((hour == last.hour) & (minute <= last.minute))
     return since & until
@@ -252,8 +256,8 @@ def _read_day(table: Table, part: DayPart, columns: Columns) -> pa.Table:
 
 
 def _scanner(
-    fragment: ds.ParquetFileFragment, columns: Columns, condition: pc.Expression | None
-) -> ds.Scanner:
+    fragment: "ds.ParquetFileFragment", columns: Columns, condition: pc.Expression | None
+) -> "ds.Scanner":
     return fragment.scanner(
         schema=columns.full, columns=list(columns.names), filter=condition, batch_size=BATCH_ROWS
     )
