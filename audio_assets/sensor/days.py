@@ -91,16 +91,18 @@ def plan(
         interval: how long after its last compaction an open day, or one in `working`, is compacted again; 0
             for at once.
     """
+
+    def is_open(day: str) -> bool:
+        return day in working or _is_open(day, now, settle_time)
+
     due: list[DayRequest] = []
     waiting: list[str] = []
     gone: list[str] = []
     for day in sorted({*wanted, *made, *versions, *registered}, reverse=True):
         if not _differs(day, wanted, made, versions):
-            if day not in wanted and day not in versions:
+            if day not in wanted:
                 gone.append(day)
-        elif day in compacting or (
-            (day in working or _is_open(day, now, settle_time)) and not _is_due(made.get(day), now, interval)
-        ):
+        elif day in compacting or (is_open(day) and not _is_due(made.get(day), now, interval)):
             waiting.append(day)
         else:
             state = f"{day}={made.get(day)}>{wanted.get(day, EMPTY)}"
