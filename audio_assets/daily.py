@@ -12,9 +12,10 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
 from audio_assets import schema
 from audio_assets.digest import EMPTY, Digest
@@ -23,14 +24,12 @@ from audio_assets.partitions import FolderMinute, day_of, day_path
 from audio_assets.storage import ObjectInfo, ObjectStore
 from audio_assets.storage.types import LAST
 
+# It imports pandas, which a code location does without.
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
+
 MADE_FROM = b"audio_assets.made_from"
 """In a day's footer: by folder, `str` of the digest of its minute files."""
-
-_FORMAT = ds.ParquetFileFormat(
-    default_fragment_scan_options=ds.ParquetFragmentScanOptions(
-        pre_buffer=True, page_checksum_verification=True
-    )
-)
 
 
 def file_digest(path: str, version: str) -> Digest:
@@ -136,9 +135,9 @@ class DailyTable:
             StorageError: it cannot be read, or is no Parquet file.
         """
         file = _Ranges(self.store, info)
-        constant = ds.field(schema.DAY_COLUMN) == pa.scalar(day)
+        constant = pc.field(schema.DAY_COLUMN) == pa.scalar(day)
         try:
-            fragment = _FORMAT.make_fragment(pa.PythonFile(file, "r"), partition_expression=constant)
+            fragment = _format().make_fragment(pa.PythonFile(file, "r"), partition_expression=constant)
             footer = fragment.metadata
         except (pa.ArrowException, OSError) as e:
             if isinstance(e.__cause__ or e, ObjectChangedError | StorageError):
@@ -163,7 +162,7 @@ class DayFile:
 
     day: dt.date
     info: ObjectInfo
-    fragment: ds.ParquetFileFragment
+    fragment: "ds.ParquetFileFragment"
     made_from: Mapping[str, Digest]
     rows: int
 
@@ -188,6 +187,13 @@ def folder_digests(files: Mapping[FolderMinute, str]) -> dict[str, Digest]:
         known = digests.get(partition.folder, EMPTY)
         digests[partition.folder] = known + file_digest(partition.path, version)
     return digests
+
+
+def _format() -> "ds.ParquetFileFormat":
+    import pyarrow.dataset as ds
+
+    options = ds.ParquetFragmentScanOptions(pre_buffer=True, page_checksum_verification=True)
+    return ds.ParquetFileFormat(default_fragment_scan_options=options)
 
 
 class _Ranges(io.RawIOBase):

@@ -6,7 +6,7 @@ by their rows. Which difference is a fault is said in `defs/daily_checks.py`.
 
 import dataclasses
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -44,36 +44,48 @@ def compare(daily: DailyTable, table: Table) -> DailyDifferences:
         StorageError: a table cannot be listed, or a minute file cannot be read.
     """
     files = daily.files()
-    # Readers pass over hidden files and folders.
-    strays = [
-        path
-        for path in files
-        if day_of(path) is None and not any(name.startswith((".", "_")) for name in path.split("/"))
-    ]
     infos = {day: info for path, info in files.items() if (day := day_of(path)) is not None}
+    by_day = _versions_by_day(table)
+    found = DailyDifferences(len(infos), 0, [day for day in by_day if day not in infos], {}, _strays(files))
+    for day, info in infos.items():
+        try:
+            found = _with_day(found, daily.open(day, info), table, by_day.get(day, {}))
+        except ObjectChangedError:
+            found = dataclasses.replace(found, stale=[*found.stale, day])
+        except StorageError as e:
+            found = dataclasses.replace(found, wrong={**found.wrong, day: str(e)})
+    return dataclasses.replace(found, stale=sorted(found.stale))
+
+
+def _with_day(
+    found: DailyDifferences, file: DayFile, table: Table, versions: Mapping[FolderMinute, str]
+) -> DailyDifferences:
+    """What was found, with one more day.
+
+    Args:
+        versions: of the minute files of that day.
+    """
+    if dict(file.made_from) != folder_digests(versions):
+        return dataclasses.replace(found, stale=[*found.stale, file.day])
+    what = _difference(file, table, sorted(versions))
+    wrong = {**found.wrong, file.day: what} if what else found.wrong
+    return dataclasses.replace(found, rows=found.rows + file.rows, wrong=wrong)
+
+
+def _strays(paths: Iterable[str]) -> list[str]:
+    """Visible files that are no day's: readers pass over hidden files and folders."""
+    others = [path for path in paths if day_of(path) is None]
+    return [path for path in others if not any(name.startswith((".", "_")) for name in path.split("/"))]
+
+
+def _versions_by_day(table: Table) -> dict[dt.date, dict[FolderMinute, str]]:
+    """By day, the minute files that there are and their versions."""
     by_day: dict[dt.date, dict[FolderMinute, str]] = {}
     for path, version in table.files():
         partition = FolderMinute.from_path(path)
         if partition is not None:
             by_day.setdefault(partition.minute.date(), {})[partition] = version
-    stale = [day for day in by_day if day not in infos]
-    wrong: dict[dt.date, str] = {}
-    rows = 0
-    for day, info in infos.items():
-        versions = by_day.get(day, {})
-        try:
-            file = daily.open(day, info)
-            if dict(file.made_from) != folder_digests(versions):
-                stale.append(day)
-                continue
-            rows += file.rows
-            if what := _difference(file, table, sorted(versions)):
-                wrong[day] = what
-        except ObjectChangedError:
-            stale.append(day)
-        except StorageError as e:
-            wrong[day] = str(e)
-    return DailyDifferences(len(infos), rows, sorted(stale), wrong, strays)
+    return by_day
 
 
 def _difference(file: DayFile, table: Table, partitions: Sequence[FolderMinute]) -> str:

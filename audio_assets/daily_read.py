@@ -9,11 +9,11 @@ import concurrent.futures
 import dataclasses
 import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from audio_assets.daily import DailyTable, DayFile, file_digest
 from audio_assets.digest import EMPTY, Digest
@@ -21,6 +21,10 @@ from audio_assets.errors import ObjectChangedError, StorageError
 from audio_assets.partitions import FolderMinute
 from audio_assets.storage import ObjectInfo
 from audio_assets.table import THREADS, Table
+
+# It imports pandas, which a code location does without.
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 MINUTES_WORTH_A_DAY = 8
 """Fewer minute files of a day are read one by one: a day's file takes a few requests as well."""
@@ -88,19 +92,25 @@ def plan(
     Raises:
         StorageError: the daily copy cannot be listed or read.
     """
-    by_day: dict[dt.date, list[FolderMinute]] = {}
-    for partition in partitions:
-        by_day.setdefault(partition.minute.date(), []).append(partition)
+    by_day = _by_day(partitions)
     large = {day for day, some in by_day.items() if len(some) >= MINUTES_WORTH_A_DAY}
     infos = daily.days() if large else {}
     wanted = sorted(large & infos.keys())
     now = _made_from(versions, set(wanted))
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         files = list(pool.map(lambda day: _open(daily, day, infos[day]), wanted))
-    parts = (_day_part(f, by_day[f.day], now[f.day], versions) for f in files if f is not None)
-    days = [part for part in parts if part is not None]
+    opened = [file for file in files if file is not None]
+    parts = [_day_part(file, by_day[file.day], now[file.day], versions) for file in opened]
+    days = list(filter(None, parts))
     from_days = {p for part in days for p in part.partitions}
     return Plan(days, [p for p in partitions if p not in from_days])
+
+
+def _by_day(partitions: Iterable[FolderMinute]) -> dict[dt.date, list[FolderMinute]]:
+    by_day: dict[dt.date, list[FolderMinute]] = {}
+    for partition in partitions:
+        by_day.setdefault(partition.minute.date(), []).append(partition)
+    return by_day
 
 
 def _open(daily: DailyTable, day: dt.date, info: ObjectInfo) -> DayFile | None:
@@ -133,14 +143,27 @@ def _day_part(
     some = [p for p in partitions if p.folder in fresh]
     if len(some) < MINUTES_WORTH_A_DAY:
         return None
+    of_day = [p for p in versions if p.minute.date() == file.day and p.folder in fresh]
+    return DayPart(file, some, _condition(file, some, of_day, fresh))
+
+
+def _condition(
+    file: DayFile, some: Sequence[FolderMinute], of_day: Sequence[FolderMinute], fresh: set[str]
+) -> pc.Expression | None:
+    """Which rows of a day's file are those of some partitions; None for all.
+
+    Args:
+        of_day: all partitions of the day in fresh folders.
+        fresh: the folders for which the file is fresh.
+    """
     condition = None
     if fresh != set(file.made_from) or {p.folder for p in some} != fresh:
-        condition = ds.field("FolderName").isin(sorted({p.folder for p in some}))
+        condition = pc.field("FolderName").isin(sorted({p.folder for p in some}))
     minutes = [p.minute for p in some]
-    of_day = [p.minute for p in versions if p.minute.date() == file.day and p.folder in fresh]
-    if (min(minutes), max(minutes)) != (min(of_day), max(of_day)):
+    all_minutes = [p.minute for p in of_day]
+    if (min(minutes), max(minutes)) != (min(all_minutes), max(all_minutes)):
         condition = _both(condition, _between(min(minutes), max(minutes)))
-    return DayPart(file, some, condition)
+    return condition
 
 
 def _both(one: pc.Expression | None, other: pc.Expression | None) -> pc.Expression | None:
@@ -151,8 +174,8 @@ def _both(one: pc.Expression | None, other: pc.Expression | None) -> pc.Expressi
 
 def _between(first: dt.datetime, last: dt.datetime) -> pc.Expression:
     """The rows of minutes of one day, both ends included."""
-    hour = ds.field("LastModifiedHour")
-    minute = ds.field("LastModifiedMinute")
+    hour = pc.field("LastModifiedHour")
+    minute = pc.field("LastModifiedMinute")
     since = (hour > first.hour) | ((hour == first.hour) & (minute >= first.minute))
     until = (hour < last.hour) | ((hour == last.hour) & (minute <= last.minute))
     return since & until
@@ -252,8 +275,8 @@ def _read_day(table: Table, part: DayPart, columns: Columns) -> pa.Table:
 
 
 def _scanner(
-    fragment: ds.ParquetFileFragment, columns: Columns, condition: pc.Expression | None
-) -> ds.Scanner:
+    fragment: "ds.ParquetFileFragment", columns: Columns, condition: pc.Expression | None
+) -> "ds.Scanner":
     return fragment.scanner(
         schema=columns.full, columns=list(columns.names), filter=condition, batch_size=BATCH_ROWS
     )

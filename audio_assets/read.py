@@ -161,8 +161,7 @@ def _wanted(
 ) -> _Wanted:
     since = _moment("start", start)
     until = _moment("end", end)
-    if twice := [name for name, count in collections.Counter(columns or ()).items() if count > 1]:
-        raise ValueError(f"columns names {', '.join(map(repr, twice))} more than once")
+    _refuse_twice(columns or ())
     names = schema.PARTITION_SCHEMA.names[:1] if columns is not None and not columns else columns
     full = table.columns()
     wanted = Columns(full, table.columns(names).names, _condition(full, filter))
@@ -172,11 +171,18 @@ def _wanted(
     for one in asked:
         listed = _listed(table, one)
         versions |= listed
-        partitions += sorted(
-            p for p in listed if (since is None or p.minute >= since) and (until is None or p.minute < until)
-        )
+        partitions += sorted(p for p in listed if _is_between(p.minute, since, until))
     folders = None if folder is None else list(dict.fromkeys(p.folder for p in partitions))
     return _Wanted(folders, partitions, versions, wanted)
+
+
+def _refuse_twice(columns: Iterable[str]) -> None:
+    if twice := [name for name, count in collections.Counter(columns).items() if count > 1]:
+        raise ValueError(f"columns names {', '.join(map(repr, twice))} more than once")
+
+
+def _is_between(minute: dt.datetime, since: dt.datetime | None, until: dt.datetime | None) -> bool:
+    return (since is None or minute >= since) and (until is None or minute < until)
 
 
 def _condition(full: pa.Schema, filter: Filter | None) -> pc.Expression | None:
@@ -243,7 +249,7 @@ def _frames_to_caller() -> int:
     frame = sys._getframe(1)
     frames = 1
     package = __name__.partition(".")[0]
-    while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] == package:
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
         frame = frame.f_back
         frames += 1
     return frames

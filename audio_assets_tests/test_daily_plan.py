@@ -27,6 +27,7 @@ def planned(
     registered: tuple[str, ...] = (),
     working: tuple[str, ...] = (),
     compacting: tuple[str, ...] = (),
+    interval: float = 30,
 ) -> DayPlan:
     if versions is None:
         versions = {day: record.version for day, record in made.items() if record.version}
@@ -39,7 +40,7 @@ def planned(
         compacting=compacting,
         now=NOW,
         settle_time=dt.timedelta(minutes=1),
-        interval=dt.timedelta(minutes=30),
+        interval=dt.timedelta(minutes=interval),
     )
 
 
@@ -98,6 +99,12 @@ def test_an_open_day_is_compacted_once_in_an_interval(minutes_ago: float, is_due
     found = planned({TODAY: DIGEST}, {TODAY: made(EMPTY, minutes_ago=minutes_ago)})
     assert due(found) == [TODAY] * is_due
     assert found.waiting == [TODAY] * (not is_due)
+
+
+def test_without_an_interval_an_open_day_is_compacted_whatever_the_clocks_say():
+    record = {TODAY: made(EMPTY, minutes_ago=-5)}
+    assert due(planned({TODAY: DIGEST}, record, interval=0)) == [TODAY]
+    assert due(planned({TODAY: DIGEST}, record)) == []
 
 
 @pytest.mark.parametrize(("minutes_ago", "is_due"), [(29, False), (30, True)])

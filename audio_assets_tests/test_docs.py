@@ -24,7 +24,7 @@ from audio_assets.defs.checks import audio_table_checks
 from audio_assets.demo.make_checkpoint import CHECKPOINT
 from audio_assets.partitions import FolderMinute
 from audio_assets.read import daily_copy
-from audio_assets.schema import AUDIO_TABLE, NOT_FLAC, with_partition_columns
+from audio_assets.schema import AUDIO_TABLE, DAY_COLUMN, NOT_FLAC, of_day, with_partition_columns
 from audio_assets.storage import ObjectStore
 from audio_assets.table import Snapshot, Table
 from audio_assets_tests.support.audio import MINUTE
@@ -220,6 +220,23 @@ def test_sql_snippets_run(snippet: Snippet, table_path: str) -> None:
     assert query != snippet.text
 
     assert len(duckdb.connect().execute(query).fetchall()) == 1
+
+
+def test_the_ddl_of_athena_names_every_column_of_a_day_with_its_type() -> None:
+    kinds = {
+        **{"string": "string", "bigint": "int64", "int": "int32", "smallint": "int16", "float": "float"},
+        **{
+            "double": "double",
+            "timestamp": "timestamp[ms, tz=UTC]",
+            "array<smallint>": "list<element: int16>",
+        },
+    }
+    snippet = next(snippet for snippet in snippets("hiveql") if "projection" in snippet.text)
+    said = re.findall(r"^  (\w+) ([a-z<>]+),?$", snippet.text, re.MULTILINE)
+    columns = [(field.name, str(field.type).replace("item:", "element:")) for field in of_day(AUDIO_TABLE)]
+
+    assert [(name, kinds[kind]) for name, kind in said] == columns
+    assert f"PARTITIONED BY ({DAY_COLUMN} date)" in snippet.text
 
 
 @pytest.mark.parametrize("snippet", snippets("json"), ids=str)

@@ -302,7 +302,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--stores", nargs="+", choices=("disk", "S3"), default=["disk", "S3"])
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--cap", type=float, default=45.0, help="seconds that a reader has for all slices")
+    parser.add_argument("--cap", type=float, default=30.0, help="seconds that a reader has for all slices")
     parser.add_argument("--output", type=pathlib.Path, default=RESULTS)
     for name in ("--reader", "--copy", "--uri"):
         parser.add_argument(name, help=argparse.SUPPRESS)

@@ -88,18 +88,21 @@ def plan(
         compacting: days that a queued or running run will compact.
         now: the clock that the next two are measured by.
         settle_time: how long after its end a day counts as closed.
-        interval: how long after its last compaction an open day, or one in `working`, is compacted again.
+        interval: how long after its last compaction an open day, or one in `working`, is compacted again; 0
+            for at once.
     """
+
+    def is_open(day: str) -> bool:
+        return day in working or _is_open(day, now, settle_time)
+
     due: list[DayRequest] = []
     waiting: list[str] = []
     gone: list[str] = []
     for day in sorted({*wanted, *made, *versions, *registered}, reverse=True):
         if not _differs(day, wanted, made, versions):
-            if day not in wanted and day not in versions:
+            if day not in wanted:
                 gone.append(day)
-        elif day in compacting or (
-            (day in working or _is_open(day, now, settle_time)) and not _is_due(made.get(day), now, interval)
-        ):
+        elif day in compacting or (is_open(day) and not _is_due(made.get(day), now, interval)):
             waiting.append(day)
         else:
             state = f"{day}={made.get(day)}>{wanted.get(day, EMPTY)}"
@@ -134,7 +137,10 @@ def _is_open(day: str, now: dt.datetime, settle_time: dt.timedelta) -> bool:
 
 
 def _is_due(record: DayRecord | None, now: dt.datetime, interval: dt.timedelta) -> bool:
-    return record is None or now.timestamp() >= record.made_at + interval.total_seconds()
+    # Without an interval, whatever the clock of the last compaction said.
+    if record is None or not interval:
+        return True
+    return now.timestamp() >= record.made_at + interval.total_seconds()
 
 
 def days_of(keys: Iterable[str]) -> set[str]:
