@@ -88,6 +88,13 @@ class Run:
         with open(self.log, "ab") as log:
             return subprocess.Popen([*command, keys[0], keys[-1], str(CLIP_S)], stdout=log, stderr=log)
 
+    def _free_places(self) -> None:
+        """Give back the places in the pool that a dead run holds, as the daemon does."""
+        with dg.DagsterInstance.from_config(str(self._home)) as instance:
+            storage = instance.event_log_storage
+            for run_id in storage.get_concurrency_run_ids():
+                storage.free_concurrency_slots_for_run(run_id)
+
     def written(self) -> int:
         return len(speech_files(self._backfill.place))
 
@@ -102,6 +109,7 @@ class Run:
         for _ in range(3):
             if self.process.wait(timeout=400) == 0:
                 return
+            self._free_places()
             self.process = self._start()
         raise AssertionError(self.log.read_text()[-3000:])
 
