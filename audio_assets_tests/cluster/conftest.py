@@ -114,6 +114,8 @@ def backfill(
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster.address)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    # The actors of the test before hold the GPUs.
+    monkeypatch.setattr("audio_assets.cluster.actors._SECONDS_IDLE_TO_MAKE_ROOM", 0.5)
     made_backfill.forget()
     yield made_backfill
     speech_module.watchers.clear()
