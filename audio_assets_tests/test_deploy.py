@@ -28,8 +28,6 @@ RAYS_OWN = {"RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_E
 """Ray and Postgres read these themselves, like all of `POSTGRES_…`, which Postgres's image reads."""
 
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
-# Without the package for Ray its settings are not declared yet.
-FLEET = "ray" in EXTRAS
 
 
 def documents(name: str) -> list[Any]:
@@ -74,7 +72,6 @@ def test_each_variable_that_a_file_sets_is_a_setting(file: str):
     declared = {variable.name for variable in VARIABLES} | RAYS_OWN
     # The part of a build, not of the environment.
     set_here = {name for name, _ in named(documents(file))} - {"TORCH_BACKEND"}
-    set_here = {name for name in set_here if FLEET or not name.startswith("RAY_")}
     assert {name for name in set_here if not name.startswith("POSTGRES_")} <= declared
 
 
@@ -88,7 +85,7 @@ def test_each_secret_is_a_reference(file: str):
 
 
 def test_versions_are_those_that_are_tested_together():
-    assert not FLEET or RAY_CLUSTER["spec"]["rayVersion"] == PINNED["ray"]
+    assert RAY_CLUSTER["spec"]["rayVersion"] == PINNED["ray"]
     chart = {PINNED["dagster"]}
     said = (DEPLOY / "kubernetes" / "dagster-values.yaml").read_text() + (DEPLOY / "README.md").read_text()
     assert set(re.findall(r"--version (\d[\d.]+)", said)) == chart

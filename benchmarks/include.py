@@ -306,7 +306,12 @@ def capacity_limits() -> str:
     at_100_000 = 100_000 * costs.sqlite_kb / 1e6
     driver = 1 / costs.cpu_s / partitions_per_s
     rows = [
-        ["SQLite", f"100,000 partitions ({at_100_000:.1f} GB), or a second machine", "measured", "Postgres"],
+        [
+            "SQLite",
+            f"100,000 partitions ({at_100_000:.1f} GB), or a second machine",
+            "queries measured; size scaled up from 5,000",
+            "Postgres",
+        ],
         [
             "partitions of one asset",
             f"100,000 ({100_000 / clips.partitions:.1%} of this bucket)",
@@ -331,7 +336,12 @@ def capacity_limits() -> str:
             "S3's 5,500 GET/s",
             "more folders, which S3 splits",
         ],
-        ["one run as driver", f"{driver:,.0f} H200s", "measured, one CPU", "several runs at a time"],
+        [
+            "one run as driver",
+            f"{driver:,.0f} H200s",
+            "its CPU without audio, measured without Ray",
+            "several runs at a time",
+        ],
         [
             "event log",
             f"{partitions_per_s * costs.records:,.1f} records/s for each H200",
