@@ -99,7 +99,8 @@ def test_the_sensors_job_makes_rows_and_one_job_checks_them_all():
     assert process_audio.executable_asset_keys == set(ASSETS)
     assert not process_audio.asset_graph.asset_check_keys
     check_audio_table = repository.get_job("check_audio_table")
-    assert {key.name for key in check_audio_table.asset_layer.asset_graph.asset_check_keys} == set(CHECKS)
+    checked = {key.name for key in check_audio_table.asset_layer.asset_graph.asset_check_keys}
+    assert checked == {*CHECKS, "equals_audio_table"}
     assert not check_audio_table.asset_layer.executable_asset_keys
     assert check_audio_table.partitions_def is None
 

@@ -18,7 +18,9 @@ from audio_assets_tests.support.project import Project
 
 NO_SERVER = json.dumps({"host": "localhost", "socket": "/nowhere/socket"})
 SLEEP = (
-    "import time; from audio_assets.process import this_process\n"
+    "import signal, time; from audio_assets.process import this_process\n"
+    # Who starts tests in the background may have them ignore it.
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "print(this_process(), flush=True)\n"
     "try: time.sleep(600)\n"
     "except KeyboardInterrupt: print('interrupted')"
