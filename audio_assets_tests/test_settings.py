@@ -122,6 +122,8 @@ def test_what_is_not_set_or_empty_has_its_default(monkeypatch: pytest.MonkeyPatc
         "OBJECTS_PER_RUN": 20_000,
         "MAX_RUNS_IN_FLIGHT": 25,
         "RAY_ADDRESS": "",
+        "LISTENING_AUDIO_URL": "",
+        "LISTENING_PAGE_URL": "",
         "RAY_GPUS_PER_ACTOR": 1.0,
         "RAY_CPUS_PER_ACTOR": 1.0,
         "RAY_MAX_ACTORS": None,

@@ -9,6 +9,7 @@ from typing import TypeVar
 import dagster as dg
 
 from audio_assets import schema
+from audio_assets.errors import ArgumentError
 from audio_assets.partitions import FolderMinute
 from audio_assets.settings import PARTITIONS_PER_RUN
 
@@ -23,8 +24,17 @@ T = TypeVar("T")
 
 folder_minute = dg.DynamicPartitionsDefinition(name=FOLDER_MINUTE)
 
-# As many as the sensor asks for at a time.
-backfill_policy = dg.BackfillPolicy.multi_run(max_partitions_per_run=PARTITIONS_PER_RUN.get())
+
+def _partitions_per_run() -> int:
+    """As many as the sensor asks for at a time, which says in its tick what is wrong with the setting."""
+    try:
+        return PARTITIONS_PER_RUN.get()
+    except ArgumentError:
+        # Here, while the code is loaded, an error would take every asset with it.
+        return PARTITIONS_PER_RUN.check(str(PARTITIONS_PER_RUN.default))
+
+
+backfill_policy = dg.BackfillPolicy.multi_run(max_partitions_per_run=_partitions_per_run())
 
 
 def partitions_of(context: dg.AssetExecutionContext) -> list[FolderMinute]:
