@@ -278,7 +278,8 @@ def test_assets_say_what_they_are(dev: DagsterDev) -> None:
                columns { name type description } } } } } }"""
     )["assetNodes"]
     by_name = {node["assetKey"]["path"][0]: node for node in nodes}
-    assert set(by_name) == {*ASSETS, "listening_page"}
+    assert set(by_name) == {*ASSETS, "audio_table_daily", "listening_page"}
+    assert by_name["audio_table_daily"]["description"]
     assert by_name["listening_page"]["description"]
     for node in (by_name[name] for name in ASSETS):
         assert node["groupName"] == "audio"
