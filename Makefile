@@ -36,8 +36,7 @@ test: lint
 	$(BIN)/python -m pytest -n 4 --dist loadgroup
 
 torture: .venv/installed-test
-	$(BIN)/python -m pytest -n 2 audio_assets_tests/faults audio_assets_tests/test_services.py \
-		audio_assets_tests/test_cli_sync.py --torture
+	$(BIN)/python -m pytest -n 2 audio_assets_tests/faults audio_assets_tests/test_services.py --torture
 
 # One after the other: each plays a cluster of several machines on this one.
 torture-fleet: .venv/installed-test

@@ -24,7 +24,7 @@ from audio_assets.table import Snapshot, Table, with_partition_columns
 from audio_assets_tests.support.audio import UPLOADED
 from audio_assets_tests.support.environment import clear_settings
 from audio_assets_tests.support.places import LocalPlace
-from audio_assets_tests.support.project import Project
+from audio_assets_tests.support.project import Project, apply_partition_requests
 from audio_assets_tests.support.rows import at, row, rows
 
 
@@ -70,14 +70,7 @@ class Days:
             resources=repository.get_top_level_resources(),
         ) as context:
             self.evaluated = repository.get_sensor_def("changed_days").evaluate_tick(context)
-        for request in self.evaluated.dynamic_partitions_requests or []:
-            if isinstance(request, dg.AddDynamicPartitionsRequest):
-                self.instance.add_dynamic_partitions(
-                    request.partitions_def_name, list(request.partition_keys)
-                )
-            else:
-                for key in request.partition_keys:
-                    self.instance.delete_dynamic_partition(request.partitions_def_name, key)
+        apply_partition_requests(self.instance, self.evaluated.dynamic_partitions_requests)
         return list(self.evaluated.run_requests or [])
 
     def run(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:

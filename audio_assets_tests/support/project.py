@@ -1,5 +1,7 @@
 """The Dagster project on a place, with an instance of its own."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 import pandas as pd
 
@@ -45,14 +47,7 @@ class Project:
         ) as context:
             self.evaluated = sensor.evaluate_tick(context)
         self.cursor = self.evaluated.cursor
-        for request in self.evaluated.dynamic_partitions_requests or []:
-            if isinstance(request, dg.AddDynamicPartitionsRequest):
-                self.instance.add_dynamic_partitions(
-                    request.partitions_def_name, list(request.partition_keys)
-                )
-            else:
-                for key in request.partition_keys:
-                    self.instance.delete_dynamic_partition(request.partitions_def_name, key)
+        apply_partition_requests(self.instance, self.evaluated.dynamic_partitions_requests)
         return list(self.evaluated.run_requests or [])
 
     def execute(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
@@ -99,3 +94,16 @@ class Project:
 
     def table(self, *slice_: object, **columns: object) -> pd.DataFrame:
         return read_table(*slice_, **columns)  # type: ignore[arg-type]
+
+
+def apply_partition_requests(
+    instance: dg.DagsterInstance,
+    requests: Sequence[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] | None,
+) -> None:
+    """Register and delete the partition keys that a tick asks for, as the daemon does."""
+    for request in requests or []:
+        if isinstance(request, dg.AddDynamicPartitionsRequest):
+            instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
+        else:
+            for key in request.partition_keys:
+                instance.delete_dynamic_partition(request.partitions_def_name, key)
