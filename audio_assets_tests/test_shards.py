@@ -17,21 +17,20 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 
-from audio_assets import schema
 from audio_assets.errors import ArgumentError
-from audio_assets.partitions import FolderMinute, day_of_shard, shard_path
-from audio_assets.shards import Selection, Splits, export_manifests, export_shards
+from audio_assets.partitions import day_of_shard, shard_path
+from audio_assets.shards import Selection, Splits, export_manifests
 from audio_assets.shards.columns import COLUMNS, SCHEMA
-from audio_assets.shards.files import GONE, ShardFiles
+from audio_assets.shards.files import GONE
 from audio_assets.shards.manifests import LHOTSE, NEMO
 from audio_assets.shards.splits import SPLITS, file_of, files_for
 from audio_assets.source import AudioSource
 from audio_assets.storage import ObjectStore
-from audio_assets.table import Table
 from audio_assets_tests.support.audio import UPLOADED, flac
 from audio_assets_tests.support.places import LocalPlace, Place
 from audio_assets_tests.support.rows import at, row, rows
 from audio_assets_tests.support.training import RATE, Corpus, keys_of
+
 
 @pytest.fixture
 def corpus(local_place: Place) -> Corpus:
