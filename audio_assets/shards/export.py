@@ -78,8 +78,9 @@ def export_shards(
     for day, rows in _days(table, selection, folder, start, end, exported.refused, looked):
         _add(exported, files, day, rows)
         stale.discard(day)
+    nothing = pa.schema([COLUMNS.field(name) for name in _NAMES]).empty_table()
     for day in sorted(stale):
-        _add(exported, files, day, _NOTHING)
+        _add(exported, files, day, nothing)
     return exported
 
 
@@ -154,7 +155,6 @@ def export_manifests(
 # --- rows -----------------------------------------------------------------------------------------------
 
 _NAMES = list(dict.fromkeys([*TAKEN.values(), "Size", "LastModifiedDate"]))
-_NOTHING = pa.schema([COLUMNS.field(name) for name in _NAMES]).empty_table()
 
 
 def _selected(
