@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import io
 import json
+import os
 import pathlib
 import re
 from typing import Any
@@ -17,8 +18,10 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 
+from audio_assets.daily_compaction import compact
 from audio_assets.errors import ArgumentError
 from audio_assets.partitions import day_of_shard, shard_path
+from audio_assets.read import daily_copy
 from audio_assets.shards import Selection, Splits, export_manifests
 from audio_assets.shards.columns import COLUMNS, SCHEMA
 from audio_assets.shards.files import GONE
@@ -26,7 +29,7 @@ from audio_assets.shards.manifests import LHOTSE, NEMO
 from audio_assets.shards.splits import SPLITS, file_of, files_for
 from audio_assets.source import AudioSource
 from audio_assets.storage import ObjectStore
-from audio_assets_tests.support.audio import UPLOADED, flac
+from audio_assets_tests.support.audio import MINUTE, UPLOADED, flac
 from audio_assets_tests.support.places import LocalPlace, Place
 from audio_assets_tests.support.rows import at, row, rows
 from audio_assets_tests.support.training import RATE, Corpus, keys_of
@@ -243,6 +246,23 @@ def test_the_same_rows_give_the_same_bytes(corpus: Corpus):
     after = {path: shard["id"].to_pylist() for path, shard in corpus.shards().items()}
     assert {path: sorted(ids) for path, ids in after.items()} == {p: sorted(i) for p, i in before.items()}
     assert after != before
+
+
+def test_rows_of_the_daily_copy_give_the_files_that_rows_of_the_minutes_give(corpus: Corpus):
+    for minute in range(9):
+        corpus.put(at("p1", minute), *keys_of("p1", 3, first=3 * minute), compression_ratio=minute or None)
+    corpus.export()
+    before = corpus.versions()
+    compact(daily_copy(corpus.table), corpus.table, MINUTE.date(), corpus.table.partitions)
+    # Only the daily copy has the bytes now.
+    for path in list(corpus.place.all_keys("tables/audio_table/")):
+        assert isinstance(corpus.place, LocalPlace)
+        file = corpus.place.folder / path
+        stat = file.stat()
+        file.write_bytes(bytes(stat.st_size))
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert corpus.export().written == []
+    assert corpus.versions() == before
 
 
 def test_an_object_that_is_gone_is_counted_and_its_file_is_made_again(corpus: Corpus):
