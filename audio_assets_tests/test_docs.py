@@ -211,13 +211,10 @@ def table_path(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize(
     "document", sorted({s.document for s in snippets("python")} - {CONTRIBUTING}), ids=name_of
 )
-def test_python_snippets_run(
-    document: pathlib.Path, table_path: str, place: LocalPlace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_python_snippets_run(document: pathlib.Path, table_path: str, place: LocalPlace) -> None:
     """Those of a document run one after another, as a reader tries them; `tiny` is the demo's model here."""
     names = {"path": table_path, "daily_path": f"{table_path}_daily", "audio": np.zeros(8_000, np.float32)}
     if document.name == "training.md":
-        monkeypatch.setenv("HF_HOME", f"{table_path}_cache")
         names |= data_sets(place)
     for snippet in snippets("python"):
         if snippet.document == document:

@@ -354,10 +354,8 @@ def test_shards_inside_of_the_source_are_no_audio(local_place: Place):
 
 
 @pytest.fixture
-def shards(corpus: Corpus, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+def shards(corpus: Corpus) -> pathlib.Path:
     """Shards on a disk, of 40 clips of two days."""
-    for name in ("HF_HOME", "HF_DATASETS_CACHE"):
-        monkeypatch.setenv(name, str(tmp_path / "huggingface"))
     corpus.put(at("p1"), *keys_of("p1", 30))
     corpus.put(at("p2", 1440), *keys_of("p2", 10))
     corpus.export()
