@@ -9,6 +9,7 @@ What a value is used for does not belong here: `defs.resources` gives Dagster's 
 
 import dataclasses
 import datetime as dt
+import functools
 import json
 import math
 import os
@@ -133,6 +134,17 @@ def _stall_seconds(text: str) -> float:
 
 def _language(text: str) -> str | None:
     return None if text == "auto" else text
+
+
+AUDIO_FORMAT_NAMES = ("flac", "wav", "mp3", "ogg", "opus", "m4a", "aac", "webm")
+
+
+@functools.cache
+def _formats(text: str) -> frozenset[str]:
+    names = frozenset(name.strip().lower().removeprefix(".") for name in text.split(","))
+    if not names <= set(AUDIO_FORMAT_NAMES):
+        raise ValueError
+    return names
 
 
 def _batch_size(text: str) -> int | None:
@@ -317,6 +329,16 @@ TOKENISER = Setting(
     default="simulated",
     example="simulated",
     parse=str,
+)
+AUDIO_FORMATS = Setting(
+    name="AUDIO_FORMATS",
+    meaning="Which objects are audio, by their suffixes, in any mix: `flac`, `wav`, `mp3`, `ogg`, `opus`, and"
+    " with the extra `formats` also `m4a`, `aac`, `webm`"
+    " ([what is read in them](docs/table.md#audio-formats)).",
+    default="flac",
+    example="flac,wav,mp3",
+    parse=_formats,
+    rule=f"is a list of {', '.join(AUDIO_FORMAT_NAMES)} with commas between them",
 )
 SETTLE_SECONDS = Setting(
     name="SETTLE_SECONDS",
@@ -568,6 +590,7 @@ VARIABLES: tuple[Variable, ...] = (
     WHISPER_LANGUAGE,
     WHISPER_BATCH_SIZE,
     TOKENISER,
+    AUDIO_FORMATS,
     SETTLE_SECONDS,
     DAILY_INTERVAL_MINUTES,
     SHARDS_SELECTION,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from audio_assets.audio import Audio, check_size, decoder_of
+from audio_assets.audio import Audio, check_size, decode, decoder_of
 from audio_assets.errors import (
     AudioError,
     ConflictError,
@@ -318,7 +318,7 @@ class SpeechPass:
         decoder = decoder_of(job.info.key)
         assert decoder is not None
         try:
-            return decoder(body, functools.partial(self._memory.reserve, job.turn))
+            return decode(decoder, body, functools.partial(self._memory.reserve, job.turn))
         except (AudioError, concurrent.futures.CancelledError):
             raise
         except Exception as e:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from dagster._core.execution.backfill import PartitionBackfill
 
-from audio_assets.audio import DECODERS, decode_flac
+from audio_assets.audio import DECODERS, read_flac
 from audio_assets.definitions import defs
 from audio_assets.defs.check_rules import CHECKS
 from audio_assets.defs.partitions import ASSETS, FOLDER_MINUTE
@@ -203,7 +203,7 @@ def test_objects_whose_format_has_a_decoder_by_now_are_made_anew(
     project.place.put("p226/notes.txt", b"text")
     project.catch_up()
     assert launch(project, "redo_stale").backfill is None
-    monkeypatch.setitem(DECODERS, ".fla", decode_flac)
+    monkeypatch.setitem(DECODERS, ".fla", read_flac)
     asked = launch(project, "redo_stale")
     assert (asked.partitions, asked.rows) == (1, 1)
     assert asked.targets(project) == all_assets(at("p226").key)

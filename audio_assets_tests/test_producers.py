@@ -6,7 +6,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from audio_assets.audio import DECODERS, decode_flac
+from audio_assets.audio import DECODERS, read_flac
 from audio_assets.producers import Producers, stale_partitions
 from audio_assets.record import MANY, PartitionRecord
 from audio_assets.schema import FAILED, NOT_FLAC, OK
@@ -25,7 +25,7 @@ OTHER = st.tuples(
 def decoder() -> Iterator[None]:
     """`.fla` has a decoder, which was added since."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setitem(DECODERS, ".fla", decode_flac)
+        monkeypatch.setitem(DECODERS, ".fla", read_flac)
         yield
 
 

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
-import soxr
 
 from audio_assets import audio, schema, speech
 from audio_assets.audio import types as audio_types
@@ -437,12 +436,9 @@ def wav(samples: np.ndarray, rate: int) -> bytes:
     return file.getvalue()
 
 
-def decode_wav(body: bytes, admit: Callable[[int], None] | None) -> audio.Audio:
-    samples, rate = soundfile.read(io.BytesIO(body), dtype="float32")
-    mono = soxr.resample(samples, rate, audio.SAMPLE_RATE_HZ)
-    if admit:
-        admit(mono.nbytes)
-    return audio.Audio(mono, len(samples) / rate, rate, 1)
+def read_wav(body: bytes) -> audio.PcmStream:
+    samples, rate = soundfile.read(io.BytesIO(body), dtype="float32", always_2d=True)
+    return audio.PcmStream(rate, samples.shape[1], iter([samples]))
 
 
 def test_a_decoder_of_ones_own_makes_its_suffix_audio(bench: Bench, monkeypatch: pytest.MonkeyPatch):
@@ -450,7 +446,7 @@ def test_a_decoder_of_ones_own_makes_its_suffix_audio(bench: Bench, monkeypatch:
     bench.place.put("p225/b.flac", SILENCE)
     bench.run()
     assert bench.rows(bench.transcripts)["p225/a.WAV"]["status"] == "not_flac"
-    monkeypatch.setitem(audio.DECODERS, ".wav", decode_wav)
+    monkeypatch.setitem(audio.DECODERS, ".wav", read_wav)
     bench.run()
     assert bench.source.fetched == {"p225/a.WAV": 1}
     row = bench.rows(bench.transcripts)["p225/a.WAV"]
@@ -462,7 +458,7 @@ def test_a_decoder_of_ones_own_makes_its_suffix_audio(bench: Bench, monkeypatch:
 def test_an_object_that_a_decoder_of_ones_own_fails_on_fails_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setitem(audio.DECODERS, ".wav", decode_wav)
+    monkeypatch.setitem(audio.DECODERS, ".wav", read_wav)
     bench.place.put("p225/a.wav", b"junk")
     bench.place.put("p225/b.wav", wav(np.zeros(4_000), 8_000))
     bench.run()
@@ -475,7 +471,7 @@ def test_an_object_that_a_decoder_of_ones_own_fails_on_fails_alone(
 def test_a_decoder_of_ones_own_waits_for_memory_and_lets_go_when_the_pass_ends(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setitem(audio.DECODERS, ".wav", decode_wav)
+    monkeypatch.setitem(audio.DECODERS, ".wav", read_wav)
     monkeypatch.setattr(speech, "DECODED_BYTES_AHEAD", 1)
     for i in range(40):
         bench.place.put(f"p{i:02}/a.wav", wav(np.zeros(4_000), 8_000))

@@ -5,9 +5,10 @@ No audio is decoded here; `flac.py` does that.
 
 import dataclasses
 
+from audio_assets.audio.kinds import corrupt, not_empty, other_kind
+from audio_assets.audio.types import LOWEST_RATE_HZ
 from audio_assets.errors import AudioError
 
-LOWEST_RATE_HZ = 1_000
 BYTES_PER_SAMPLE = {8: 1, 16: 2, 24: 3}
 """Bits of a sample that are read -> its bytes."""
 
@@ -17,23 +18,6 @@ _FRAME_RATES_HZ = dict(
 )
 # Blocks of metadata that are looked at. FLAC has seven types of them; a damaged file may claim any number.
 _MOST_BLOCKS = 1_000
-
-_KINDS = {
-    b"RIFF": "WAV",
-    b"OggS": "Ogg",
-    b"FORM": "AIFF",
-    b"ID3": "MP3",
-    b"\xff\xf3": "MP3",
-    b"\xff\xfa": "MP3",
-    b"\xff\xfb": "MP3",
-    b"\xff\xf1": "AAC",
-    b"\xff\xf9": "AAC",
-    b"\x1aE\xdf\xa3": "Matroska or WebM",
-    b"PK\x03\x04": "a ZIP archive",
-    b"\x1f\x8b": "gzip",
-    b"\0\0\0\0": "zeros",
-}
-_TEXT = frozenset(b"\t\n\r" + bytes(range(32, 127)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,16 +47,13 @@ def read_header(body: bytes) -> FlacHeader:
     Raises:
         AudioError: empty, not FLAC, or with a header that is damaged or says what is not read here.
     """
-    if not body:
-        raise AudioError("the object is empty (0 bytes); upload it again")
+    not_empty(body)
     start = _length_of_id3_tag(body)
     if body[start : start + 4] != b"fLaC":
-        raise AudioError(
-            f"not FLAC inside but {_kind(body)}; upload FLAC in its place, or name it by what it is"
-        )
+        raise other_kind("FLAC", body)
     stream_info = body[start + 8 : start + 42]
     if len(stream_info) < 34 or body[start + 4] & 127:
-        raise corrupt_flac("its header is damaged")
+        raise corrupt("FLAC", "its header is damaged")
     # 20 bits of rate, 3 of channels, 5 of bits of a sample, 36 of frames.
     fields = int.from_bytes(stream_info[10:18], "big")
     header = FlacHeader(
@@ -85,11 +66,6 @@ def read_header(body: bytes) -> FlacHeader:
     )
     _check(header, body)
     return header
-
-
-def corrupt_flac(reason: str) -> AudioError:
-    """The error for bytes that begin as FLAC and are damaged."""
-    return AudioError(f"corrupt or truncated FLAC: {reason}; upload it again")
 
 
 def _check(header: FlacHeader, body: bytes) -> None:
@@ -105,7 +81,7 @@ def _check(header: FlacHeader, body: bytes) -> None:
     # The checksum does not cover the rate.
     repeated_hz = _first_frame_rate(body, header.start + 4)
     if repeated_hz not in (None, header.rate_hz):
-        raise corrupt_flac(f"its header says {header.rate_hz} Hz, its first frame {repeated_hz} Hz")
+        raise corrupt("FLAC", f"its header says {header.rate_hz} Hz, its first frame {repeated_hz} Hz")
 
 
 def _length_of_id3_tag(body: bytes) -> int:
@@ -135,15 +111,3 @@ def _first_frame_rate(body: bytes, at: int) -> int | None:
     width, unit = {12: (1, 1_000), 13: (2, 1), 14: (2, 10)}.get(rate_code, (0, 0))
     rate_hz = _FRAME_RATES_HZ.get(rate_code) or int.from_bytes(body[number : number + width], "big") * unit
     return rate_hz or None
-
-
-def _kind(body: bytes) -> str:
-    """What bytes are that are no FLAC, as a person would say it."""
-    for magic, kind in _KINDS.items():
-        if body.startswith(magic):
-            return kind
-    if body[4:8] == b"ftyp":
-        return "MP4 or M4A"
-    if _TEXT.issuperset(body[:64]):
-        return "text, perhaps an error page that was saved in place of the audio"
-    return "something unknown"

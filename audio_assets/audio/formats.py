@@ -1,19 +1,70 @@
-"""Which suffixes are audio, and what decodes each: another format is added here."""
+"""Which suffixes are audio (AUDIO_FORMATS), and what decodes each: another format is added here."""
 
-from audio_assets.audio.flac import decode_flac
+import importlib.util
+
+from audio_assets import settings
+from audio_assets.audio.flac import read_flac
+from audio_assets.audio.libav import read_aac, read_m4a, read_webm
+from audio_assets.audio.sndfile import read_mp3, read_ogg, read_wav
 from audio_assets.audio.types import Decoder
+from audio_assets.errors import ArgumentError
 
-DECODERS: dict[str, Decoder] = {".flac": decode_flac}
-"""Suffix of an object's key, in lower case, with its dot -> what decodes it.
+BUILT_IN: dict[str, Decoder] = {
+    "flac": read_flac,
+    "wav": read_wav,
+    "mp3": read_mp3,
+    "ogg": read_ogg,
+    "opus": read_ogg,
+    "m4a": read_m4a,
+    "aac": read_aac,
+    "webm": read_webm,
+}
+"""Format, which is the suffix of its objects -> what decodes it, once AUDIO_FORMATS names it."""
 
-A module of one's own adds a format by `DECODERS[".wav"] = decode_wav`. An object of any other suffix is never
-fetched; its row has the status `not_flac`.
+_OF_PYAV = ("m4a", "aac", "webm")
+
+DECODERS: dict[str, Decoder] = {}
+"""Decoders of one's own: suffix, in lower case, with its dot -> what decodes it.
+
+A module of one's own adds a format by `DECODERS[".aiff"] = read_aiff`. It is audio whatever AUDIO_FORMATS
+says, and comes before a built-in decoder.
 """
 
 
+def audio_suffixes() -> list[str]:
+    """The suffixes of objects that are audio, in lower case, with their dots.
+
+    Raises:
+        ArgumentError: AUDIO_FORMATS is wrong.
+    """
+    return sorted({*DECODERS, *(f".{name}" for name in settings.AUDIO_FORMATS.get())})
+
+
 def decoder_of(key: str) -> Decoder | None:
-    """What decodes an object by the suffix of its key, None where the suffix is no audio's."""
-    return DECODERS.get(suffix_of(key))
+    """What decodes an object by the suffix of its key, None where the suffix is no audio's.
+
+    An object without a decoder is never fetched; its row has the status `not_flac`.
+
+    Raises:
+        ArgumentError: AUDIO_FORMATS is wrong.
+    """
+    suffix = suffix_of(key)
+    if own := DECODERS.get(suffix):
+        return own
+    name = suffix.removeprefix(".")
+    return BUILT_IN[name] if name in settings.AUDIO_FORMATS.get() else None
+
+
+def check_formats() -> None:
+    """See that what AUDIO_FORMATS names can be decoded here.
+
+    Raises:
+        ArgumentError: it is wrong, or PyAV is missing.
+    """
+    needed = [name for name in _OF_PYAV if name in settings.AUDIO_FORMATS.get()]
+    if needed and importlib.util.find_spec("av") is None:
+        problem = f" names {', '.join(needed)}, which need PyAV: pip install 'audio-assets[formats]'"
+        raise ArgumentError(settings.AUDIO_FORMATS.name, problem)
 
 
 def suffix_of(key: str) -> str:

@@ -1,7 +1,7 @@
-"""What a decoder gives, and what it must not exceed."""
+"""What a decoder gives, what becomes of it, and what an object must not exceed."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -11,10 +11,14 @@ from audio_assets.errors import AudioError
 SAMPLE_RATE_HZ = 16_000
 """What Whisper was trained on (Radford et al. 2022, section 2.2)."""
 
+LOWEST_RATE_HZ = 1_000
+"""The lowest rate of a source that is read."""
+
 LONGEST_S = 12 * 3600
 """What one object may hold: 2.8 GB of float32. A few kilobytes of FLAC can really hold hours of silence."""
 LARGEST_BYTES = 4 * 2**30
 """What is fetched into memory at most."""
+
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,30 +30,61 @@ class Audio:
         duration_s: of the source, in seconds.
         sample_rate_hz: of the source.
         channels: of the source.
+        resampled: the same audio at the further rates that were asked for, by rate in Hz.
     """
 
     samples: np.ndarray
     duration_s: float
     sample_rate_hz: int
     channels: int
+    resampled: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def at(self, rate_hz: int) -> np.ndarray:
+        """The audio at 16 kHz, or at a further rate that was asked for: float32 [samples], mono.
+
+        Raises:
+            KeyError: this rate was not asked for.
+        """
+        return self.samples if rate_hz == SAMPLE_RATE_HZ else self.resampled[rate_hz]
+
+
+@dataclasses.dataclass(frozen=True)
+class PcmStream:
+    """The samples of an object as its format holds them, block by block.
+
+    Attributes:
+        rate_hz: sample rate.
+        channels: how many.
+        blocks: int16, int32 or float32 [frames, channels]; integers use their whole range, floats [-1, 1].
+            Each has about a million values at most. Taking one may raise AudioError: what is left cannot be
+            decoded.
+    """
+
+    rate_hz: int
+    channels: int
+    blocks: Iterator[np.ndarray]
 
 
 class Decoder(Protocol):
     """Decodes the objects of one audio format. The pipeline calls it from several threads at once."""
 
-    def __call__(self, body: bytes, admit: Callable[[int], None] | None) -> Audio:
-        """Decode one object.
+    def __call__(self, body: bytes) -> PcmStream:
+        """Begin to decode one object; its blocks are decoded as they are taken.
 
         Args:
             body: its bytes, `LARGEST_BYTES` at most.
-            admit: where it is given, to be told the bytes of each further block of `Audio.samples` before
-                that block is held. It bounds the memory of all threads together: it may wait, or raise an
-                exception, which must pass through. Once with all bytes is enough for short audio.
 
         Raises:
             AudioError: the bytes are no audio of this format; says what is wrong and what to do.
         """
         ...
+
+
+def too_long(reason: str) -> AudioError:
+    """The error for more audio in one object than `LONGEST_S`."""
+    return AudioError(
+        f"more than {LONGEST_S / 3600:.0f} h of audio in one object ({reason}); cut it into pieces"
+    )
 
 
 def check_size(size: int) -> None:
