@@ -164,7 +164,12 @@ def test_what_is_set_is_read_as_a_value(monkeypatch: pytest.MonkeyPatch):
         ("WHISPER_BATCH_SIZE", "0", "WHISPER_BATCH_SIZE is a number of clips or auto, not '0'"),
         ("WHISPER_TASK", "sing", "WHISPER_TASK is transcribe or translate, not 'sing'"),
         ("WHISPER_WORD_TIMESTAMPS", "yes", "WHISPER_WORD_TIMESTAMPS is true or false, not 'yes'"),
-        ("WHISPER_TEMPERATURES", "0.0,1.5", "WHISPER_TEMPERATURES is one temperature or several"),
+        (
+            "WHISPER_TEMPERATURES",
+            "0.0,1.5",
+            "WHISPER_TEMPERATURES is one temperature or several with commas between them, each from 0 to 1,"
+            " not '0.0,1.5'",
+        ),
         ("WHISPER_LOGPROB_THRESHOLD", "nan", "WHISPER_LOGPROB_THRESHOLD is a number or none, not 'nan'"),
         (
             "WHISPER_HALLUCINATION_SILENCE_THRESHOLD",

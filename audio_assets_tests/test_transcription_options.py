@@ -105,14 +105,14 @@ def theirs(script: Script, frames: int, monkeypatch: pytest.MonkeyPatch, **argum
         aligned = script.align(len(tokens), num_frames)
         words, parts = tokenizer.split_to_word_tokens([*tokens, tokenizer.eot])
         ends = np.cumsum([len(part) for part in parts[:-1]])
-        times = np.array(aligned.starts) / TOKENS_PER_SECOND
+        times = [np.float64(start) / TOKENS_PER_SECOND for start in aligned.starts]
         return [
             WordTiming(
                 word,
                 part,
                 times[end - len(part)],
                 times[end],
-                np.mean(aligned.probabilities[end - len(part) : end]),
+                float(np.mean(aligned.probabilities[end - len(part) : end])),
             )
             for word, part, end in zip(words, parts, ends, strict=False)
         ]
@@ -170,7 +170,8 @@ def test_with_any_options_the_rules_are_those_of_transcribe(
     if not words:
         options = dataclasses.replace(options, word_timestamps=False, hallucination_silence_threshold=None)
     arguments = {name: getattr(options, name) for name in NAMES if name != "temperatures"}
-    script, same_script = Script(seed), Script(seed)
+    script = Script(seed)
+    same_script = Script(seed)
     with pytest.MonkeyPatch.context() as monkeypatch:
         expected = theirs(
             script, frames, monkeypatch, temperature=options.temperatures, language=language, **arguments
@@ -201,7 +202,7 @@ def test_a_model_for_english_alone_has_no_other_language():
 
 
 def test_defaults_are_those_of_transcribe():
-    defaults = whisper.transcribe.__kwdefaults__
+    defaults = whisper.transcribe.__kwdefaults__ or {}
     renamed = {"temperatures": "temperature"}
     for name in set(NAMES) - {"task"}:
         assert getattr(DEFAULTS, name) == defaults[renamed.get(name, name)], name

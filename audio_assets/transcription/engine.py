@@ -164,17 +164,7 @@ class Engine:
                 self.dims.n_audio_ctx,
                 self.scheduler.batch_size,
             )
-        answers: list[tuple[File, Answer]] = []
-        for detect in step.detect:
-            features = self._encode([request for _, request in detect])
-            with self._stage("language"):
-                languages = self._batch.languages(features)
-            answers += zip((file for file, _ in detect), languages, strict=True)
-        for align in step.align:
-            features = self._encode([request for _, request in align])
-            with self._stage("align"):
-                aligned = self._batch.align(self.aligner, [request for _, request in align], features)
-            answers += zip((file for file, _ in align), aligned, strict=True)
+        answers = list(self._answer_at_once(self._batch, step))
         for join in step.join:
             features = self._encode([request for _, request in join])
             with self._stage("prefill"):
@@ -187,6 +177,20 @@ class Engine:
                 self.stats.fallbacks += decoded.temperature > 0
                 answers.append((file, decoded))
         return answers
+
+    def _answer_at_once(self, batch: DecodeBatch, step: Step) -> Iterator[tuple[File, Answer]]:
+        """Answers to what takes no decode steps: languages and alignments."""
+        for detect in step.detect:
+            features = self._encode([request for _, request in detect])
+            with self._stage("language"):
+                languages = batch.languages(features)
+            yield from zip((file for file, _ in detect), languages, strict=True)
+        for align in step.align:
+            requests = [request for _, request in align]
+            features = self._encode(requests)
+            with self._stage("align"):
+                aligned = batch.align(self.aligner, requests, features)
+            yield from zip((file for file, _ in align), aligned, strict=True)
 
     def _encode(self, requests: Sequence[Request]) -> list[Tensor]:
         """Features of each request's window, `dtype` [1500, n_state]; computed once for a window."""

@@ -201,7 +201,8 @@ def _merge_punctuation(words: Sequence[TimedWord]) -> None:
     """Join punctuation to the word that it belongs to; what is joined is left empty, with its times."""
     following = len(words) - 1
     for i in range(len(words) - 2, -1, -1):
-        mark, word = words[i], words[following]
+        mark = words[i]
+        word = words[following]
         if mark.word.startswith(" ") and mark.word.strip() in PREPENDED:
             word.word = mark.word + word.word
             word.tokens = mark.tokens + word.tokens
@@ -211,7 +212,8 @@ def _merge_punctuation(words: Sequence[TimedWord]) -> None:
             following = i
     previous = 0
     for j in range(1, len(words)):
-        word, mark = words[previous], words[j]
+        word = words[previous]
+        mark = words[j]
         if not word.word.endswith(" ") and mark.word in APPENDED:
             word.word += mark.word
             word.tokens = word.tokens + mark.tokens
