@@ -134,7 +134,7 @@ class DailyTable:
             ObjectChangedError: it was replaced or deleted since.
             StorageError: it cannot be read, or is no Parquet file.
         """
-        file = _Ranges(self.store, info)
+        file = Ranges(self.store, info)
         constant = pc.field(schema.DAY_COLUMN) == pa.scalar(day)
         try:
             fragment = _format().make_fragment(pa.PythonFile(file, "r"), partition_expression=constant)
@@ -196,7 +196,7 @@ def _format() -> "ds.ParquetFileFormat":
     return ds.ParquetFileFormat(default_fragment_scan_options=options)
 
 
-class _Ranges(io.RawIOBase):
+class Ranges(io.RawIOBase):
     """An object of a store as a file of Python's, of which only what is asked for is read."""
 
     def __init__(self, store: ObjectStore, info: ObjectInfo) -> None:

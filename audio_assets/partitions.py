@@ -41,6 +41,11 @@ _DAY_PATH = re.compile(
     r"(?:^|/)LastModifiedDate=(?P<day>\d{4}-\d\d-\d\d)/audio_table_(?P=day)\.parquet$", re.ASCII
 )
 
+_SHARD_PATH = re.compile(
+    r"(?:^|/)LastModifiedDate=(?P<day>\d{4}-\d\d-\d\d)/(?:train|validation|test)-\d{5}-of-\d{5}\.parquet$",
+    re.ASCII,
+)
+
 
 @dataclasses.dataclass(frozen=True, order=True, slots=True)
 class FolderMinute:
@@ -210,7 +215,25 @@ def day_path(day: dt.date) -> str:
 
 def day_of(path: str) -> dt.date | None:
     """The day that a file of the daily copy belongs to, None where `path` is no such file."""
-    found = _DAY_PATH.search(path)
+    return _day_in(_DAY_PATH.search(path))
+
+
+def shard_path(day: dt.date, split: str, file: int, files: int) -> str:
+    """Where one of the shards of a day lies below their folder; Hugging Face finds the split in the name.
+
+    Args:
+        file: its number, from 0 on.
+        files: how many the day has of this split.
+    """
+    return f"LastModifiedDate={day.isoformat()}/{split}-{file:05}-of-{files:05}.parquet"
+
+
+def day_of_shard(path: str) -> dt.date | None:
+    """The day that a shard belongs to, None where `path` is no such file."""
+    return _day_in(_SHARD_PATH.search(path))
+
+
+def _day_in(found: re.Match[str] | None) -> dt.date | None:
     try:
         return dt.date.fromisoformat(found["day"]) if found else None
     except ValueError:

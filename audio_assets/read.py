@@ -159,12 +159,12 @@ def _wanted(
     columns: Sequence[str] | None,
     filter: Filter | None,
 ) -> _Wanted:
-    since = _moment("start", start)
-    until = _moment("end", end)
+    since = moment("start", start)
+    until = moment("end", end)
     _refuse_twice(columns or ())
     names = schema.PARTITION_SCHEMA.names[:1] if columns is not None and not columns else columns
     full = table.columns()
-    wanted = Columns(full, table.columns(names).names, _condition(full, filter))
+    wanted = Columns(full, table.columns(names).names, condition(full, filter))
     asked = [folder] if folder is None or isinstance(folder, str) else list(dict.fromkeys(folder))
     versions: dict[FolderMinute, str] = {}
     partitions: list[FolderMinute] = []
@@ -185,7 +185,7 @@ def _is_between(minute: dt.datetime, since: dt.datetime | None, until: dt.dateti
     return (since is None or minute >= since) and (until is None or minute < until)
 
 
-def _condition(full: pa.Schema, filter: Filter | None) -> pc.Expression | None:
+def condition(full: pa.Schema, filter: Filter | None) -> pc.Expression | None:
     """A filter as an expression.
 
     Raises:
@@ -286,7 +286,7 @@ def _to_pandas(rows: pa.Table) -> "pd.DataFrame":
     return frame
 
 
-def _moment(argument: str, value: object) -> dt.datetime | None:
+def moment(argument: str, value: object) -> dt.datetime | None:
     """What `start` or `end` stands for, in UTC; None where there is no limit."""
     import pandas as pd
 

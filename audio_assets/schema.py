@@ -19,6 +19,9 @@ TABLES = ("s3_inventory", "transcripts", "tokens", "audio_table")
 AUDIO_TABLE_DAILY = "audio_table_daily"
 """The copy of `audio_table` by days, which has other partitions."""
 
+TRAINING_SHARDS = "training_shards"
+"""Rows with their audio for training, by days as well."""
+
 OK = "ok"
 NOT_FLAC = "not_flac"
 FAILED = "failed"

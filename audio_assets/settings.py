@@ -9,6 +9,7 @@ What a value is used for does not belong here: `defs.resources` gives Dagster's 
 
 import dataclasses
 import datetime as dt
+import json
 import math
 import os
 import pathlib
@@ -231,6 +232,14 @@ def _address(text: str) -> str:
     return text
 
 
+def _json_object(text: str) -> dict[str, Any] | None:
+    if not text:
+        return None
+    if not isinstance(found := json.loads(text), dict):
+        raise ValueError
+    return found
+
+
 # --- the variables --------------------------------------------------------------------------------------
 
 _NO_LOCATION = (
@@ -434,6 +443,24 @@ DAILY_INTERVAL_MINUTES = Setting(
     example="15",
     parse=_interval,
     rule="is a number of minutes from 0",
+)
+SHARDS_SELECTION = Setting(
+    name="SHARDS_SELECTION",
+    meaning="Which rows [`training_shards`](docs/training.md#the-asset) take, as JSON; `{}` for all that are"
+    " `ok`. Its sensor keeps them in step as soon as this is set.",
+    default_words="none, and no shards",
+    example='{"min_avg_logprob": -1, "min_duration_s": 1, "max_duration_s": 30}',
+    parse=_json_object,
+    rule="is a JSON object",
+)
+SHARDS_SPLITS = Setting(
+    name="SHARDS_SPLITS",
+    meaning="How [`training_shards`](docs/training.md#splits-and-order) are divided, as JSON.",
+    default="{}",
+    default_words='`{"validation": 0.02, "test": 0.02, "by": "folder", "seed": 0}`',
+    example='{"by": "key"}',
+    parse=_json_object,
+    rule="is a JSON object",
 )
 BACKFILL_ORDER = Setting(
     name="BACKFILL_ORDER",
@@ -653,6 +680,8 @@ VARIABLES: tuple[Variable, ...] = (
     TOKENISER,
     SETTLE_SECONDS,
     DAILY_INTERVAL_MINUTES,
+    SHARDS_SELECTION,
+    SHARDS_SPLITS,
     BACKFILL_ORDER,
     REDO_STALE,
     PARTITIONS_PER_RUN,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from audio_assets import schema
 from audio_assets.digest import EMPTY, Digest, digest_partitions
-from audio_assets.partitions import FolderMinute, day_of, folder_prefix
+from audio_assets.partitions import FolderMinute, day_of, day_of_shard, folder_prefix
 from audio_assets.storage import ObjectInfo, ObjectStore
 from audio_assets.storage.types import LAST, WRITE_PROBE
 
@@ -58,7 +58,7 @@ class AudioSource:
             raise ValueError(f"{both}; give the tables their own folder")
         # The source may lie beside the tables, in a folder that is none of theirs.
         table = (self.tables.relative(self.store) or "").partition("/")[0]
-        if table in (*schema.TABLES, schema.AUDIO_TABLE_DAILY):
+        if table in (*schema.TABLES, schema.AUDIO_TABLE_DAILY, schema.TRAINING_SHARDS):
             raise ValueError(
                 f"{self._named(self.store)} lies in the table {table} of {self._named(self.tables)}; name the"
                 " folder that holds the audio"
@@ -197,7 +197,8 @@ def _without_tables(objects: list[ObjectInfo]) -> list[ObjectInfo]:
 def _is_of_tables(key: str) -> bool:
     # Nearly every key is told by its end, which takes a tenth of the time.
     if key.endswith(".parquet"):
-        return FolderMinute.from_path(key) is not None or day_of(key) is not None
+        of_a_day = day_of(key) or day_of_shard(key)
+        return of_a_day is not None or FolderMinute.from_path(key) is not None
     if key.endswith((".js", ".css", ".html")):
         return _OF_PAGE.search(key) is not None
     return key.endswith(f"/{WRITE_PROBE}")

@@ -13,12 +13,14 @@ import tomllib
 
 import dagster as dg
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 from rich.console import Console
 
 from audio_assets import schema
 from audio_assets.cli.counts import FailedRow, count
+from audio_assets.cli.export import as_term
 from audio_assets.cli.project import open_project
 from audio_assets.cli.rows import print_table
 from audio_assets.cli.status import show, status
@@ -34,7 +36,7 @@ from audio_assets_tests.support.project import Project
 from audio_assets_tests.support.rows import at, row, write
 
 LONG = "nine eight seven " * 40
-COMMANDS = ("sync", "status", "read", "report", "worst", "transcribe", "retire")
+COMMANDS = ("sync", "status", "read", "report", "export", "worst", "transcribe", "retire")
 
 
 @pytest.fixture
@@ -100,6 +102,93 @@ def test_report_refuses_a_place_among_the_audio(folder: pathlib.Path, local_plac
     assert done.returncode == 2
     assert "lies in the source" in done.stderr
     assert not (local_place.folder / "page").exists()
+
+
+# --- export ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clips(folder: pathlib.Path, local_place: LocalPlace) -> pathlib.Path:
+    """The same working directory, with 20 clips of which two are no speech, and one is not heard."""
+    table = Table(local_place.store, "output_parquet/audio_table", schema.AUDIO_TABLE)
+    made = []
+    for i in range(20):
+        local_place.put(f"p226/{i:02}.flac", flac(0.05, seed=i))
+        info = local_place.store.find(f"p226/{i:02}.flac")
+        assert info
+        heard = dict(no_speech_prob=0.9 if i < 2 else 0.1, duration_s=0.05, language="en")
+        heard |= dict(transcribed_text=f"clip {i}", sample_rate_hz=16_000, channels=1)
+        found = dict(ETag=info.etag, Size=info.size, LastModified=info.last_modified)
+        made.append(row(info.key, **heard, **found))
+    write(table, at("p226"), *made, row("p226/x.txt", status="not_flac"))
+    return folder
+
+
+def test_export_writes_shards_and_says_what_was_left_out_and_why(clips: pathlib.Path):
+    wanted = ("export", "p226", "--to", "my shards", "--split-by", "key", "--validation", "0.3")
+    done = here(clips, *wanted, "--filter", "no_speech_prob < 0.5")
+    assert done.returncode == 0, done.stderr
+    first, files, *left_out, place = done.stdout.splitlines()
+    assert first.startswith("18 rows (")
+    assert "validation" in first
+    assert " written; " in files
+    assert "left out: 3" in left_out[0]
+    assert re.search(r"refused by the filter +2", done.stdout)
+    assert re.search(r"status is not ok +1", done.stdout)
+    assert place == str(clips / "my shards")
+    shards = sorted((clips / "my shards").rglob("*.parquet"))
+    assert sum(pq.read_metadata(path).num_rows for path in shards) == 18
+    # Again, nothing is written.
+    again = here(clips, *wanted, "--filter", "no_speech_prob < 0.5")
+    assert " unchanged; " in again.stdout
+    assert "written" not in again.stdout
+
+
+@pytest.mark.parametrize(("format", "name"), [("nemo", "train.jsonl"), ("lhotse", "train.jsonl.gz")])
+def test_export_writes_manifests(clips: pathlib.Path, format: str, name: str):
+    shares = ("--validation", "0", "--test", "0")
+    done = here(clips, "export", "p226", "--format", format, "--to", "out", *shares)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("20 rows (train 20)")
+    assert [path.name for path in (clips / "out").iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "code"),
+    [
+        (("--filter", "duration_s"), "is no term; it should read like", 2),
+        (("--filter", "seconds < 3"), "does not fit the columns", 2),
+        (("--start", "soon"), "--start 'soon' is no moment", 2),
+        (("--validation", "0.6", "--test", "0.6"), "are more than all", 2),
+        (("p999",), "has no folder 'p999'", 1),
+    ],
+)
+def test_export_refuses_in_words(clips: pathlib.Path, arguments: tuple[str, ...], message: str, code: int):
+    done = here(clips, "export", "--to", "out", *arguments)
+    assert (done.returncode, message in done.stderr) == (code, True), done.stderr
+    assert not (clips / "out").exists()
+
+
+def test_export_refuses_a_place_among_the_audio(clips: pathlib.Path, local_place: LocalPlace):
+    done = here(clips, "export", "--to", str(local_place.folder / "shards"))
+    assert done.returncode == 2
+    assert "lies in the source" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "term"),
+    [
+        ("duration_s<=30", ("duration_s", "<=", 30)),
+        ("language == en", ("language", "==", "en")),
+        ('language not in ["en", "de"]', ("language", "not in", ["en", "de"])),
+        ('transcribed_text != ""', ("transcribed_text", "!=", "")),
+    ],
+)
+def test_a_filter_reads_like_a_comparison(text: str, term: tuple[str, str, object]):
+    assert as_term(text) == term
+
+
+# --- worst ----------------------------------------------------------------------------------------------
 
 
 def test_worst_prints_the_least_sure_rows_of_all_partitions(folder: pathlib.Path, local_place: LocalPlace):

@@ -25,11 +25,16 @@ from audio_assets.demo.make_checkpoint import CHECKPOINT
 from audio_assets.partitions import FolderMinute
 from audio_assets.read import daily_copy
 from audio_assets.schema import AUDIO_TABLE, DAY_COLUMN, NOT_FLAC, of_day, with_partition_columns
+from audio_assets.shards import Selection, export_manifests
+from audio_assets.shards.columns import SCHEMA
+from audio_assets.shards.manifests import LHOTSE
 from audio_assets.storage import ObjectStore
 from audio_assets.table import Snapshot, Table
 from audio_assets_tests.support.audio import MINUTE
 from audio_assets_tests.support.places import LocalPlace
 from audio_assets_tests.support.project import Project
+from audio_assets_tests.support.rows import at
+from audio_assets_tests.support.training import Corpus, keys_of
 from benchmarks import include
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -206,12 +211,26 @@ def table_path(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize(
     "document", sorted({s.document for s in snippets("python")} - {CONTRIBUTING}), ids=name_of
 )
-def test_python_snippets_run(document: pathlib.Path, table_path: str) -> None:
+def test_python_snippets_run(document: pathlib.Path, table_path: str, place: LocalPlace) -> None:
     """Those of a document run one after another, as a reader tries them; `tiny` is the demo's model here."""
     names = {"path": table_path, "daily_path": f"{table_path}_daily", "audio": np.zeros(8_000, np.float32)}
+    if document.name == "training.md":
+        names |= data_sets(place)
     for snippet in snippets("python"):
         if snippet.document == document:
             exec(snippet.text.replace('load("tiny"', f'load("{CHECKPOINT}"'), names)
+
+
+def data_sets(place: LocalPlace) -> dict[str, object]:
+    """Shards of 60 clips in many row groups, and Lhotse's manifests of them: what training.md calls them."""
+    corpus = Corpus(place, file_bytes=50_000, row_group_bytes=8_000)
+    corpus.put(at("p1"), *keys_of("p1", 40))
+    corpus.put(at("p2", 1440), *keys_of("p2", 20))
+    corpus.export()
+    manifests = ObjectStore(f"{place.uri}/cuts")
+    export_manifests(corpus.table, manifests, place.uri, LHOTSE, Selection(), corpus.splits)
+    shards = place.folder / corpus.files.folder
+    return {"shards": str(shards), "manifests": str(place.folder / "cuts")}
 
 
 @pytest.mark.parametrize("snippet", snippets("sql"), ids=str)
@@ -220,6 +239,22 @@ def test_sql_snippets_run(snippet: Snippet, table_path: str) -> None:
     assert query != snippet.text
 
     assert len(duckdb.connect().execute(query).fetchall()) == 1
+
+
+def test_training_md_lists_every_column_of_a_shard_with_its_type() -> None:
+    documented = {}
+    for names, kinds, _ in rows_below(ROOT / "docs" / "training.md", "| column | type | meaning |"):
+        columns = re.findall(r"`(\w+)`", names)
+        one = [kinds] if kinds.startswith("struct") else types_in_words(kinds, len(columns))
+        documented |= dict(zip(columns, one, strict=True))
+
+    assert documented == {field.name: in_words(field.type) for field in SCHEMA}
+
+
+def test_the_ddl_of_athena_names_every_column_of_a_shard() -> None:
+    [snippet] = [snippet for snippet in snippets("hiveql") if "TABLE training_shards" in snippet.text]
+
+    assert re.findall(r"^  (\w+) [a-z<>:,]+?,?$", snippet.text, re.MULTILINE) == SCHEMA.names
 
 
 def test_the_ddl_of_athena_names_every_column_of_a_day_with_its_type() -> None:

@@ -125,6 +125,8 @@ def test_what_is_not_set_or_empty_has_its_default(monkeypatch: pytest.MonkeyPatc
         "TOKENISER": "simulated",
         "SETTLE_SECONDS": dt.timedelta(seconds=60),
         "DAILY_INTERVAL_MINUTES": dt.timedelta(hours=1),
+        "SHARDS_SELECTION": None,
+        "SHARDS_SPLITS": {},
         "BACKFILL_ORDER": "folder",
         "REDO_STALE": "job",
         "PARTITIONS_PER_RUN": 100,

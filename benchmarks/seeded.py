@@ -213,7 +213,8 @@ def _name_last_materialisations(db: sa.Connection, one: _Records) -> None:
     last = {row.asset_key: row.id for row in db.execute(sa.text(f"{query} GROUP BY asset_key"))}
     new = ", ".join(f"{column} = excluded.{column}" for column in _KEY_COLUMNS)
     values = ", ".join(f":{column}" for column in _KEY_COLUMNS)
-    for row in one.keys:
+    # Of the daily copy no event is copied.
+    for row in (row for row in one.keys if row["asset_key"] in last):
         said = json.loads(str(row["last_materialization"])) | {"storage_id": last[row["asset_key"]]}
         db.execute(
             sa.text(

@@ -10,10 +10,11 @@
     status.py        what waits, failed, is stale, runs; and since when nobody has looked
     rows.py          rows printed so that their text can be read, or as CSV or JSON
     report.py        `report`: the listening page of a slice
+    export.py        `export`: a slice as a data set to train on
     worst.py         `worst`: the rows of which Whisper was least sure
     transcribe.py    `transcribe`: what the engine hears in files of one's own
 
-Only `sync` and `retire --yes` change anything. `report` writes its page.
+Only `sync` and `retire --yes` change anything. `report` writes its page, `export` its data set.
 """
 
 import warnings

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from audio_assets.cli import report, transcribe, worst
+from audio_assets.cli import export, report, transcribe, worst
 from audio_assets.cli.command import FAILED, complain, examples, go_to_settings, in_words, use_settings
 
 # Dagster takes seconds to import, and nobody waits for it to read a help text.
@@ -227,6 +227,7 @@ def retire(
 
 # --- in files of their own -----------------------------------------------------------------------------
 
+app.command(epilog=export.EXAMPLES)(export.export)
 app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=worst.EXAMPLES)(worst.worst)
 app.command(epilog=transcribe.EXAMPLES)(transcribe.transcribe)

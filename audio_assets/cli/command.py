@@ -10,8 +10,14 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from audio_assets.storage import ObjectStore
 
 FAILED = 1
 WRONG = 2
@@ -102,3 +108,36 @@ def as_moment(option: str, text: str | None) -> dt.datetime | None:
     except ValueError:
         raise ValueError(f"--{option} {text!r} is no moment; it should read like 2023-08-24") from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).astimezone(dt.UTC)
+
+
+def refuse_inside(source: "ObjectStore", tables: "ObjectStore", store: "ObjectStore") -> None:
+    """Refuse to write among the audio, where what is written would be inventoried as objects that are none.
+
+    Raises:
+        ValueError: the store lies in the source, and not below the tables.
+    """
+    inside = source.relative(store) is not None or source.uri == store.uri
+    if inside and tables.relative(store) is None:
+        raise ValueError(
+            f"{store.uri} lies in the source {source.uri}, whose objects are inventoried; name a folder"
+            f" outside of it, or one below {tables.uri}"
+        )
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[tuple["Progress", "TaskID"]]:
+    """A bar that counts rows, on standard error, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("rows"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        yield bar, bar.add_task("rows", total=None)

@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audio_assets.cli.command import as_moment, as_uri, examples, in_words, use_settings
+from audio_assets.cli.command import (
+    as_moment,
+    as_uri,
+    examples,
+    in_words,
+    progress,
+    refuse_inside,
+    use_settings,
+)
 
 if TYPE_CHECKING:
     from audio_assets.listening import Made
-    from audio_assets.storage import ObjectStore
 
 EXAMPLES = examples(
     "audio-assets report page",
@@ -67,8 +74,8 @@ def report(
         uri = settings.AUDIO_SOURCE_URI.get()
         source = ObjectStore(uri, name=settings.AUDIO_SOURCE_URI.name, retries=retries)
         store = ObjectStore(target, retries=retries)
-        _refuse_inside(source, table.store, store)
-        with _progress() as (bar, task):
+        refuse_inside(source, table.store, store)
+        with progress() as (bar, task):
             made = make_page(
                 table,
                 source,
@@ -79,39 +86,6 @@ def report(
                 looked=lambda done, total: bar.update(task, completed=done, total=total),
             )
         _say(made, target, audio)
-
-
-def _refuse_inside(source: "ObjectStore", tables: "ObjectStore", store: "ObjectStore") -> None:
-    """A page among the audio would be inventoried as objects that are no audio."""
-    inside = source.relative(store) is not None or source.uri == store.uri
-    if inside and tables.relative(store) is None:
-        raise ValueError(
-            f"{store.uri} lies in the source {source.uri}, whose objects are inventoried; name a folder"
-            f" outside of it, or one below {tables.uri}"
-        )
-
-
-def _progress():
-    import contextlib
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    @contextlib.contextmanager
-    def shown():
-        console = Console(stderr=True)
-        with Progress(
-            TextColumn("rows"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ) as bar:
-            yield bar, bar.add_task("rows", total=None)
-
-    return shown()
 
 
 def _say(made: "Made", target: str, audio: Audio) -> None:

@@ -10,6 +10,7 @@ In the order in which data flows:
     audio_table.py    the asset `audio_table`
     listening_page.py  the asset `listening_page`
     audio_table_daily.py  the asset `audio_table_daily`, its job `compact_days` and the sensor `changed_days`
+    training_shards.py  the asset `training_shards`, its job and the sensor `changed_shards`
     daily_checks.py   the asset check of `audio_table_daily`
     checks.py         the asset checks of `audio_table`
     check_rules.py    what of all that is found fails a check, and how badly

@@ -30,6 +30,9 @@ from audio_assets.settings import DAILY_INTERVAL_MINUTES, SETTLE_SECONDS
 DAY = "day"
 DAILY = dg.AssetKey(schema.AUDIO_TABLE_DAILY)
 
+SHARDS = dg.AssetKey(schema.TRAINING_SHARDS)
+DAY_JOBS = ("compact_days", "make_training_shards")
+
 day_partitions = dg.DynamicPartitionsDefinition(name=DAY)
 
 
@@ -53,7 +56,7 @@ def audio_table_daily(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.M
         records = InstanceRecords(context.instance)
         metadata = {}
         for key in context.partition_keys:
-            day = _parse_day(key)
+            day = parse_day(key)
             made_at = dt.datetime.now(dt.UTC).timestamp()
             compacted = compact(daily, bucket.audio_table, day, lambda key=key: _minutes_of(records, key))
             metadata[key] = _describe(daily, day, compacted)
@@ -71,7 +74,7 @@ compact_days = dg.define_asset_job(
 )
 
 
-def _parse_day(key: str) -> dt.date:
+def parse_day(key: str) -> dt.date:
     try:
         return dt.date.fromisoformat(key)
     except ValueError:
@@ -175,7 +178,7 @@ def look_at_days(
     records = InstanceRecords(instance)
     # Runs first: what one of them records meanwhile is then seen, or its day waits.
     unfinished = records.unfinished(records.registered())
-    compacting = _compacting(instance)
+    compacting = unfinished_days(instance)
     decided = plan(
         desired(records.records()),
         day_records(instance),
@@ -187,16 +190,20 @@ def look_at_days(
         settle_time=SETTLE_SECONDS.get(),
         interval=interval,
     )
-    attempts = _attempts(decided.due, records, now, wait_after_failure=wait_after_failure)
+    found = attempts(decided.due, records, now, wait_after_failure=wait_after_failure)
     room = max(0, MAX_DAYS_IN_FLIGHT - len(compacting))
-    return DaysOutcome(decided, attempts[:room])
+    return DaysOutcome(decided, found[:room])
 
 
-def day_records(instance: dg.DagsterInstance) -> dict[str, DayRecord]:
-    """By day, what its last compaction recorded, as far as this version of the project can read it."""
+def day_records(instance: dg.DagsterInstance, asset: dg.AssetKey = DAILY) -> dict[str, DayRecord]:
+    """By day, what its last run recorded, as far as this version of the project can read it.
+
+    Args:
+        asset: the daily copy, or the training shards.
+    """
     found: dict[str, DayRecord] = {}
     tags = instance.event_log_storage.get_latest_tags_by_partition(
-        DAILY, dg.DagsterEventType.ASSET_OBSERVATION, [RECORD_TAG]
+        asset, dg.DagsterEventType.ASSET_OBSERVATION, [RECORD_TAG]
     )
     for day, said in tags.items():
         try:
@@ -206,17 +213,20 @@ def day_records(instance: dg.DagsterInstance) -> dict[str, DayRecord]:
     return found
 
 
-def _compacting(instance: dg.DagsterInstance) -> Collection[str]:
-    """The days that a queued or running run will compact."""
+def unfinished_days(instance: dg.DagsterInstance) -> Collection[str]:
+    """The days that a queued or running run will compact, or make shards of.
+
+    One of the two at a time: shards of a day that is compacted meanwhile would be made again.
+    """
     runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
     return {
         run.tags.get(PARTITION_NAME_TAG, "")
         for run in runs
-        if run.job_name == compact_days.name or DAILY in (run.asset_selection or ())
+        if run.job_name in DAY_JOBS or {DAILY, SHARDS} & set(run.asset_selection or ())
     }
 
 
-def _attempts(
+def attempts(
     due: Sequence[DayRequest], records: InstanceRecords, now: dt.datetime, *, wait_after_failure: bool
 ) -> list[DayAttempt]:
     """The runs to ask for, without those whose last try ended too recently."""
