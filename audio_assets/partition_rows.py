@@ -253,7 +253,11 @@ def transcript_values(transcript: "Transcript") -> dict[str, Any]:
     return {
         "transcribed_text": transcript.text.strip(),
         "language": transcript.language,
-        "segments": [dataclasses.asdict(segment) for segment in transcript.segments],
+        "segments": [
+            {"start_s": segment.start_s, "end_s": segment.end_s, "text": segment.text}
+            for segment in transcript.segments
+        ],
+        "words": None if transcript.words is None else list(map(dataclasses.asdict, transcript.words)),
         # A file of less than one frame has no figures.
         **{name: None if math.isnan(figure) else figure for name, figure in figures.items()},
     }

@@ -140,6 +140,22 @@ _SEGMENTS = [
         "The text in pieces, each with its start and end in seconds; null where there is no text.",
     ),
 ]
+_WORDS = [
+    _field(
+        "words",
+        pa.list_(
+            pa.struct(
+                [
+                    ("word", pa.string()),
+                    ("start_s", pa.float64()),
+                    ("end_s", pa.float64()),
+                    ("probability", pa.float32()),
+                ]
+            )
+        ),
+        "The words with their starts and ends in seconds; null without WHISPER_WORD_TIMESTAMPS or text.",
+    ),
+]
 _TOKENS = [
     _field("tokenized_info", pa.list_(pa.int16()), "The audio's tokens; null where not FLAC or failed."),
 ]
@@ -169,7 +185,7 @@ _STATUS = [
 ]
 
 INVENTORY = pa.schema(_INVENTORY)
-TRANSCRIPTS = pa.schema([*_OBJECT, *_TEXT, *_SEGMENTS, *_CONFIDENCE, *_AUDIO, *_WHISPER, *_STATUS])
+TRANSCRIPTS = pa.schema([*_OBJECT, *_TEXT, *_SEGMENTS, *_WORDS, *_CONFIDENCE, *_AUDIO, *_WHISPER, *_STATUS])
 TOKENS = pa.schema([*_OBJECT, *_TOKENS, *_TOKENISER, *_STATUS])
 AUDIO_TABLE = pa.schema(
     [*_INVENTORY, *_TEXT, *_TOKENS, *_CONFIDENCE, *_AUDIO, *_WHISPER, *_TOKENISER, *_STATUS],

@@ -155,6 +155,29 @@ def _batch_size(text: str) -> int | None:
     return int(text)
 
 
+def _true_or_false(text: str) -> bool:
+    return {"true": True, "false": False}[_one_of("true", "false")(text)]
+
+
+def _temperatures(text: str) -> tuple[float, ...]:
+    temperatures = tuple(float(part) for part in text.split(","))
+    if not all(0 <= temperature <= 1 for temperature in temperatures):
+        raise ValueError
+    return temperatures
+
+
+def _threshold(text: str) -> float | None:
+    if text == "none":
+        return None
+    if not math.isfinite(threshold := float(text)):
+        raise ValueError
+    return threshold
+
+
+def _silence(text: str) -> float | None:
+    return None if text == "none" else _stall_seconds(text)
+
+
 def _settle_time(text: str) -> dt.timedelta:
     return dt.timedelta(seconds=float(text))
 
@@ -321,6 +344,92 @@ WHISPER_BATCH_SIZE = Setting(
     parse=_batch_size,
     rule="is a number of clips or auto",
 )
+WHISPER_TASK = Setting(
+    name="WHISPER_TASK",
+    meaning="`transcribe`, or `translate` into English."
+    " [What this and the next eight do](docs/transcription.md#options-of-whispertranscribe).",
+    default="transcribe",
+    example="translate",
+    parse=_one_of("transcribe", "translate"),
+    rule="is transcribe or translate",
+)
+WHISPER_INITIAL_PROMPT = Setting(
+    name="WHISPER_INITIAL_PROMPT",
+    meaning="Text to go before each object's first 30 s, such as names and how they are spelt.",
+    example="Kubernetes, PyTorch, Dagster",
+    parse=lambda text: text or None,
+)
+WHISPER_CONDITION_ON_PREVIOUS_TEXT = Setting(
+    name="WHISPER_CONDITION_ON_PREVIOUS_TEXT",
+    meaning="Whether the text so far is the prompt of the next 30 s of a long object: `true` or `false`.",
+    default="true",
+    example="false",
+    parse=_true_or_false,
+    rule="is true or false",
+)
+WHISPER_TEMPERATURES = Setting(
+    name="WHISPER_TEMPERATURES",
+    meaning="The temperatures to decode at, one after the other, until a text is neither repetitive nor"
+    " improbable; each from 0 to 1.",
+    default="0.0,0.2,0.4,0.6,0.8,1.0",
+    example="0.0",
+    parse=_temperatures,
+    rule="is one temperature or several with commas between them, each from 0 to 1",
+)
+WHISPER_COMPRESSION_RATIO_THRESHOLD = Setting(
+    name="WHISPER_COMPRESSION_RATIO_THRESHOLD",
+    meaning="Above this `compression_ratio` a text is repetitive; `none` for no limit.",
+    default="2.4",
+    example="2.4",
+    parse=_threshold,
+    rule="is a number or none",
+)
+WHISPER_LOGPROB_THRESHOLD = Setting(
+    name="WHISPER_LOGPROB_THRESHOLD",
+    meaning="Below this `avg_logprob` a text is improbable; `none` for no limit.",
+    default="-1.0",
+    example="-1.0",
+    parse=_threshold,
+    rule="is a number or none",
+)
+WHISPER_NO_SPEECH_THRESHOLD = Setting(
+    name="WHISPER_NO_SPEECH_THRESHOLD",
+    meaning="Above this `no_speech_prob` an improbable text is taken for silence; `none` for never.",
+    default="0.6",
+    example="0.6",
+    parse=_threshold,
+    rule="is a number or none",
+)
+WHISPER_WORD_TIMESTAMPS = Setting(
+    name="WHISPER_WORD_TIMESTAMPS",
+    meaning="Whether the column `words` of `transcripts` says when each word was said: `true` or `false`.",
+    default="false",
+    example="true",
+    parse=_true_or_false,
+    rule="is true or false",
+)
+WHISPER_HALLUCINATION_SILENCE_THRESHOLD = Setting(
+    name="WHISPER_HALLUCINATION_SILENCE_THRESHOLD",
+    meaning="Where a text is likely made up, silence of more than so many seconds is skipped; `none` to skip"
+    " none. Needs `WHISPER_WORD_TIMESTAMPS`.",
+    default="none",
+    example="2.0",
+    parse=_silence,
+    rule="is a number of seconds above 0, or none",
+)
+WHISPER_OPTIONS: dict[str, Setting[Any]] = {
+    "task": WHISPER_TASK,
+    "initial_prompt": WHISPER_INITIAL_PROMPT,
+    "condition_on_previous_text": WHISPER_CONDITION_ON_PREVIOUS_TEXT,
+    "temperatures": WHISPER_TEMPERATURES,
+    "compression_ratio_threshold": WHISPER_COMPRESSION_RATIO_THRESHOLD,
+    "logprob_threshold": WHISPER_LOGPROB_THRESHOLD,
+    "no_speech_threshold": WHISPER_NO_SPEECH_THRESHOLD,
+    "word_timestamps": WHISPER_WORD_TIMESTAMPS,
+    "hallucination_silence_threshold": WHISPER_HALLUCINATION_SILENCE_THRESHOLD,
+}
+"""The options of `whisper.transcribe`, by the name of the argument that takes the value."""
+
 TOKENISER = Setting(
     name="TOKENISER",
     meaning="`simulated`, or `package.module:name` of a function or class of your own"
@@ -589,6 +698,7 @@ VARIABLES: tuple[Variable, ...] = (
     WHISPER_DEVICE,
     WHISPER_LANGUAGE,
     WHISPER_BATCH_SIZE,
+    *WHISPER_OPTIONS.values(),
     TOKENISER,
     AUDIO_FORMATS,
     SETTLE_SECONDS,

@@ -158,3 +158,19 @@ def project(
     home = new_home(tmp_path / "home")
     with dg.DagsterInstance.from_config(str(home)) as instance:
         yield Project(place, instance)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Small models with random weights, by name."""
+    from audio_assets_tests.support.random_whisper import save_models
+
+    return save_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def same_randomness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above temperature 0, `whisper.transcribe` and the engine draw with the same numbers."""
+    from audio_assets_tests.support.random_whisper import draw_the_same
+
+    draw_the_same(monkeypatch)

@@ -220,6 +220,20 @@ def test_transcribe_says_what_is_heard_in_files_and_which_cannot_be_read(tmp_pat
     assert "--model turbo" in done.stderr
 
 
+def test_transcribe_says_when_each_word_was_said_where_asked(tmp_path: pathlib.Path):
+    spoken = str(SAMPLE / "p226" / "p226_001_mic1.flac")
+    plain, timed = (
+        json.loads(here(tmp_path, "transcribe", spoken, "--json", *more).stdout)
+        for more in ((), ("--words",))
+    )
+    assert "words" not in plain["segments"][0]
+    [segment] = timed["segments"]
+    assert "".join(word["word"] for word in segment["words"]).strip() == timed["text"] == plain["text"]
+    ends = [word["end_s"] for word in segment["words"]]
+    assert ends == sorted(ends)
+    assert 0 < ends[-1] <= timed["duration_s"]
+
+
 @pytest.mark.parametrize("wrong", [("--start", "soon"), ("--columns", "Key,Key"), ("--csv", "--json")])
 def test_read_refuses_what_it_does_not_understand_in_one_sentence(
     folder: pathlib.Path, wrong: tuple[str, ...]

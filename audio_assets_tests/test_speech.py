@@ -206,6 +206,7 @@ def test_a_spoken_row_carries_text_confidence_audio_and_producer(bench: Bench):
         {"start_s": 0.0, "end_s": 0.5, "text": " many"},
         {"start_s": 0.5, "end_s": 1.0, "text": " samples"},
     ]
+    assert row["words"] is None
     assert (row["duration_s"], row["sample_rate_hz"], row["channels"]) == (0.5, 48_000, 2)
     assert (row["whisper_model"], row["error"]) == ("model 1", None)
     tokens = bench.rows(bench.tokens)["p225/a.flac"]

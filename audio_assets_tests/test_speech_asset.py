@@ -62,6 +62,8 @@ ALL_FRESH = dict.fromkeys(ASSETS, "FRESH")
     [
         ("WHISPER_MODEL", "tiny", "transcripts"),
         ("WHISPER_LANGUAGE", "de", "transcripts"),
+        ("WHISPER_WORD_TIMESTAMPS", "true", "transcripts"),
+        ("WHISPER_LOGPROB_THRESHOLD", "-1", None),
         ("TOKENISER", f"{__name__}:two_tokens", "tokens"),
         # What no row is compared by.
         ("WHISPER_DEVICE", "cuda:7", None),

@@ -17,8 +17,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audio_assets.transcription import Transcript, longform, scheduler
-from audio_assets.transcription.longform import Decode, Decoded, DetectLanguage, LongForm, Request, Window
+from audio_assets.transcription import Transcript, longform, scheduler, transcribe_options, words
+from audio_assets.transcription.longform import (
+    Align,
+    Answer,
+    Decode,
+    Decoded,
+    DetectLanguage,
+    LongForm,
+    Request,
+    Window,
+)
 from audio_assets.transcription.scheduler import File, Scheduler, Step
 
 FILES_PER_SLOT = 2
@@ -45,8 +54,12 @@ class Clip:
         return sum(map(len, self.windows))
 
 
-def ask(key: int, clip: Clip, detect: bool) -> LongForm:
-    """A long-form transcription that sees to it that each answer is the one that it asked for."""
+def ask(key: int, clip: Clip, detect: bool, align: bool = False) -> LongForm:
+    """A long-form transcription that sees to it that each answer is the one that it asked for.
+
+    Args:
+        align: whether it asks for the times of each window's tokens.
+    """
     if detect:
         assert (yield DetectLanguage(window(key))) == f"language of {key}"
     numbers = itertools.count()
@@ -55,6 +68,8 @@ def ask(key: int, clip: Clip, detect: bool) -> LongForm:
         for steps in lengths:
             asked = (key, next(numbers), steps)
             assert (yield Decode(shared, "en", asked, 0.0)).tokens == asked
+        if align:
+            assert (yield Align(shared, "en", (key,), 1)).starts == (key,)
     return Transcript(str(key), "en", 0.0, 0.0, 0.0, 0.0, ())
 
 
@@ -80,12 +95,17 @@ class Device:
         self.rows: dict[File, int] = {}
         self.encoded: set[Window] = set()
 
-    def run(self, step: Step) -> list[tuple[File, str | Decoded]]:
-        answers: list[tuple[File, str | Decoded]] = []
+    def run(self, step: Step) -> list[tuple[File, Answer]]:
+        answers: list[tuple[File, Answer]] = []
         for detect in step.detect:
             assert len(detect) <= min(AT_ONCE, self.scheduler.batch_size - len(self.rows))
             self.encode([request for _, request in detect])
             answers += [(file, f"language of {file.key}") for file, _ in detect]
+        for align in step.align:
+            assert len(align) <= min(AT_ONCE, self.scheduler.batch_size - len(self.rows))
+            self.encode([request for _, request in align])
+            self.may_fail()
+            answers += [(file, words.Aligned(request.tokens, ())) for file, request in align]
         for join in step.join:
             assert len(join) <= AT_ONCE
             self.encode([request for _, request in join])
@@ -128,9 +148,18 @@ class Run:
         begun_at, left_at: in which step a file's first decode joined, and in which step the file left.
     """
 
-    def __init__(self, clips: Sequence[Clip], batch_size: int, *, detect: bool, failing: Sequence[bool] = ()):
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        batch_size: int,
+        *,
+        detect: bool,
+        align: bool = False,
+        failing: Sequence[bool] = (),
+    ):
         self.clips = clips
         self.detect = detect
+        self.align = align
         self.scheduler = Scheduler(batch_size)
         self.device = Device(self.scheduler, iter(failing))
         self.begun_at: dict[int, int] = {}
@@ -152,7 +181,7 @@ class Run:
         free = FILES_PER_SLOT * self.scheduler.batch_size - len(before)
         taken = self.scheduler.take(source, seconds=lambda item: item[1].seconds)
         for key, clip in taken:
-            self.scheduler.add(File(key, clip.seconds, ask(key, clip, self.detect)))
+            self.scheduler.add(File(key, clip.seconds, ask(key, clip, self.detect, self.align)))
         # A whole group at a time, and within the limits: the last file may exceed those of audio.
         assert not before or (held_s < MOST_AUDIO_S and free >= min(AT_ONCE, self.scheduler.batch_size))
         assert len(taken) <= free
@@ -182,7 +211,7 @@ class Run:
             assert file.key not in self.left_at
             self.left_at[file.key] = self.step_number
         for file, result in answers:
-            if isinstance(result, Decoded):
+            if isinstance(result, Decoded | words.Aligned):
                 self.asked_at[file] = next(self.asks)
 
     def order_is_kept(self, joining: list[File]) -> None:
@@ -195,7 +224,7 @@ class Run:
             waiting = [
                 f for f in self.scheduler.files if f.key in self.begun_at and f not in self.device.rows
             ]
-            assert {f for f in waiting if f.request} == set(begun)
+            assert {f for f in waiting if isinstance(f.request, Decode)} == set(begun)
         for file in fresh:
             self.begun_at[file.key] = self.step_number
         wanted = [f.key for f in self.scheduler.files if f.key in self.begun_at]
@@ -223,11 +252,11 @@ batch_sizes = st.integers(1, 7) | st.integers(8, 40)
 
 
 @settings(max_examples=300, deadline=None)
-@given(clips, batch_sizes, st.booleans(), st.lists(st.booleans(), max_size=40))
+@given(clips, batch_sizes, st.booleans(), st.booleans(), st.lists(st.booleans(), max_size=40))
 def test_each_file_leaves_once_whatever_happens(
-    clips: list[Clip], batch_size: int, detect: bool, failing: list[bool]
+    clips: list[Clip], batch_size: int, detect: bool, align: bool, failing: list[bool]
 ):
-    run = Run(clips, batch_size, detect=detect, failing=failing)
+    run = Run(clips, batch_size, detect=detect, align=align, failing=failing)
     assert sorted(run.left_at) == list(range(len(clips)))
     assert run.scheduler.batch_size == batch_size >> run.halvings
 
@@ -306,7 +335,7 @@ def test_what_an_earlier_call_left_behind_is_forgotten():
     assert run.schedule() == Step()
 
 
-@pytest.mark.parametrize("module", [scheduler, longform])
+@pytest.mark.parametrize("module", [scheduler, longform, words, transcribe_options])
 def test_the_policy_imports_the_standard_library_alone(module: Any):
     """But for types, and for modules of this package, which are held to the same."""
     tree = ast.parse(pathlib.Path(module.__file__).read_text())
@@ -316,7 +345,9 @@ def test_the_policy_imports_the_standard_library_alone(module: Any):
             imported |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported.add(node.module or "")
-    ours = {"audio_assets.transcription.longform", "audio_assets.transcription.transcript"}
+    names = ("longform", "transcript", "transcribe_options", "words")
+    ours = {"audio_assets.errors", "audio_assets.transcription"}
+    ours |= {f"audio_assets.transcription.{name}" for name in names}
     assert {
         name for name in imported - ours if name.partition(".")[0] not in sys.stdlib_module_names
     } == set()

@@ -5,7 +5,7 @@ import io
 import json
 import pathlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,7 @@ EXAMPLES = examples(
     "audio-assets transcribe call.flac",
     "audio-assets transcribe *.wav --model turbo",
     "audio-assets transcribe talk.flac --json | jq -r .text",
+    "audio-assets transcribe talk.flac --words",
 )
 
 
@@ -37,6 +38,9 @@ def transcribe(
         str | None, typer.Option(help="A code such as en; WHISPER_LANGUAGE by default.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    words: Annotated[
+        bool, typer.Option("--words", help="Say when each word was said; WHISPER_WORD_TIMESTAMPS by default.")
+    ] = False,
 ) -> None:
     """Say what is heard in audio files: text, pieces with their times, and how sure the engine is.
 
@@ -48,7 +52,7 @@ def transcribe(
         go_to_settings()
         from rich.console import Console
 
-        transcriber = _load(None if checkpoint is None else str(checkpoint), language)
+        transcriber = _load(None if checkpoint is None else str(checkpoint), language, words=words)
         console = Console(highlight=False, soft_wrap=True)
         reader = _Reader(paths)
         with _progress(len(paths)) as done:
@@ -65,7 +69,7 @@ def transcribe(
     raise typer.Exit(FAILED if reader.failed else 0)
 
 
-def _load(model: str | None, language: str | None) -> "Transcriber":
+def _load(model: str | None, language: str | None, *, words: bool) -> "Transcriber":
     """The engine as the settings say, but for what was given.
 
     Raises:
@@ -85,7 +89,11 @@ def _load(model: str | None, language: str | None) -> "Transcriber":
         "language": "--language" if language else settings.WHISPER_LANGUAGE.name,
         "device": settings.WHISPER_DEVICE.name,
         "batch_size": settings.WHISPER_BATCH_SIZE.name,
+        **{argument: setting.name for argument, setting in settings.WHISPER_OPTIONS.items()},
     }
+    options = {argument: setting.get() for argument, setting in settings.WHISPER_OPTIONS.items()}
+    if words:
+        options["word_timestamps"] = True
     try:
         return Transcriber.load(
             model or settings.WHISPER_MODEL.get(),
@@ -94,6 +102,7 @@ def _load(model: str | None, language: str | None) -> "Transcriber":
             if language
             else settings.WHISPER_LANGUAGE.get(),
             batch_size=settings.WHISPER_BATCH_SIZE.get(),
+            **options,
         )
     except ArgumentError as e:
         raise e.renamed(names) from e.__cause__
@@ -151,8 +160,12 @@ def decode(path: pathlib.Path) -> "Audio":
     return Audio(mono, len(samples) / rate, rate, samples.shape[1])
 
 
-def _as_dict(name: str, seconds: float, heard: "Transcript") -> dict[str, object]:
-    return {"file": name, "duration_s": seconds, **dataclasses.asdict(heard), "text": heard.text.strip()}
+def _as_dict(name: str, seconds: float, heard: "Transcript") -> dict[str, Any]:
+    said = {"file": name, "duration_s": seconds, **dataclasses.asdict(heard), "text": heard.text.strip()}
+    if heard.words is None:
+        for segment in said["segments"]:
+            del segment["words"]
+    return said
 
 
 def _show(console: "Console", name: str, seconds: float, heard: "Transcript") -> None:
@@ -168,6 +181,11 @@ def _show(console: "Console", name: str, seconds: float, heard: "Transcript") ->
     if len(heard.segments) > 1:
         lines = [(_clock(s.start_s), _clock(s.end_s), s.text.strip()) for s in heard.segments]
         small_table(console, "", ("from", "to", "text"), lines)
+    if heard.words:
+        timed = [
+            (_clock(w.start_s), _clock(w.end_s), w.word.strip(), f"{w.probability:.2f}") for w in heard.words
+        ]
+        small_table(console, "", ("from", "to", "word", "probability"), timed)
     console.print()
 
 

@@ -5,6 +5,7 @@ its own argument, and is raised again here with the variable's name. Nothing els
 """
 
 import contextlib
+import dataclasses
 import functools
 import logging
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from audio_assets.tokenisation import code_version, load_tokeniser
 if TYPE_CHECKING:
     from audio_assets.sensor.inventory_report import Report
     from audio_assets.transcription.recogniser import Recogniser
+    from audio_assets.transcription.transcribe_options import TranscribeOptions
 
 
 @contextlib.contextmanager
@@ -204,12 +206,15 @@ class Whisper(dg.ConfigurableResource):
         device: WHISPER_DEVICE, `auto`, `cpu`, `cuda` or `cuda:1`.
         language: WHISPER_LANGUAGE, a code such as `en`, or `auto` to detect it for each object.
         batch_size: WHISPER_BATCH_SIZE, clips at a time, or `auto` for what the device holds.
+        options: the texts of further settings, by their argument in `settings.WHISPER_OPTIONS`; what is
+            missing has its default.
     """
 
     model: str
     device: str = "auto"
     language: str = "auto"
     batch_size: str = "auto"
+    options: dict[str, str] = {}
 
     def transcribing(self, table: Table) -> Transcribing:
         """What makes transcripts; loads no weights.
@@ -222,7 +227,9 @@ class Whisper(dg.ConfigurableResource):
         settings.WHISPER_BATCH_SIZE.check(self.batch_size)
         language = settings.WHISPER_LANGUAGE.check(self.language)
         with _naming(**_WHISPER):
-            identity = model_identity(self.model, language=language, device=self.device)
+            identity = model_identity(
+                self.model, language=language, device=self.device, transcribe=self._transcribe_options()
+            )
         return Transcribing(table, identity, self.load)
 
     def expected_parts(self) -> tuple[str, ...]:
@@ -236,7 +243,19 @@ class Whisper(dg.ConfigurableResource):
         from audio_assets.transcription.identity import expected_parts
 
         with _naming(**_WHISPER):
-            return expected_parts(self.model, settings.WHISPER_LANGUAGE.check(self.language))
+            language = settings.WHISPER_LANGUAGE.check(self.language)
+            return expected_parts(self.model, language, self._transcribe_options())
+
+    def _transcribe_options(self) -> "TranscribeOptions":
+        """The options of `whisper.transcribe`.
+
+        Raises:
+            ArgumentError: one is wrong.
+        """
+        from audio_assets.transcription.transcribe_options import TranscribeOptions
+
+        texts = self.options.items()
+        return TranscribeOptions(**{name: settings.WHISPER_OPTIONS[name].check(text) for name, text in texts})
 
     @property
     def code_version(self) -> str:
@@ -244,7 +263,8 @@ class Whisper(dg.ConfigurableResource):
         try:
             return " ".join(self.expected_parts())
         except Exception:  # It fails the runs; the code location shows why only if it loads.
-            return f"whisper {self.model} language={self.language}"
+            options = " ".join(f"{name}={text}" for name, text in self.options.items())
+            return f"whisper {self.model} language={self.language} {options}".rstrip()
 
     def load(self) -> "Recogniser":
         """The model, kept for as long as the process lives.
@@ -257,11 +277,12 @@ class Whisper(dg.ConfigurableResource):
         from audio_assets.transcription.identity import file_version
 
         with _naming(**_WHISPER):
-            key = (self.model, self.device, language, batch_size, file_version(self.model))
+            options = self._transcribe_options()
+            key = (self.model, self.device, language, batch_size, options, file_version(self.model))
             if key not in _loaded:
                 # The earlier one goes first: two may not fit into the memory of the device.
                 _loaded.clear()
-                _loaded[key] = _load_whisper(self.model, self.device, language, batch_size)
+                _loaded[key] = _load_whisper(self.model, self.device, language, batch_size, options)
             return _loaded[key]
 
 
@@ -270,17 +291,26 @@ _WHISPER = {
     "device": settings.WHISPER_DEVICE,
     "language": settings.WHISPER_LANGUAGE,
     "batch_size": settings.WHISPER_BATCH_SIZE,
+    **settings.WHISPER_OPTIONS,
 }
+
+
+def whisper_options() -> dict[str, str]:
+    """What `Whisper.options` is by the environment: the texts of those settings that are set."""
+    return {name: setting.text for name, setting in settings.WHISPER_OPTIONS.items() if setting.is_set}
 
 
 _loaded: "dict[tuple[object, ...], Recogniser]" = {}
 """The recogniser of this process, by its settings and the version of its checkpoint's file."""
 
 
-def _load_whisper(model: str, device: str, language: str | None, batch_size: int | None) -> "Recogniser":
+def _load_whisper(
+    model: str, device: str, language: str | None, batch_size: int | None, options: "TranscribeOptions"
+) -> "Recogniser":
     from audio_assets.transcription import Transcriber
 
-    return Transcriber.load(model, device=device, language=language, batch_size=batch_size)
+    given = dataclasses.asdict(options)
+    return Transcriber.load(model, device=device, language=language, batch_size=batch_size, **given)
 
 
 class AudioTokeniser(dg.ConfigurableResource):
@@ -325,6 +355,7 @@ def resources() -> dg.Definitions:
                 device=settings.WHISPER_DEVICE.get(),
                 language=settings.WHISPER_LANGUAGE.text,
                 batch_size=settings.WHISPER_BATCH_SIZE.text,
+                options=whisper_options(),
             ),
             "tokeniser": AudioTokeniser(name=settings.TOKENISER.get()),
         },

@@ -18,7 +18,7 @@ from audio_assets.defs.metadata import (
 )
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
 from audio_assets.defs.passes import pass_of_run
-from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
+from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper, whisper_options
 from audio_assets.partition_rows import Finished
 from audio_assets.table import Table
 
@@ -99,7 +99,9 @@ def speech_today() -> dg.Definitions:
     """
     versions = {
         "transcripts": Whisper(
-            model=settings.WHISPER_MODEL.text, language=settings.WHISPER_LANGUAGE.text
+            model=settings.WHISPER_MODEL.text,
+            language=settings.WHISPER_LANGUAGE.text,
+            options=whisper_options(),
         ).code_version,
         "tokens": AudioTokeniser(name=settings.TOKENISER.text).code_version,
     }

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 from whisper.tokenizer import Tokenizer
 
+from audio_assets.transcription.alignment import Aligner, Text
 from audio_assets.transcription.decoder import Decoder
 from audio_assets.transcription.graphs import Graphs
 from audio_assets.transcription.kv_cache import DecodeState
-from audio_assets.transcription.longform import Decode, Decoded
+from audio_assets.transcription.longform import FRAMES_PER_TIMESTAMP, Align, Decode, Decoded
 from audio_assets.transcription.sampling import Sampler
+from audio_assets.transcription.words import Aligned
 
 # Rows that a thread of a CPU steps on its own: fewer are not worth reading all of the weights once more.
 ROWS_FOR_A_THREAD = 8
@@ -110,6 +112,37 @@ class DecodeBatch:
         logits = self.decoder.logits(self.decoder.prefill(self.cache, first, sot)[:, 0])
         best = logits[:, list(self.tokenizer.all_language_tokens)].argmax(dim=1)
         return [self.tokenizer.all_language_codes[i] for i in best.tolist()]
+
+    def align(self, aligner: Aligner, requests: Sequence[Align], features: Sequence[Tensor]) -> list[Aligned]:
+        """When each token of texts was said; works in free slots: there must be room.
+
+        Args:
+            requests: at least one.
+            features: the encoder's output for each, `dtype` [1500, n_state].
+        """
+        first = len(self.rows)
+        self.decoder.fill_cross_cache(self.cache, first, features)
+        given = [aligned_tokens(self.tokenizer, request) for request in requests]
+        tokens = torch.from_numpy(padded(given, self.tokenizer.eot)).to(self.device)
+        queries: list[Tensor] = []
+        hidden = self.decoder.prefill(self.cache, first, tokens, queries)
+
+        def align_row(row: int) -> Aligned:
+            length = len(given[row])
+            text = requests[row].tokens
+            begin = length - len(text) - 2
+            # What each token of the text is predicted from is the one before it.
+            logits = self.decoder.logits(hidden[row, begin : length - 2])[:, : self.tokenizer.eot]
+            return aligner(
+                Text(text, begin, requests[row].frames // FRAMES_PER_TIMESTAMP),
+                [layer[row, :, :length] for layer in queries],
+                self.cache.cross_k[:, first + row].unbind(),
+                logits,
+            )
+
+        if self.decoder.workers is None:
+            return [align_row(row) for row in range(len(given))]
+        return self.decoder.workers.map(align_row, range(len(given)))
 
     def step(self) -> list[tuple[Any, Decoded]]:
         """Sample the next tokens of all rows; the decodes that are done leave, with their owners."""
@@ -217,12 +250,24 @@ class DecodeBatch:
 
 def initial_tokens(tokenizer: Tokenizer, request: Decode, text_ctx: int) -> list[int]:
     """`<|startofprev|>` and the end of the prompt, if there is one, then what starts a transcript."""
-    sequence = list(tokenizer.sot_sequence)
-    if len(sequence) > 1:
-        sequence[1] = tokenizer.to_language_token(request.language)
+    sequence = start_sequence(tokenizer, request.language)
     if not request.prompt:
         return sequence
     return [tokenizer.sot_prev, *request.prompt[-(text_ctx // 2 - 1) :], *sequence]
+
+
+def start_sequence(tokenizer: Tokenizer, language: str) -> list[int]:
+    """What starts a transcript in a language; the task is the tokenizer's."""
+    sequence = list(tokenizer.sot_sequence)
+    if len(sequence) > 1:
+        sequence[1] = tokenizer.to_language_token(language)
+    return sequence
+
+
+def aligned_tokens(tokenizer: Tokenizer, request: Align) -> list[int]:
+    """A text as it is aligned: without timestamps and without the text before it."""
+    start = start_sequence(tokenizer, request.language)
+    return [*start, tokenizer.no_timestamps, *request.tokens, tokenizer.eot]
 
 
 def padded(sequences: Sequence[Sequence[int]], padding: int) -> np.ndarray:

@@ -72,12 +72,16 @@ class Decoder:
             cache.cross_k[layer, slot].copy_(k)
             cache.cross_v[layer, slot].copy_(v)
 
-    def prefill(self, cache: KVCache, first: int, tokens: Tensor) -> Tensor:
+    def prefill(
+        self, cache: KVCache, first: int, tokens: Tensor, queries: list[Tensor] | None = None
+    ) -> Tensor:
         """Run the initial tokens of the rows in slots first to first + rows - 1 through the decoder.
 
         Args:
             tokens: int64 [rows, length], padded at the end. Padding is masked from the tokens before it, and
                 its entries in the cache are overwritten before they are read.
+            queries: gets those of each layer's cross-attention, `dtype` [rows, heads, length, head_dim],
+                scaled.
 
         Returns:
             Hidden states, float32 [rows, length, n_state].
@@ -91,7 +95,9 @@ class Decoder:
             cache.self_k[layer, slots, :, :length] = k
             cache.self_v[layer, slots, :, :length] = v
             x += block.out(attend_to_cache(q, k, v, future[None, None]))
-            block.cross_attend_and_mlp(x, cache.cross_k[layer, slots], cache.cross_v[layer, slots])
+            q = block.cross_attend_and_mlp(x, cache.cross_k[layer, slots], cache.cross_v[layer, slots])
+            if queries is not None:
+                queries.append(q)
         return x
 
     def step(self, cache: KVCache, first: int, tokens: Tensor, positions: Tensor, longest: int) -> Tensor:
@@ -156,9 +162,14 @@ class DecoderBlock:
         rows, length, _ = x.shape
         return self.qkv(self.norm(x)).view(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
 
-    def cross_attend_and_mlp(self, x: Tensor, k: Tensor, v: Tensor) -> None:
-        """What follows self-attention; x: float32 [rows, length, n_state], changed in place."""
+    def cross_attend_and_mlp(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What follows self-attention; x: float32 [rows, length, n_state], changed in place.
+
+        Returns:
+            The queries of cross-attention, `dtype` [rows, heads, length, head_dim].
+        """
         rows, length, _ = x.shape
         q = self.cross_q(self.cross_norm(x)).view(rows, length, self.heads, -1).transpose(1, 2)
         x += self.cross_out(attend_to_cache(q, k, v))
         x += self.mlp(x)
+        return q

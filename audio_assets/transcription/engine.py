@@ -17,11 +17,12 @@ from whisper.audio import SAMPLE_RATE
 from whisper.tokenizer import get_tokenizer
 
 from audio_assets.errors import ArgumentError
+from audio_assets.transcription.alignment import Aligner
 from audio_assets.transcription.batch import DecodeBatch
 from audio_assets.transcription.checkpoint import load_model
 from audio_assets.transcription.decoder import Decoder
 from audio_assets.transcription.encoder import Encoder
-from audio_assets.transcription.longform import Decoded, Request, transcribe_windows
+from audio_assets.transcription.longform import Answer, Request, transcribe_windows
 from audio_assets.transcription.mel import log_mels
 from audio_assets.transcription.memory import free_bytes, is_out_of_memory
 from audio_assets.transcription.options import Options
@@ -41,6 +42,7 @@ STAGES = {
     "language": "language_s",
     "prefill": "decode_s",
     "decode step": "decode_s",
+    "align": "align_s",
 }
 
 
@@ -57,8 +59,12 @@ class Engine:
         self.device = model.device
         self.dims = model.dims
         self.language = options.language if model.is_multilingual else options.language or "en"
+        self.options = options.transcribe
         self.tokenizer = get_tokenizer(
-            model.is_multilingual, num_languages=model.num_languages, language="en"
+            model.is_multilingual,
+            num_languages=model.num_languages,
+            language="en",
+            task=self.options.task,
         )
         self.stats = Stats()
         dtype = getattr(torch, options.precision)
@@ -67,6 +73,7 @@ class Engine:
         self.encoder = Encoder(model.encoder, dtype, workers)
         self.decoder = Decoder(model.decoder, dtype, most_slots, workers)
         self.sampler = Sampler(model, self.tokenizer)
+        self.aligner = Aligner(model)
         share = free_bytes(self.device) // CACHE_SHARE[self.device.type]
         slots = min(most_slots, share // self.decoder.slot_bytes(self.dims.n_audio_ctx))
         self.scheduler = Scheduler(options.batch_size or max(1, slots))
@@ -144,10 +151,10 @@ class Engine:
         with torch.inference_mode(), self._stage("mel"):
             mels = log_mels([a for _, a in readable], self.dims.n_mels, self.device)
             for (key, array), mel in zip(readable, mels, strict=True):
-                long_form = transcribe_windows(mel, self.tokenizer, self.language)
+                long_form = transcribe_windows(mel, self.tokenizer, self.language, self.options)
                 self.scheduler.add(File(key, len(array) / SAMPLE_RATE, long_form))
 
-    def _run(self, step: Step) -> list[tuple[File, str | Decoded]]:
+    def _run(self, step: Step) -> list[tuple[File, Answer]]:
         """Answers to what was asked, as far as there are any yet."""
         if self._batch is None:
             self._batch = DecodeBatch(
@@ -157,12 +164,7 @@ class Engine:
                 self.dims.n_audio_ctx,
                 self.scheduler.batch_size,
             )
-        answers: list[tuple[File, str | Decoded]] = []
-        for detect in step.detect:
-            features = self._encode([request for _, request in detect])
-            with self._stage("language"):
-                languages = self._batch.languages(features)
-            answers += zip((file for file, _ in detect), languages, strict=True)
+        answers = list(self._answer_at_once(self._batch, step))
         for join in step.join:
             features = self._encode([request for _, request in join])
             with self._stage("prefill"):
@@ -175,6 +177,20 @@ class Engine:
                 self.stats.fallbacks += decoded.temperature > 0
                 answers.append((file, decoded))
         return answers
+
+    def _answer_at_once(self, batch: DecodeBatch, step: Step) -> Iterator[tuple[File, Answer]]:
+        """Answers to what takes no decode steps: languages and alignments."""
+        for detect in step.detect:
+            features = self._encode([request for _, request in detect])
+            with self._stage("language"):
+                languages = batch.languages(features)
+            yield from zip((file for file, _ in detect), languages, strict=True)
+        for align in step.align:
+            requests = [request for _, request in align]
+            features = self._encode(requests)
+            with self._stage("align"):
+                aligned = batch.align(self.aligner, requests, features)
+            yield from zip((file for file, _ in align), aligned, strict=True)
 
     def _encode(self, requests: Sequence[Request]) -> list[Tensor]:
         """Features of each request's window, `dtype` [1500, n_state]; computed once for a window."""

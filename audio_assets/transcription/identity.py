@@ -8,11 +8,15 @@ import pathlib
 from collections.abc import Sequence
 
 from audio_assets.errors import ArgumentError
+from audio_assets.transcription import transcribe_options
 from audio_assets.transcription.options import Options, language_code, resolve_device, resolve_precision
+from audio_assets.transcription.transcribe_options import DEFAULTS, TranscribeOptions
 from audio_assets.transcription.whisper_names import model_urls
 
 # Raised when the engine's own rules change in a way that can change its answers.
 ENGINE_VERSION = 1
+# Stands in each identity, because identities had it before temperatures could be set.
+DEFAULT_TEMPERATURES = "temperatures=0.0-1.0"
 
 
 def model_identity(
@@ -21,6 +25,7 @@ def model_identity(
     language: str | None = None,
     precision: str = "auto",
     device: str = "auto",
+    transcribe: TranscribeOptions = DEFAULTS,
 ) -> str:
     """The identity that a `Transcriber` loaded with the same options has; loads no weights.
 
@@ -32,11 +37,14 @@ def model_identity(
         language: a code or an English name; None where it is detected for each file.
         precision: `float32`, `bfloat16`, `float16`, or `auto` for what the device is best at.
         device: `auto`, `cpu`, `cuda` or `cuda:N`; matters where `precision` is `auto`.
+        transcribe: the options of `whisper.transcribe`. Only those that differ from their defaults are named,
+            so that a new option leaves the identities of rows that do without it as they are.
 
     Raises:
         ArgumentError: an argument is not one of the above.
     """
-    return identity_of(Options(model, device=device, language=language, precision=precision))
+    options = Options(model, device=device, language=language, precision=precision, transcribe=transcribe)
+    return identity_of(options)
 
 
 def identity_of(options: Options) -> str:
@@ -47,15 +55,18 @@ def identity_of(options: Options) -> str:
     parts = {
         "sha256": weights_digest(options.model),
         "language": language_code(options.language) or "detected",
-        "temperatures": "0.0-1.0",
+        "temperatures": DEFAULT_TEMPERATURES.partition("=")[2],
         "precision": resolve_precision(options.precision, device),
         "openai-whisper": importlib.metadata.version("openai-whisper"),
         "engine": ENGINE_VERSION,
+        **options.transcribe.identity_parts(),
     }
     return " ".join([f"whisper {_model_name(options.model)}", *(f"{k}={v}" for k, v in parts.items())])
 
 
-def expected_parts(model: str, language: str | None = None) -> tuple[str, ...]:
+def expected_parts(
+    model: str, language: str | None = None, transcribe: TranscribeOptions = DEFAULTS
+) -> tuple[str, ...]:
     """What the identity of a model says that is known without torch, whisper or the device of a run.
 
     Whoever decides what is to be computed anew, such as the sensor, compares rows with it by `is_current`.
@@ -64,6 +75,7 @@ def expected_parts(model: str, language: str | None = None) -> tuple[str, ...]:
     Args:
         model: a name that `whisper.load_model` knows, or a checkpoint's path.
         language: a code or an English name; None where it is detected for each file.
+        transcribe: the options of `whisper.transcribe`.
 
     Returns:
         First `whisper` with the model's name, then `name=value` each. For a checkpoint's file its SHA-256 is
@@ -76,6 +88,7 @@ def expected_parts(model: str, language: str | None = None) -> tuple[str, ...]:
         "language": language_code(language) or "detected",
         "openai-whisper": importlib.metadata.version("openai-whisper"),
         "engine": ENGINE_VERSION,
+        **transcribe.identity_parts(),
     }
     if model not in model_urls():
         parts["sha256"] = _file_digest(*_file_version(model))[:12]
@@ -90,7 +103,14 @@ def is_current(identity: str, parts: Sequence[str]) -> bool:
         parts: what `expected_parts` gives.
     """
     name, *others = parts
-    return identity.startswith(f"{name} ") and set(others) <= set(identity.removeprefix(name).split(" "))
+    words = set(identity.removeprefix(name).split(" "))
+    # An option at its default is named nowhere, so that one which only the row names makes it another.
+    options = {word for word in words if word.partition("=")[0] in transcribe_options.NAMES}
+    return (
+        identity.startswith(f"{name} ")
+        and set(others) <= words
+        and options - {DEFAULT_TEMPERATURES} <= set(others)
+    )
 
 
 def file_version(model: str) -> tuple[str, int, int] | None:

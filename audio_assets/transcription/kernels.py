@@ -1,4 +1,4 @@
-"""Loops over long rows on a CPU, compiled by numba, which openai-whisper depends on.
+"""Loops on a CPU, most of them over long rows, compiled by numba, which openai-whisper depends on.
 
 Attention of single queries to long caches: a decoder's step attends with one query a row to thousands of
 cached keys and values. That is next to no arithmetic for each byte, so it is as fast as it reads memory;
@@ -6,6 +6,8 @@ PyTorch's products reach about half of that. This kernel reads each cache once, 
 
 The best token and the summed probability of a stretch of the vocabulary: PyTorch reads the stretch once for
 each of the conversion, the maximum, the difference, the exponential and the sum.
+
+Dynamic time warping: each step needs the one before it.
 """
 
 import numba
@@ -52,6 +54,23 @@ def best_and_sum(logits: Tensor, begin: Tensor, end: Tensor) -> tuple[Tensor, Te
     token = torch.empty_like(begin)
     _best_and_sum(_array(logits), begin.numpy(), end.numpy(), best.numpy(), token.numpy(), total.numpy())
     return best, token, total
+
+
+def warp(costs: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The cheapest path from the first corner of a matrix to the last, by dynamic time warping.
+
+    The steps, and which of equal ones is taken, are those of `whisper.timing.dtw_cpu`: down and right at once
+    if that is cheaper than both others, down if that is, else right. So are the answers for a matrix of NaN,
+    and for one without columns: the path leaves the matrix, at row or column -1.
+
+    Args:
+        costs: float32 [rows, columns], contiguous.
+
+    Returns:
+        Rows and columns of the path, int64 each.
+    """
+    path = _warp(costs.numpy())
+    return path[:, 0], path[:, 1]
 
 
 def _array(x: Tensor) -> np.ndarray:
@@ -184,3 +203,42 @@ def _best_and_sum(logits, begin, end, best, token, total):
                     break
             best[row, stretch] = top
             total[row, stretch] = top + np.log(_exponentials(values, n, top))
+
+
+@numba.njit(nogil=True, cache=True)
+def _warp(costs):
+    """As `warp`: int64 [steps, 2]."""
+    rows, columns = costs.shape
+    total = np.full((rows + 1, columns + 1), np.float32(np.inf))
+    total[0, 0] = 0
+    step = np.full((rows + 1, columns + 1), np.int8(0))
+    for i in range(1, rows + 1):
+        for j in range(1, columns + 1):
+            both = total[i - 1, j - 1]
+            down = total[i - 1, j]
+            right = total[i, j - 1]
+            if both < down and both < right:
+                total[i, j] = costs[i - 1, j - 1] + both
+            elif down < both and down < right:
+                total[i, j] = costs[i - 1, j - 1] + down
+                step[i, j] = 1
+            else:
+                total[i, j] = costs[i - 1, j - 1] + right
+                step[i, j] = 2
+    # At an edge there is one way back.
+    step[0, :] = 2
+    step[:, 0] = 1
+    path = np.empty((rows + columns, 2), np.int64)
+    at = rows + columns
+    i = rows
+    j = columns
+    while i > 0 or j > 0:
+        at -= 1
+        path[at, 0] = i - 1
+        path[at, 1] = j - 1
+        taken = step[i, j]
+        if taken != 2:
+            i -= 1
+        if taken != 1:
+            j -= 1
+    return path[at:]

@@ -3,18 +3,21 @@
 Long-form transcription (Radford et al. 2022, https://arxiv.org/abs/2212.04356, sections 3.8 and 4.5) goes
 through a file in windows of up to 30 s. What it asks for next depends on what it heard last. Because it is a
 generator, many files can take their steps side by side, and their decodes run as one batch. The rules follow
-`whisper/transcribe.py` at its default settings, line by line.
+`whisper/transcribe.py`, line by line; what words change of them stands in `words`.
 
 No model code here: torch and whisper are imported for their types alone.
 """
 
 import math
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from audio_assets.transcription import words
+from audio_assets.transcription.transcribe_options import DEFAULTS, TranscribeOptions
 from audio_assets.transcription.transcript import Segment, Transcript
+from audio_assets.transcription.words import Aligned, Heard, Span, in_language
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,10 +28,6 @@ if TYPE_CHECKING:
 # As in whisper/audio.py.
 FRAMES_PER_SECOND = 100
 WINDOW_FRAMES = 3000
-TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-COMPRESSION_RATIO_THRESHOLD = 2.4
-LOGPROB_THRESHOLD = -1.0
-NO_SPEECH_THRESHOLD = 0.6
 # Above this temperature the text is too wild to be the prompt of the next window.
 PROMPT_RESET_TEMPERATURE = 0.5
 FRAMES_PER_TIMESTAMP = 2
@@ -65,6 +64,21 @@ class Decode:
     temperature: float
 
 
+@dataclass(frozen=True, eq=False)
+class Align:
+    """Asks when each token of a window's text was said; the answer is an `Aligned`.
+
+    Attributes:
+        tokens: of the text, at least one, without timestamps.
+        frames: of audio in the window.
+    """
+
+    window: Window
+    language: str
+    tokens: tuple[int, ...]
+    frames: int
+
+
 @dataclass(frozen=True)
 class Decoded:
     """Sampled tokens without end-of-text, and Whisper's figures for them (`whisper.DecodingResult`)."""
@@ -82,65 +96,128 @@ class Decoded:
         return len(text) / len(zlib.compress(text))
 
 
-Request = DetectLanguage | Decode
+Request = DetectLanguage | Decode | Align
+Answer = str | Decoded | Aligned
 LongForm = Generator[Request, Any, Transcript]
 
 
-def transcribe_windows(mel: "LogMel", tokenizer: "Tokenizer", language: str | None) -> LongForm:
+def transcribe_windows(
+    mel: "LogMel", tokenizer: "Tokenizer", language: str | None, options: TranscribeOptions = DEFAULTS
+) -> LongForm:
     """Transcribe one file: yields requests, is sent their answers, returns the transcript.
 
     Args:
         mel: the file's spectrogram.
         tokenizer: the model's, in any language.
         language: a code such as `en`, or None to detect it.
+        options: those of `whisper.transcribe`.
     """
     if language is None:
         detected: str = yield DetectLanguage(Window(mel.language_window()))
         language = detected
-    tokens: list[int] = []
+    given = []
+    if options.initial_prompt is not None:
+        given = tokenizer.encode(" " + options.initial_prompt.strip())
+    tokens = list(given)
     prompt_start = 0
     segments: list[Segment] = []
     figures = _Figures()
     seek = 0
+    silence_s = options.hallucination_silence_threshold
+    spoken_s = 0.0
     while seek < mel.content_frames:
         size = min(WINDOW_FRAMES, mel.content_frames - seek)
-        result = yield from _decode_with_fallback(
-            Window(mel.window(seek)), language, tuple(tokens[prompt_start:])
-        )
-        silent = result.no_speech_prob > NO_SPEECH_THRESHOLD and not result.avg_logprob > LOGPROB_THRESHOLD
-        if silent:
+        window = Window(mel.window(seek))
+        prompt = tuple(tokens[prompt_start:])
+        result = yield from _decode_with_fallback(window, language, prompt, options)
+        if _is_silent(result, options):
             figures.add(result, size, skipped=True)
             seek += size
             continue
-        pieces, advance = split(result.tokens, size, tokenizer)
-        figures.add(result, advance, skipped=False)
-        for piece in pieces:
-            text = tokenizer.decode([t for t in piece.tokens if t < tokenizer.eot])
-            start_s = seek / FRAMES_PER_SECOND + piece.start_s
-            end_s = seek / FRAMES_PER_SECOND + piece.end_s
-            if start_s == end_s or not text.strip():
+        heard, advance = _segments(result.tokens, seek, size, tokenizer)
+        if options.word_timestamps:
+            aligned = yield from _align(heard, window, language, size, tokenizer)
+            span = Span(seek, size, mel.content_frames, _ends_with_single(result.tokens, tokenizer))
+            next_seek = seek + advance
+            kept, next_seek, spoken_s = words.place(
+                heard, aligned, in_language(tokenizer, language), span, next_seek, spoken_s, silence_s
+            )
+            advance = next_seek - seek
+            if kept is None:
+                figures.add(result, advance, skipped=True)
+                seek = next_seek
                 continue
-            segments.append(Segment(start_s, end_s, text))
-            tokens += piece.tokens
+            heard = kept
+        figures.add(result, advance, skipped=False)
         seek += advance
-        if result.temperature > PROMPT_RESET_TEMPERATURE:
+        for segment, its_tokens in _with_text(heard, tokenizer, options):
+            segments.append(segment)
+            tokens += its_tokens
+        if result.temperature > PROMPT_RESET_TEMPERATURE or not options.condition_on_previous_text:
             prompt_start = len(tokens)
-    return figures.transcript(tokenizer.decode(tokens), language, tuple(segments))
+    return figures.transcript(tokenizer.decode(tokens[len(given) :]), language, tuple(segments))
 
 
 def _decode_with_fallback(
-    window: Window, language: str, prompt: tuple[int, ...]
+    window: Window, language: str, prompt: tuple[int, ...], options: TranscribeOptions
 ) -> Generator[Request, Any, Decoded]:
     """Decode at rising temperatures until the text is neither repetitive nor improbable, or is silence."""
-    result: Decoded = yield Decode(window, language, prompt, TEMPERATURES[0])
-    for temperature in TEMPERATURES[1:]:
-        repetitive = result.compression_ratio > COMPRESSION_RATIO_THRESHOLD
-        improbable = result.avg_logprob < LOGPROB_THRESHOLD
-        silence = improbable and result.no_speech_prob > NO_SPEECH_THRESHOLD
-        if silence or not (repetitive or improbable):
+    result: Decoded = yield Decode(window, language, prompt, options.temperatures[0])
+    for temperature in options.temperatures[1:]:
+        if not _has_failed(result, options):
             break
         result = yield Decode(window, language, prompt, temperature)
     return result
+
+
+def _has_failed(result: Decoded, options: TranscribeOptions) -> bool:
+    most_repetitive = options.compression_ratio_threshold
+    repetitive = most_repetitive is not None and result.compression_ratio > most_repetitive
+    improbable = options.logprob_threshold is not None and result.avg_logprob < options.logprob_threshold
+    unheard = options.no_speech_threshold is not None and result.no_speech_prob > options.no_speech_threshold
+    return (repetitive or improbable) and not (improbable and unheard)
+
+
+def _is_silent(result: Decoded, options: TranscribeOptions) -> bool:
+    """Whether nobody speaks in a window, and its text is not so probable that somebody must."""
+    if options.no_speech_threshold is None:
+        return False
+    probable = options.logprob_threshold is not None and result.avg_logprob > options.logprob_threshold
+    return result.no_speech_prob > options.no_speech_threshold and not probable
+
+
+def _align(
+    heard: list[Heard], window: Window, language: str, size: int, tokenizer: "Tokenizer"
+) -> Generator[Request, Any, Aligned | None]:
+    """When the tokens of a window's segments were said; None where they have no text."""
+    tokens = tuple(t for segment in heard for t in segment.text_tokens(tokenizer))
+    if not tokens:
+        return None
+    return (yield Align(window, language, tokens, size))
+
+
+def _ends_with_single(tokens: tuple[int, ...], tokenizer: "Tokenizer") -> bool:
+    return [t >= tokenizer.timestamp_begin for t in tokens[-2:]] == [False, True]
+
+
+def _with_text(
+    heard: list[Heard], tokenizer: "Tokenizer", options: TranscribeOptions
+) -> Iterator[tuple[Segment, tuple[int, ...]]]:
+    """The segments that last and have text, each with its tokens."""
+    for segment in heard:
+        text = tokenizer.decode(segment.text_tokens(tokenizer))
+        if segment.start != segment.end and text.strip():
+            timed = segment.frozen_words() if options.word_timestamps else None
+            yield Segment(segment.start, segment.end, text, timed), segment.tokens
+
+
+def _segments(
+    tokens: tuple[int, ...], seek: int, size: int, tokenizer: "Tokenizer"
+) -> tuple[list[Heard], int]:
+    """As `split`, with the segments' times from the start of the file."""
+    pieces, advance = split(tokens, size, tokenizer)
+    start_s = seek / FRAMES_PER_SECOND
+    return [Heard(start_s + p.start_s, start_s + p.end_s, p.tokens) for p in pieces], advance
 
 
 @dataclass(frozen=True)
@@ -166,10 +243,9 @@ def split(tokens: tuple[int, ...], size: int, tokenizer: "Tokenizer") -> tuple[l
     zero = tokenizer.timestamp_begin
     stamped = [t >= zero for t in tokens]
     cuts = [i for i in range(1, len(tokens)) if stamped[i - 1] and stamped[i]]
-    ends_with_single = stamped[-2:] == [False, True]
     if not cuts:
         return [Piece(0.0, _end_of_only_segment(tokens, size, zero), tokens)], size
-    if ends_with_single:
+    if _ends_with_single(tokens, tokenizer):
         cuts.append(len(tokens))
     pieces = []
     for begin, end in zip([0, *cuts], cuts, strict=False):
@@ -177,7 +253,7 @@ def split(tokens: tuple[int, ...], size: int, tokenizer: "Tokenizer") -> tuple[l
         start_s = (part[0] - zero) * SECONDS_PER_TIMESTAMP
         end_s = (part[-1] - zero) * SECONDS_PER_TIMESTAMP
         pieces.append(Piece(start_s, end_s, part))
-    if ends_with_single:
+    if _ends_with_single(tokens, tokenizer):
         return pieces, size
     return pieces, (tokens[cuts[-1] - 1] - zero) * FRAMES_PER_TIMESTAMP
 

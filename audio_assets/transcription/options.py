@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 
 from audio_assets.errors import ArgumentError
+from audio_assets.transcription.transcribe_options import DEFAULTS, TranscribeOptions
 from audio_assets.transcription.whisper_names import language_codes
 
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -22,6 +23,7 @@ class Options:
     language: str | None = None
     batch_size: int | None = None
     precision: str = "auto"
+    transcribe: TranscribeOptions = DEFAULTS
 
     def resolve(self) -> "Options":
         """The same options, checked, with the device, the language's code and the precision filled in.

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from audio_assets.transcription.longform import (
+    Align,
+    Answer,
     Decode,
     Decoded,
     DetectLanguage,
@@ -58,8 +60,8 @@ class File:
     transcript: Transcript | None = None
     begun: bool = False
 
-    def answer(self, result: str | Decoded | None) -> None:
-        """Send what was asked for: a language code or a decode; at first None, which starts the file."""
+    def answer(self, result: Answer | None) -> None:
+        """Send what was asked for: a language, a decode or an alignment; at first None, to start the file."""
         try:
             self.request = self.long_form.send(result)
         except StopIteration as stop:
@@ -73,11 +75,13 @@ class Step:
 
     Attributes:
         detect: groups of requests for a language; a group fits into the free slots.
+        align: groups of requests for the times of tokens; a group fits into the free slots.
         join: groups of decode requests that join the batch; all of them together fit.
     """
 
     detect: list[list[tuple[File, DetectLanguage]]] = field(default_factory=list)
     join: list[list[tuple[File, Decode]]] = field(default_factory=list)
+    align: list[list[tuple[File, Align]]] = field(default_factory=list)
 
 
 class Scheduler:
@@ -144,10 +148,9 @@ class Scheduler:
         """What to run now. All that is scheduled is to be run, and its answers go to `postprocess`."""
         room = self.batch_size - len(self._decoding)
         waiting = [(f, f.request) for f in itertools.chain(self._continuing, self._fresh)]
-        languages = [(f, r) for f, r in waiting if isinstance(r, DetectLanguage)]
-        # They are detected in free slots, and stay free.
-        if room < min(self._group, len(languages)):
-            languages = []
+        # Both work in free slots, which stay free.
+        languages = self._if_room([(f, r) for f, r in waiting if isinstance(r, DetectLanguage)], room)
+        aligns = self._if_room([(f, r) for f, r in waiting if isinstance(r, Align)], room)
         decodes = [(f, r) for f, r in waiting if isinstance(r, Decode)]
         join = []
         for group in _groups(decodes, self._group):
@@ -156,13 +159,18 @@ class Scheduler:
             join.append(group)
             room -= len(group)
         self._begin(f for group in join for f, _ in group)
-        return Step(_groups(languages, self._group), join)
+        return Step(_groups(languages, self._group), join, _groups(aligns, self._group))
 
-    def postprocess(self, answers: Iterable[tuple[File, str | Decoded]]) -> list[File]:
+    def _if_room(self, requests: list[T], room: int) -> list[T]:
+        """All requests, or none yet where a group of them has no room."""
+        return requests if room >= min(self._group, len(requests)) else []
+
+    def postprocess(self, answers: Iterable[tuple[File, Answer]]) -> list[File]:
         """Hand out answers.
 
         Args:
-            answers: of requests that were scheduled: language codes, and decodes that have left the batch.
+            answers: of requests that were scheduled: language codes, alignments, and decodes that have left
+                the batch.
 
         Returns:
             The files that are done; each leaves once.
@@ -176,6 +184,8 @@ class Scheduler:
         done = [f for f in self.files if f.request is None]
         if done:
             self.files = [f for f in self.files if f.request is not None]
+            # A file whose last words have been aligned waited among those that go on.
+            self._continuing = deque(f for f in self._continuing if f.request is not None)
         return done
 
     def windows_to_encode(self, requests: Iterable[Request]) -> list[Window]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from audio_assets.transcription.identity import identity_of
 from audio_assets.transcription.options import Options
+from audio_assets.transcription.transcribe_options import DEFAULTS, TranscribeOptions
 from audio_assets.transcription.transcript import Stats, Transcript
 
 if TYPE_CHECKING:
@@ -36,6 +37,15 @@ class Transcriber:
         language: str | None = None,
         batch_size: int | None = None,
         precision: str = "auto",
+        task: str = DEFAULTS.task,
+        initial_prompt: str | None = DEFAULTS.initial_prompt,
+        condition_on_previous_text: bool = DEFAULTS.condition_on_previous_text,
+        temperatures: tuple[float, ...] = DEFAULTS.temperatures,
+        compression_ratio_threshold: float | None = DEFAULTS.compression_ratio_threshold,
+        logprob_threshold: float | None = DEFAULTS.logprob_threshold,
+        no_speech_threshold: float | None = DEFAULTS.no_speech_threshold,
+        word_timestamps: bool = DEFAULTS.word_timestamps,
+        hallucination_silence_threshold: float | None = DEFAULTS.hallucination_silence_threshold,
     ) -> "Transcriber":
         """Load a model.
 
@@ -46,11 +56,25 @@ class Transcriber:
                 pass of the encoder over each file's first 30 s.
             batch_size: how many windows are decoded at a time; None takes what the device's memory holds.
             precision: `float32`, `bfloat16`, `float16`, or `auto` for what Whisper itself uses on the device.
+            task, initial_prompt, condition_on_previous_text, temperatures, compression_ratio_threshold,
+                logprob_threshold, no_speech_threshold, word_timestamps, hallucination_silence_threshold: the
+                options of `whisper.transcribe`, as `TranscribeOptions` describes them.
 
         Raises:
             ArgumentError: an argument is wrong, or the model does not fit into the device's free memory.
         """
-        options = Options(model, device, language, batch_size, precision).resolve()
+        transcribe = TranscribeOptions(
+            task,
+            initial_prompt,
+            condition_on_previous_text,
+            temperatures,
+            compression_ratio_threshold,
+            logprob_threshold,
+            no_speech_threshold,
+            word_timestamps,
+            hallucination_silence_threshold,
+        )
+        options = Options(model, device, language, batch_size, precision, transcribe).resolve()
         identity = identity_of(options)
         from audio_assets.transcription.engine import Engine
 

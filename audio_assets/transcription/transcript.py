@@ -1,15 +1,39 @@
 """What the recogniser says about one file. No model code here, so that these types cost nothing to import."""
 
+import itertools
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Word:
+    """A word, as `whisper.transcribe(word_timestamps=True)` gives it.
+
+    Attributes:
+        word: with the blank before it, and with the punctuation beside it.
+        start_s, end_s: in seconds from the start of the file.
+        probability: mean probability of its tokens, its punctuation not included.
+    """
+
+    word: str
+    start_s: float
+    end_s: float
+    probability: float
+
+
+@dataclass(frozen=True)
 class Segment:
-    """A stretch of speech between two of Whisper's timestamps, in seconds from the start of the file."""
+    """A stretch of speech between two of Whisper's timestamps, in seconds from the start of the file.
+
+    With word timestamps it starts with its first word and ends with its last one, as Whisper has it.
+
+    Attributes:
+        words: None where they were not asked for.
+    """
 
     start_s: float
     end_s: float
     text: str
+    words: tuple[Word, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +65,12 @@ class Transcript:
     temperature: float
     segments: tuple[Segment, ...]
 
+    @property
+    def words(self) -> tuple[Word, ...] | None:
+        """Those of all segments; None where they were not asked for, or where no segment is."""
+        words = [segment.words for segment in self.segments if segment.words is not None]
+        return tuple(itertools.chain.from_iterable(words)) if words else None
+
 
 @dataclass
 class Stats:
@@ -58,8 +88,10 @@ class Stats:
     encode_s: float = 0.0
     language_s: float = 0.0
     decode_s: float = 0.0
+    align_s: float = 0.0
+    """where word timestamps are asked for"""
 
     @property
     def busy_s(self) -> float:
         """Seconds inside the engine, waiting for audio not included."""
-        return self.mel_s + self.encode_s + self.language_s + self.decode_s
+        return self.mel_s + self.encode_s + self.language_s + self.decode_s + self.align_s

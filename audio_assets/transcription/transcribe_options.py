@@ -1,0 +1,97 @@
+"""The options of `whisper.transcribe` that change what is heard, with its own names and defaults.
+
+Plain Python, so that whoever compares identities need not load torch. Which of them shape an identity is
+said here as well; what they do is the business of `longform` and `words`.
+"""
+
+import dataclasses
+import hashlib
+import math
+from dataclasses import dataclass
+
+from audio_assets.errors import ArgumentError
+
+TASKS = ("transcribe", "translate")
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+@dataclass(frozen=True)
+class TranscribeOptions:
+    """As the arguments of `whisper.transcribe` (openai-whisper 20250625), which has `temperature` for
+    `temperatures`.
+
+    Attributes:
+        task: `transcribe`, or `translate` into English; a model for English alone only transcribes.
+        initial_prompt: text to go before the first window, such as names and how they are spelt.
+        condition_on_previous_text: whether a window's text is the prompt of the next one.
+        temperatures: to decode at, one after the other, until no threshold fails; each from 0 to 1.
+        compression_ratio_threshold: a text that compresses better has failed; None to let it pass.
+        logprob_threshold: a text whose mean log-probability is lower has failed; None to let it pass.
+        no_speech_threshold: a window whose probability of no speech is higher, and whose text has failed by
+            `logprob_threshold`, is silent; None to take none for silent.
+        word_timestamps: whether each word gets its start, end and probability. It also moves the starts of
+            windows, and so may change the text of a long file.
+        hallucination_silence_threshold: where a text is likely made up, silence that is longer than this many
+            seconds is skipped; None to skip none. Needs `word_timestamps`.
+    """
+
+    task: str = "transcribe"
+    initial_prompt: str | None = None
+    condition_on_previous_text: bool = True
+    temperatures: tuple[float, ...] = TEMPERATURES
+    compression_ratio_threshold: float | None = 2.4
+    logprob_threshold: float | None = -1.0
+    no_speech_threshold: float | None = 0.6
+    word_timestamps: bool = False
+    hallucination_silence_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        """See that each option is right.
+
+        Raises:
+            ArgumentError: one is wrong.
+        """
+        if self.task not in TASKS:
+            raise ArgumentError("task", f"={self.task!r} is not one of {', '.join(TASKS)}")
+        if not self.temperatures or not all(0 <= t <= 1 for t in self.temperatures):
+            problem = f"={self.temperatures} is not one temperature or several, each from 0 to 1"
+            raise ArgumentError("temperatures", problem)
+        for name in _THRESHOLDS:
+            threshold = getattr(self, name)
+            if threshold is not None and not math.isfinite(threshold):
+                raise ArgumentError(name, f"={threshold} is neither a finite number nor None")
+        silence_s = self.hallucination_silence_threshold
+        if silence_s is not None and silence_s <= 0:
+            problem = f"={silence_s} is not a number of seconds above 0"
+            raise ArgumentError("hallucination_silence_threshold", problem)
+        if silence_s is not None and not self.word_timestamps:
+            problem = f"={silence_s} needs word_timestamps, which tell where silence is"
+            raise ArgumentError("hallucination_silence_threshold", problem)
+
+    def identity_parts(self) -> dict[str, str]:
+        """By name, the options that differ from their default, as words of an identity."""
+        return {
+            field.name: _word(field.name, getattr(self, field.name))
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        }
+
+
+_THRESHOLDS = (
+    "compression_ratio_threshold",
+    "logprob_threshold",
+    "no_speech_threshold",
+    "hallucination_silence_threshold",
+)
+NAMES = tuple(field.name for field in dataclasses.fields(TranscribeOptions))
+
+DEFAULTS = TranscribeOptions()
+
+
+def _word(name: str, value: object) -> str:
+    """A value without blanks. A prompt may have some and may be long: its digest stands for it."""
+    if name == "initial_prompt":
+        return hashlib.sha256(str(value).encode()).hexdigest()[:12]
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower()
