@@ -154,7 +154,7 @@ class PartitionRows:
                 self._failed_before.add(content)
             elif recompute or row[output.producer] != output.identity or content not in listed:
                 continue
-            elif row["status"] == OK:
+            elif row["status"] == OK and decoder_of(row["Key"]):
                 self._rows[output.table.name][row["Key"]] = row
 
     # --- what is missing ------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audio_assets.audio import SAMPLE_RATE_HZ, decode, decode_flac, decoder_of, read_flac
+from audio_assets.audio import SAMPLE_RATE_HZ, decode_flac, decoder_of, read_flac
 from audio_assets.errors import AudioError
 from audio_assets_tests.support.audio import flac
 

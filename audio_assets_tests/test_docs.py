@@ -301,21 +301,21 @@ def test_the_examples_of_contributing_md_extend_the_pipeline_from_a_module_of_on
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, "own_audio", None)
     monkeypatch.delitem(sys.modules, "own_audio")
-    monkeypatch.setenv("AUDIO_SOURCE_URI", "share://music/wavs")
+    monkeypatch.setenv("AUDIO_SOURCE_URI", "share://music/aiffs")
     monkeypatch.setenv("TOKENISER", "own_audio:Loudness")
-    place = LocalPlace(tmp_path / "music" / "wavs")
+    place = LocalPlace(tmp_path / "music" / "aiffs")
     speech = io.BytesIO()
-    soundfile.write(speech, np.full((8_000, 2), 0.5), 8_000, format="WAV")
-    place.put("p225/a.wav", speech.getvalue())
-    place.put("p225/broken.wav", b"RIFF")
+    soundfile.write(speech, np.full((8_000, 2), 0.5), 8_000, format="AIFF")
+    place.put("p225/a.aiff", speech.getvalue())
+    place.put("p225/broken.aiff", b"FORM")
 
     project.repository = importlib.import_module("own_audio").defs.get_repository_def()
     project.catch_up()
 
     rows = read_table().set_index("Key")
-    assert rows["status"].to_dict() == {"p225/a.wav": "ok", "p225/broken.wav": "failed"}
-    assert "not a WAV that can be read" in rows.loc["p225/broken.wav", "error"]
-    row = rows.loc["p225/a.wav"]
+    assert rows["status"].to_dict() == {"p225/a.aiff": "ok", "p225/broken.aiff": "failed"}
+    assert "not an AIFF that can be read" in rows.loc["p225/broken.aiff", "error"]
+    row = rows.loc["p225/a.aiff"]
     assert (row["transcribed_text"], row["whisper_model"]) == ("", "silent 1")
     assert row["tokeniser"] == "own_audio:Loudness loudness 1"
     assert (row["duration_s"], row["sample_rate_hz"], row["channels"]) == (1.0, 8_000, 2)

@@ -14,6 +14,7 @@ from audio_assets.definitions import defs
 from audio_assets.defs.check_rules import CHECKS
 from audio_assets.defs.partitions import ASSETS, FOLDER_MINUTE
 from audio_assets_tests.support.audio import UPLOADED, flac
+from audio_assets_tests.support.encoded import FORMATS, encode, speech
 from audio_assets_tests.support.project import Project
 from audio_assets_tests.support.rows import at
 
@@ -211,6 +212,39 @@ def test_objects_whose_format_has_a_decoder_by_now_are_made_anew(
     assert "1 partitions have rows made by other settings" in (project.evaluated.skip_message or "")
     project.run(at("p226").key)
     assert launch(project, "redo_stale").backfill is None
+
+
+@on_disk
+def test_a_format_that_is_enabled_later_makes_the_rows_of_its_objects_alone(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+):
+    for form in FORMATS:
+        project.place.put(f"p225/a.{form}", encode(form, speech(0.3)))
+    project.place.put("p226/a.flac", flac(0.1))
+    project.place.put("p225/b.opus", b"junk")
+    monkeypatch.setenv("AUDIO_FORMATS", ",".join(form for form in FORMATS if form != "opus"))
+    project.catch_up()
+    before = project.table().set_index("Key")
+    assert before["status"].to_dict() == {f"p225/a.{form}": "ok" for form in FORMATS} | {
+        "p226/a.flac": "ok",
+        "p225/a.opus": "not_flac",
+        "p225/b.opus": "not_flac",
+    }
+    monkeypatch.setenv("AUDIO_FORMATS", ",".join(FORMATS))
+    asked = launch(project, "redo_stale")
+    assert (asked.partitions, asked.rows) == (1, 2)
+    run = project.run(at("p225").key)
+    for made in run.asset_materializations_for_node("speech"):
+        assert made.metadata["clips_computed"].value == 1
+    rows = project.table().set_index("Key")
+    assert (rows.loc["p225/a.opus", "status"], rows.loc["p225/b.opus", "status"]) == ("ok", "failed")
+    assert rows.loc["p225/b.opus", "error"].startswith("not Ogg inside but")
+    assert launch(project, "redo_stale").backfill is None
+    # Taken from the list, rows stay until their partition is run.
+    monkeypatch.setenv("AUDIO_FORMATS", "flac")
+    project.run(at("p225").key)
+    kept = project.table().query("status == 'ok'")["Key"].tolist()
+    assert kept == ["p225/a.flac", "p226/a.flac"]
 
 
 @on_disk

@@ -113,6 +113,7 @@ def test_what_is_not_set_or_empty_has_its_default(monkeypatch: pytest.MonkeyPatc
         "WHISPER_DEVICE": "auto",
         "WHISPER_LANGUAGE": None,
         "WHISPER_BATCH_SIZE": None,
+        "AUDIO_FORMATS": {"flac"},
         "WHISPER_TASK": "transcribe",
         "WHISPER_INITIAL_PROMPT": None,
         "WHISPER_CONDITION_ON_PREVIOUS_TEXT": True,

@@ -52,7 +52,13 @@ def decoder_of(key: str) -> Decoder | None:
     if own := DECODERS.get(suffix):
         return own
     name = suffix.removeprefix(".")
-    return BUILT_IN[name] if name in settings.AUDIO_FORMATS.get() else None
+    return BUILT_IN[name] if suffix != name in settings.AUDIO_FORMATS.get() else None
+
+
+def any_decoder_of(key: str) -> Decoder | None:
+    """What can decode an object by the suffix of its key, whether or not AUDIO_FORMATS names its format."""
+    suffix = suffix_of(key)
+    return DECODERS.get(suffix) or BUILT_IN.get(suffix.removeprefix("."))
 
 
 def check_formats() -> None:

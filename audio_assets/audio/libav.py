@@ -63,13 +63,14 @@ def _check_webm(body: bytes) -> None:
 
 def _open(name: str, demuxer: str, body: bytes, check: Callable[[bytes], None]) -> PcmStream:
     import av
+    import av.error
 
     not_empty(body)
     check(body)
     try:
         # The demuxer is named: others, such as those of playlists, open further files.
-        container = av.open(io.BytesIO(body), format=demuxer)
-    except (av.FFmpegError, ValueError) as e:
+        container = av.open(io.BytesIO(body), mode="r", format=demuxer)
+    except (av.error.FFmpegError, ValueError) as e:
         raise corrupt(name, "its header is damaged") from e
     if not container.streams.audio:
         container.close()
@@ -87,7 +88,9 @@ def _open(name: str, demuxer: str, body: bytes, check: Callable[[bytes], None]) 
     # The length of AAC in ADTS is estimated from its first frames.
     claimed_s = 0.0 if name == "AAC" else claimed_s
     channels = first.layout.nb_channels
-    return PcmStream(rate, channels, _blocks(name, itertools.chain([first], frames), rate, channels, claimed_s))
+    return PcmStream(
+        rate, channels, _blocks(name, itertools.chain([first], frames), rate, channels, claimed_s)
+    )
 
 
 def _claimed_seconds(container: "av.container.InputContainer") -> float:
@@ -98,7 +101,7 @@ def _claimed_seconds(container: "av.container.InputContainer") -> float:
 
 
 def _frames(name: str, container: "av.container.InputContainer") -> "Iterator[av.AudioFrame]":
-    import av
+    import av.error
 
     seconds = 0.0
     try:
@@ -106,7 +109,7 @@ def _frames(name: str, container: "av.container.InputContainer") -> "Iterator[av
             for frame in container.decode(container.streams.audio[0]):
                 seconds += frame.samples / max(1, frame.sample_rate)
                 yield frame
-    except (av.FFmpegError, ValueError) as e:
+    except (av.error.FFmpegError, ValueError) as e:
         raise corrupt(name, f"only its first {seconds:.2f} s are readable") from e
 
 

@@ -6,6 +6,7 @@ do it. It releases the interpreter lock, so that threads decode side by side.
 
 import io
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import soundfile
@@ -19,7 +20,7 @@ from audio_assets.errors import AudioError
 # Values of all channels in a block.
 _BLOCK_VALUES = 2**20
 # What libsndfile reads without loss; all else is read as floats.
-_INTEGERS = {
+_INTEGERS: dict[str, Literal["int16", "int32"]] = {
     "PCM_S8": "int16",
     "PCM_U8": "int16",
     "PCM_16": "int16",
@@ -73,14 +74,16 @@ def _open(name: str, body: bytes) -> PcmStream:
         raise corrupt(name, "its header is damaged") from e
     rate = file.samplerate
     if rate < LOWEST_RATE_HZ:
-        raise AudioError(f"the {name}'s header says {rate} Hz, less than {LOWEST_RATE_HZ} Hz; upload it again")
+        raise AudioError(
+            f"the {name}'s header says {rate} Hz, less than {LOWEST_RATE_HZ} Hz; upload it again"
+        )
     if file.frames > types.LONGEST_S * rate:
         raise too_long(f"its header says {file.frames / rate / 3600:.1f} h")
     return PcmStream(rate, file.channels, _blocks(name, file))
 
 
 def _blocks(name: str, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    dtype = _INTEGERS.get(file.subtype, "float32")
+    dtype: Literal["int16", "int32", "float32"] = _INTEGERS.get(file.subtype) or "float32"
     block_frames = max(1, min(_BLOCK_VALUES // file.channels, 30 * file.samplerate))
     frames = 0
     try:

@@ -20,7 +20,6 @@ LARGEST_BYTES = 4 * 2**30
 """What is fetched into memory at most."""
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Audio:
     """Decoded audio and what it was decoded from.

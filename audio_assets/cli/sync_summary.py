@@ -47,7 +47,9 @@ def _warn(display: Display, result: Result, counts: Counts, *, strict: bool) -> 
             f" {min(result.differing)}; the failed runs say why: {' '.join(result.failed[-EXAMPLES:])}"
         )
     if counts.rows and counts.rows == counts.statuses[NOT_FLAC]:
-        display.say("WARNING: no object is of an audio format, so nothing is transcribed; upload FLAC")
+        display.say(
+            "WARNING: no object is of an audio format, so nothing is transcribed; AUDIO_FORMATS names them"
+        )
     if counts.failed:
         said = "FAILED" if strict else "WARNING"
         display.say(f"{said}: {len(counts.failed):,} rows failed; audio-assets status says why")

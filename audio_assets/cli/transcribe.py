@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from audio_assets.cli.command import FAILED, complain, examples, go_to_settings, in_words
+from audio_assets.errors import AudioError
 
 if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
 
-    from audio_assets.audio import Audio
+    from audio_assets.audio import Audio, PcmStream
     from audio_assets.transcription import Transcriber, Transcript
 
 EXAMPLES = examples(
@@ -28,7 +29,10 @@ EXAMPLES = examples(
 
 def transcribe(
     files: Annotated[
-        list[str], typer.Argument(help="Audio files: FLAC, WAV, MP3, Ogg and what else libsndfile reads.")
+        list[str],
+        typer.Argument(
+            help="Audio files: FLAC, WAV, MP3, Ogg, M4A, AAC, WebM and what else libsndfile reads."
+        ),
     ],
     model: Annotated[
         str | None,
@@ -122,11 +126,9 @@ class _Reader:
         self.failed: dict[str, str] = {}
 
     def audio(self) -> "Iterator[tuple[str, np.ndarray]]":
-        from audio_assets.errors import AudioError
-
         for name, path in self._paths:
             try:
-                audio = decode(path)
+                audio = decode_file(path)
             except (AudioError, OSError) as e:
                 self.failed[name] = e.strerror or str(e) if isinstance(e, OSError) else str(e)
             else:
@@ -134,30 +136,34 @@ class _Reader:
                 yield name, audio.samples
 
 
-def decode(path: pathlib.Path) -> "Audio":
-    """Mono float32 at 16 kHz of a file: as the pipeline decodes it where it would, else as libsndfile does.
+def decode_file(path: pathlib.Path) -> "Audio":
+    """Mono float32 at 16 kHz of a file: as the pipeline decodes its format, else as libsndfile does.
 
     Raises:
         AudioError: it is no audio that can be read.
         OSError: the file cannot be read.
     """
-    import soundfile
-    import soxr
-
-    from audio_assets.audio import SAMPLE_RATE_HZ, Audio, check_size, decoder_of
-    from audio_assets.errors import AudioError
+    from audio_assets.audio import check_size, decode
+    from audio_assets.audio.formats import any_decoder_of
 
     check_size(path.stat().st_size)
-    body = path.read_bytes()
-    decoder = decoder_of(path.name)
-    if decoder is not None:
-        return decoder(body, None)
     try:
-        samples, rate = soundfile.read(io.BytesIO(body), dtype="float32", always_2d=True)
+        return decode(any_decoder_of(path.name) or _read_by_libsndfile, path.read_bytes())
+    except ImportError as e:
+        raise AudioError("this format needs PyAV: pip install 'audio-assets[formats]'") from e
+
+
+def _read_by_libsndfile(body: bytes) -> "PcmStream":
+    import soundfile
+
+    from audio_assets.audio import PcmStream
+
+    try:
+        file = soundfile.SoundFile(io.BytesIO(body))
     except soundfile.LibsndfileError as e:
         raise AudioError(f"no audio that libsndfile reads ({e}); convert it to FLAC or WAV") from e
-    mono = soxr.resample(samples.mean(axis=1), rate, SAMPLE_RATE_HZ)
-    return Audio(mono, len(samples) / rate, rate, samples.shape[1])
+    blocks = file.blocks(blocksize=65_536, dtype="float32", always_2d=True)
+    return PcmStream(file.samplerate, file.channels, blocks)
 
 
 def _as_dict(name: str, seconds: float, heard: "Transcript") -> dict[str, Any]:

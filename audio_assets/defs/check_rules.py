@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from audio_assets.audio import DECODERS
+from audio_assets.audio import audio_suffixes
 from audio_assets.comparison import Differences
 from audio_assets.defs.check_results import CHECKED_AT
 from audio_assets.defs.metadata import markdown_table
@@ -73,10 +73,10 @@ class Results:
         """Of the whole table."""
         description = ""
         if summary.lacks_audio:
-            endings = " or ".join(DECODERS)
+            endings = " or ".join(audio_suffixes())
             description = (
-                f"no object of {source_uri} ends in {endings}; convert the audio to FLAC, or add a decoder "
-                "of its format (CONTRIBUTING.md)"
+                f"no object of {source_uri} ends in {endings}; name the formats of your audio in"
+                " AUDIO_FORMATS, or convert it to FLAC"
             )
         metadata = {"audio": summary.ok + summary.failed, "other": summary.not_flac}
         return self._result("audio_found", not description, metadata, description=description, warn=True)

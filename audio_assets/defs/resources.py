@@ -18,6 +18,7 @@ import pydantic
 from dagster_aws.s3 import S3Resource
 
 from audio_assets import schema, settings
+from audio_assets.audio import check_formats
 from audio_assets.daily import DailyTable
 from audio_assets.defs.internals.instance_owner import claim
 from audio_assets.defs.internals.run_launcher import record_worker
@@ -111,10 +112,12 @@ class Bucket(dg.ConfigurableResource):
         """See that tables can be written, and by this run, before any work is done for them.
 
         Raises:
+            ArgumentError: AUDIO_FORMATS is wrong, or names what cannot be decoded here.
             InstanceInUseError: the run's instance serves another source or table.
             ValueError: a location or a setting of AWS is wrong.
             StorageError: they cannot.
         """
+        check_formats()
         self.claim_for_run()
         tables = self._tables
         if not tables.conditional_writes:

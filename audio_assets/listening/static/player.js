@@ -100,6 +100,13 @@
     box.replaceChildren(element("p", {class: "blank"}, "Choose a row to see and hear it."));
   }
 
+  // A browser goes by the type of a Blob, not by what is in it.
+  const TYPES = {flac: "flac", wav: "wav", mp3: "mpeg", ogg: "ogg", opus: "ogg", m4a: "mp4", aac: "aac", webm: "webm"};
+  function mediaType(row) {
+    const key = page.store.texts.Key[row];
+    return `audio/${TYPES[key.slice(key.lastIndexOf(".") + 1).toLowerCase()] || "flac"}`;
+  }
+
   const note = (sound, text) => sound.append(element("p", {class: "note"}, text));
 
   /* The bytes of the audio, and the address that it plays from; null where there is none. */
@@ -131,7 +138,7 @@
     opened.audio = audio;
     audio.preload = "auto";
     if (found.bytes) {
-      const url = URL.createObjectURL(new Blob([found.bytes], {type: "audio/flac"}));
+      const url = URL.createObjectURL(new Blob([found.bytes], {type: mediaType(opened.row)}));
       opened.urls.push(url);
       audio.src = url;
     } else audio.src = found.address;
