@@ -296,7 +296,7 @@ def test_assets_say_what_they_are(dev: DagsterDev) -> None:
 
 def test_asset_graph_shows_all_assets_at_once(visit: Visit) -> None:
     with visit("/asset-groups") as page:
-        for name in (*ASSETS, "S3", "PyTorch", "whisper"):
+        for name in (*ASSETS, "audio_table_daily", "training_shards", "listening_page"):
             expect(page.locator("foreignObject").get_by_text(name, exact=True).first).to_be_visible()
         # No dialogue of a first visit lies over it.
         expect(page.get_by_role("dialog")).to_have_count(0)

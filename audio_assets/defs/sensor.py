@@ -17,6 +17,7 @@ from audio_assets.defs.internals.partition_statuses import (
     keep_partition_statuses,
     refresh_partition_statuses,
 )
+from audio_assets.defs.internals.pool import wake_waiting_step
 from audio_assets.defs.internals.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from audio_assets.defs.jobs import process_audio
 from audio_assets.defs.partitions import KEYS_AT_A_TIME, folder_minute, parts
@@ -58,6 +59,7 @@ def new_s3_keys(
 ) -> dg.SensorResult:
     """Compare bucket and table, folder by folder; a tick that runs out of time goes on in the next."""
     now = dt.datetime.now(dt.UTC)
+    wake_waiting_step(context.instance)
     try:
         # Before anything is written: a second source on this instance must not leave a trace.
         claim(context.instance, bucket.source_uri, bucket.table_uri)

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
-from audio_assets.defs.internals.pool import GPU, SECONDS_BETWEEN_LOOKS, place_in_pool
+from audio_assets.defs.internals.pool import GPU, SECONDS_BETWEEN_LOOKS, place_in_pool, wake_waiting_step
 from audio_assets_tests.support.audio import flac
 from audio_assets_tests.support.project import Project
 
@@ -39,6 +40,31 @@ class Step(threading.Thread):
         with place_in_pool(self.instance, LOG):
             self.entered.set()
             assert self.leave.wait(60)
+
+
+def test_a_step_that_nobody_wakes_is_let_in_by_the_next_tick(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+):
+    storage = instance.event_log_storage
+    storage.set_concurrency_slots(GPU, 1)
+    assert storage.claim_concurrency_slot(GPU, "first", "speech").is_claimed
+    queue = SqlEventLogStorage.add_pending_step
+
+    def queue_too_late(storage: SqlEventLogStorage, *args: object, **kwargs: object) -> None:
+        storage.free_concurrency_slot_for_step("first", "speech")
+        queue(storage, *args, **kwargs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqlEventLogStorage, "add_pending_step", queue_too_late)
+        assert not storage.claim_concurrency_slot(GPU, "second", "speech").is_claimed
+    # As Dagster leaves it, for ever.
+    assert not storage.claim_concurrency_slot(GPU, "second", "speech").is_claimed
+    wake_waiting_step(instance)
+    assert storage.claim_concurrency_slot(GPU, "second", "speech").is_claimed
+    # Another one waits for its end.
+    assert not storage.claim_concurrency_slot(GPU, "third", "speech").is_claimed
+    wake_waiting_step(instance)
+    assert not storage.claim_concurrency_slot(GPU, "third", "speech").is_claimed
 
 
 @pytest.mark.parametrize("places", [1, 2])

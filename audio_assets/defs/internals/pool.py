@@ -1,7 +1,7 @@
 """The pool `gpu`, which lets one step on the GPU at a time.
 
 Why private: Dagster's own pool lets two steps in at once on SQLite, and only the storage's class tells that
-it is SQLite.
+it is SQLite. It can also leave a step waiting beside a free place, and only the storage lets it go on.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 
 import dagster as dg
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from filelock import FileLock, Timeout
 
@@ -45,6 +46,17 @@ def place_in_pool(instance: dg.DagsterInstance, log: logging.Logger) -> Iterator
         yield
     finally:
         held.release()
+
+
+def wake_waiting_step(instance: dg.DagsterInstance) -> None:
+    """Let the next waiting step into the pool where a place is free.
+
+    A step reads that no place is free, then queues. Where the last place is given back between the two,
+    nobody is left to wake the step: it waits until another step has come and gone, which may be for ever.
+    """
+    storage = instance.event_log_storage
+    if isinstance(storage, SqlEventLogStorage) and storage.has_unassigned_slots(GPU):
+        storage.assign_pending_steps([GPU])
 
 
 def _acquire(place: FileLock) -> bool:
