@@ -211,11 +211,12 @@ class Run:
             assert file.key not in self.left_at
             self.left_at[file.key] = self.step_number
         for file, result in answers:
-            if isinstance(result, Decoded | words.Aligned):
+            # An alignment costs a file no place in the queue.
+            if isinstance(result, Decoded):
                 self.asked_at[file] = next(self.asks)
 
     def order_is_kept(self, joining: list[File]) -> None:
-        """Those that have begun come first, as they asked; then the others, as they were taken in."""
+        """Those that have begun come first, as their last decodes ended; then the others, as taken in."""
         begun = [f for f in joining if f.key in self.begun_at]
         fresh = [f for f in joining if f.key not in self.begun_at]
         assert joining == begun + fresh

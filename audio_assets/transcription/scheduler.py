@@ -5,7 +5,8 @@ policy, as in the continuous batching of language models (Yu et al. 2022, "Orca"
 
 intake   Files are taken in while there are fewer than two for each slot, and less than four hours of audio.
 order    A file that has begun goes before those that have not. So a long file, whose windows follow one
-         another, ends early. Within both kinds it is first come, first served.
+         another, ends early. Within both kinds it is first come, first served; a file whose words are aligned
+         keeps its place.
 join     Decode requests join the batch in groups of up to 16, once there is room for the whole group: each
          join costs a pass over the prompts.
 leave    A file leaves when it asks for nothing more.
