@@ -13,7 +13,8 @@ import soxr
 
 from audio_assets.audio import BUILT_IN, SAMPLE_RATE_HZ, Audio, check_formats, decode, decoder_of, types
 from audio_assets.errors import ArgumentError, AudioError
-from audio_assets_tests.support.encoded import FORMATS, RATE_HZ, encode, speech
+from audio_assets.settings import AUDIO_FORMAT_NAMES
+from audio_assets_tests.support.encoded import FORMATS, RATE_HZ, encode, mux, speech
 
 NAMES = {"flac": "FLAC", "wav": "WAV", "mp3": "MP3", "opus": "Ogg", "ogg": "Ogg", "m4a": "M4A", "aac": "AAC"}
 NAMES |= {"webm": "WebM"}
@@ -156,12 +157,7 @@ def test_a_video_is_passed_over_and_one_without_audio_is_refused():
                 frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
                 container.mux(video.encode(frame))
             if audio:
-                frame = av.AudioFrame.from_ndarray(np.zeros((1, RATE_HZ), np.float32), "fltp", "mono")
-                frame.sample_rate = RATE_HZ
-                resampler = av.AudioResampler(audio.format, "mono", RATE_HZ, 960)
-                for part in (*resampler.resample(frame), *resampler.resample(None)):
-                    container.mux(audio.encode(part))
-                container.mux(audio.encode(None))
+                mux(container, audio, np.zeros((RATE_HZ, 1), np.float32), RATE_HZ)
             container.mux(video.encode(None))
         return file.getvalue()
 
@@ -220,6 +216,10 @@ def test_a_damaged_object_is_audio_or_a_reason_and_never_more(
 
 
 # --- which are audio ------------------------------------------------------------------------------------
+
+
+def test_the_setting_knows_every_built_in_decoder():
+    assert set(BUILT_IN) == set(AUDIO_FORMAT_NAMES)
 
 
 def test_the_setting_says_which_suffixes_are_audio(monkeypatch: pytest.MonkeyPatch):

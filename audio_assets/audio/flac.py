@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import soundfile
 
-from audio_assets.audio import types
 from audio_assets.audio.decoding import decode
 from audio_assets.audio.flac_header import BYTES_PER_SAMPLE, FlacHeader, read_header
 from audio_assets.audio.kinds import corrupt
-from audio_assets.audio.types import Audio, PcmStream, too_long
+from audio_assets.audio.types import Audio, PcmStream, check_length
 from audio_assets.errors import AudioError
 
 # Samples of all channels in a block: bounds what decoding needs besides its result, whatever a header says.
@@ -56,8 +55,7 @@ def _read_blocks(body: bytes, header: FlacHeader) -> Iterator[np.ndarray]:
     """
     rate = header.rate_hz
     claimed_s = header.frames / rate
-    if claimed_s > types.LONGEST_S:
-        raise too_long(f"its header says {claimed_s / 3600:.1f} h")
+    check_length(claimed_s)
     width = BYTES_PER_SAMPLE[header.bits]
     integer = "int16" if width == 2 else "int32"
     item = np.dtype(integer).itemsize

@@ -5,8 +5,8 @@ No audio is decoded here; `flac.py` does that.
 
 import dataclasses
 
-from audio_assets.audio.kinds import corrupt, not_empty, other_kind
-from audio_assets.audio.types import LOWEST_RATE_HZ
+from audio_assets.audio.kinds import corrupt, length_of_id3_tag, not_empty, other_kind
+from audio_assets.audio.types import check_rate
 from audio_assets.errors import AudioError
 
 BYTES_PER_SAMPLE = {8: 1, 16: 2, 24: 3}
@@ -48,7 +48,7 @@ def read_header(body: bytes) -> FlacHeader:
         AudioError: empty, not FLAC, or with a header that is damaged or says what is not read here.
     """
     not_empty(body)
-    start = _length_of_id3_tag(body)
+    start = length_of_id3_tag(body)
     if body[start : start + 4] != b"fLaC":
         raise other_kind("FLAC", body)
     stream_info = body[start + 8 : start + 42]
@@ -69,10 +69,7 @@ def read_header(body: bytes) -> FlacHeader:
 
 
 def _check(header: FlacHeader, body: bytes) -> None:
-    if header.rate_hz < LOWEST_RATE_HZ:
-        raise AudioError(
-            f"the FLAC's header says {header.rate_hz} Hz, less than {LOWEST_RATE_HZ} Hz; upload it again"
-        )
+    check_rate("FLAC", header.rate_hz)
     if header.bits not in BYTES_PER_SAMPLE:
         raise AudioError(
             f"the FLAC's header says {header.bits} bits a sample; only 8, 16 and 24 are read:"
@@ -82,14 +79,6 @@ def _check(header: FlacHeader, body: bytes) -> None:
     repeated_hz = _first_frame_rate(body, header.start + 4)
     if repeated_hz not in (None, header.rate_hz):
         raise corrupt("FLAC", f"its header says {header.rate_hz} Hz, its first frame {repeated_hz} Hz")
-
-
-def _length_of_id3_tag(body: bytes) -> int:
-    """Bytes of an ID3 tag in front, 0 where there is none."""
-    if body[:3] != b"ID3" or len(body) < 10:
-        return 0
-    # Its length comes in four bytes of seven bits.
-    return 10 + sum(byte << 7 * power for power, byte in enumerate(reversed(body[6:10])))
 
 
 def _first_frame_rate(body: bytes, at: int) -> int | None:

@@ -9,19 +9,17 @@ from audio_assets.audio.sndfile import read_mp3, read_ogg, read_wav
 from audio_assets.audio.types import Decoder
 from audio_assets.errors import ArgumentError
 
+_OF_PYAV: dict[str, Decoder] = {"m4a": read_m4a, "aac": read_aac, "webm": read_webm}
+
 BUILT_IN: dict[str, Decoder] = {
     "flac": read_flac,
     "wav": read_wav,
     "mp3": read_mp3,
     "ogg": read_ogg,
     "opus": read_ogg,
-    "m4a": read_m4a,
-    "aac": read_aac,
-    "webm": read_webm,
+    **_OF_PYAV,
 }
 """Format, which is the suffix of its objects -> what decodes it, once AUDIO_FORMATS names it."""
-
-_OF_PYAV = ("m4a", "aac", "webm")
 
 DECODERS: dict[str, Decoder] = {}
 """Decoders of one's own: suffix, in lower case, with its dot -> what decodes it.

@@ -6,7 +6,7 @@ the framing is followed to the end, so that such an object is refused. No audio 
 
 import zlib
 
-from audio_assets.audio.kinds import corrupt, other_kind
+from audio_assets.audio.kinds import corrupt, length_of_id3_tag, other_kind
 
 # Sizes that a writer leaves in a WAV whose length it does not know yet.
 _UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFF)
@@ -68,7 +68,7 @@ def check_adts(body: bytes) -> None:
     Raises:
         AudioError: it is no ADTS, or a frame is damaged or cut off.
     """
-    at = start = _behind_id3_tag(body)
+    at = start = length_of_id3_tag(body)
     # A tag of 128 bytes may stand at the end.
     end = len(body) - 128 if body[-128:-125] == b"TAG" else len(body)
     while at < end:
@@ -103,12 +103,6 @@ def check_mp4(body: bytes) -> None:
         if size < 8 or at + size > len(body):
             raise corrupt("M4A", f"the box at byte {at} is damaged or cut off")
         at += size
-
-
-def _behind_id3_tag(body: bytes) -> int:
-    if body[:3] != b"ID3" or len(body) < 10:
-        return 0
-    return 10 + sum(byte << 7 * power for power, byte in enumerate(reversed(body[6:10])))
 
 
 def _ogg_checksum(page: bytes) -> int:

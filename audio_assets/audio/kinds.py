@@ -43,6 +43,14 @@ def other_kind(name: str, body: bytes) -> AudioError:
     )
 
 
+def length_of_id3_tag(body: bytes) -> int:
+    """Bytes of an ID3 tag in front, 0 where there is none."""
+    if body[:3] != b"ID3" or len(body) < 10:
+        return 0
+    # Its length comes in four bytes of seven bits.
+    return 10 + sum(byte << 7 * power for power, byte in enumerate(reversed(body[6:10])))
+
+
 def kind_of(body: bytes) -> str:
     """What bytes are, as a person would say it, by how they begin."""
     for magic, kind in _KINDS.items():

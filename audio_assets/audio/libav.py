@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audio_assets.audio import types
 from audio_assets.audio.framing import check_adts, check_mp4
 from audio_assets.audio.kinds import corrupt, not_empty, other_kind
-from audio_assets.audio.types import LOWEST_RATE_HZ, PcmStream, too_long
+from audio_assets.audio.types import PcmStream, check_length, check_rate
 from audio_assets.errors import AudioError
 
 if TYPE_CHECKING:
@@ -81,10 +80,8 @@ def _open(name: str, demuxer: str, body: bytes, check: Callable[[bytes], None]) 
         raise corrupt(name, "none of its audio is readable")
     rate = first.sample_rate
     claimed_s = _claimed_seconds(container)
-    if rate < LOWEST_RATE_HZ:
-        raise AudioError(f"the {name} says {rate} Hz, less than {LOWEST_RATE_HZ} Hz; upload it again")
-    if claimed_s > types.LONGEST_S:
-        raise too_long(f"its header says {claimed_s / 3600:.1f} h")
+    check_rate(name, rate)
+    check_length(claimed_s)
     # The length of AAC in ADTS is estimated from its first frames.
     claimed_s = 0.0 if name == "AAC" else claimed_s
     channels = first.layout.nb_channels

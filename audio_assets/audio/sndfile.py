@@ -5,17 +5,15 @@ do it. It releases the interpreter lock, so that threads decode side by side.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
 import soundfile
 
-from audio_assets.audio import types
 from audio_assets.audio.framing import check_ogg, check_wav
 from audio_assets.audio.kinds import corrupt, not_empty, other_kind
-from audio_assets.audio.types import LOWEST_RATE_HZ, PcmStream, too_long
-from audio_assets.errors import AudioError
+from audio_assets.audio.types import PcmStream, check_length, check_rate
 
 # Values of all channels in a block.
 _BLOCK_VALUES = 2**20
@@ -37,9 +35,7 @@ def read_wav(body: bytes) -> PcmStream:
     Raises:
         AudioError: empty, not WAV, corrupt, truncated, or too long; some of it once blocks are taken.
     """
-    not_empty(body)
-    check_wav(body)
-    return _open("WAV", body)
+    return _open("WAV", body, check_wav)
 
 
 def read_ogg(body: bytes) -> PcmStream:
@@ -48,9 +44,7 @@ def read_ogg(body: bytes) -> PcmStream:
     Raises:
         AudioError: empty, not Ogg, corrupt, truncated, or too long; some of it once blocks are taken.
     """
-    not_empty(body)
-    check_ogg(body)
-    return _open("Ogg", body)
+    return _open("Ogg", body, check_ogg)
 
 
 def read_mp3(body: bytes) -> PcmStream:
@@ -59,13 +53,17 @@ def read_mp3(body: bytes) -> PcmStream:
     Raises:
         AudioError: empty, not MP3, corrupt, truncated, or too long; some of it once blocks are taken.
     """
-    not_empty(body)
+    return _open("MP3", body, _check_mp3)
+
+
+def _check_mp3(body: bytes) -> None:
     if body[:4] in (b"fLaC", b"RIFF", b"OggS", b"FORM") or body[4:8] == b"ftyp":
         raise other_kind("MP3", body)
-    return _open("MP3", body)
 
 
-def _open(name: str, body: bytes) -> PcmStream:
+def _open(name: str, body: bytes, check: Callable[[bytes], None]) -> PcmStream:
+    not_empty(body)
+    check(body)
     try:
         file = soundfile.SoundFile(io.BytesIO(body))
     except soundfile.LibsndfileError as e:
@@ -73,12 +71,8 @@ def _open(name: str, body: bytes) -> PcmStream:
             raise other_kind(name, body) from e
         raise corrupt(name, "its header is damaged") from e
     rate = file.samplerate
-    if rate < LOWEST_RATE_HZ:
-        raise AudioError(
-            f"the {name}'s header says {rate} Hz, less than {LOWEST_RATE_HZ} Hz; upload it again"
-        )
-    if file.frames > types.LONGEST_S * rate:
-        raise too_long(f"its header says {file.frames / rate / 3600:.1f} h")
+    check_rate(name, rate)
+    check_length(file.frames / rate)
     return PcmStream(rate, file.channels, _blocks(name, file))
 
 

@@ -79,6 +79,31 @@ class Decoder(Protocol):
         ...
 
 
+def check_rate(name: str, rate_hz: int) -> None:
+    """Refuse a rate that is no audio's.
+
+    Args:
+        name: of the format.
+
+    Raises:
+        AudioError: it is too low.
+    """
+    if rate_hz < LOWEST_RATE_HZ:
+        raise AudioError(
+            f"the {name}'s header says {rate_hz} Hz, less than {LOWEST_RATE_HZ} Hz; upload it again"
+        )
+
+
+def check_length(claimed_s: float) -> None:
+    """Refuse what says of itself that it is too long, before any of it is decoded.
+
+    Raises:
+        AudioError: it does.
+    """
+    if claimed_s > LONGEST_S:
+        raise too_long(f"its header says {claimed_s / 3600:.1f} h")
+
+
 def too_long(reason: str) -> AudioError:
     """The error for more audio in one object than `LONGEST_S`."""
     return AudioError(

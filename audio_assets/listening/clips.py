@@ -1,8 +1,8 @@
 """The audio of a page: the address that its rows link to, and copies of it as scripts.
 
 A page opened from a disk may play a file that lies elsewhere, and may not look into it. So a copy is a script
-that holds the bytes: it can be played and drawn wherever the page lies. Nothing is transcoded: browsers play
-FLAC, and what is heard is what the recogniser got.
+that holds the bytes: it can be played and drawn wherever the page lies. Nothing is transcoded: what is heard
+is what the recogniser got, where the browser plays its format.
 """
 
 import base64

@@ -1,9 +1,14 @@
 """Speech-like audio in each format, as other programs write it."""
 
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
+
+if TYPE_CHECKING:
+    import av
+    import av.container
 
 RATE_HZ = 48_000
 # Format -> what libsndfile is told, or FFmpeg's muxer and encoder.
@@ -46,14 +51,24 @@ def encode(form: str, wave: np.ndarray, rate: int = RATE_HZ) -> bytes:
     with av.open(file, "w", format=muxer) as container:
         stream = container.add_stream(codec, rate=rate, layout="mono" if wave.shape[1] == 1 else "stereo")
         assert isinstance(stream, av.AudioStream)
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(wave.T), format="fltp", layout=stream.layout.name
-        )
-        frame.sample_rate = rate
-        resampler = av.AudioResampler(
-            stream.format, stream.layout, rate, stream.codec_context.frame_size or 1024
-        )
-        for part in (*resampler.resample(frame), *resampler.resample(None)):
-            container.mux(stream.encode(part))
-        container.mux(stream.encode(None))
+        mux(container, stream, wave, rate)
     return file.getvalue()
+
+
+def mux(
+    container: "av.container.OutputContainer", stream: "av.AudioStream", wave: np.ndarray, rate: int
+) -> None:
+    """Encode a wave into a stream of FFmpeg's, which ends with it.
+
+    Args:
+        wave: float32 [samples, channels].
+        rate: in Hz.
+    """
+    import av
+
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave.T), format="fltp", layout=stream.layout.name)
+    frame.sample_rate = rate
+    resampler = av.AudioResampler(stream.format, stream.layout, rate, stream.codec_context.frame_size or 1024)
+    for part in (*resampler.resample(frame), *resampler.resample(None)):
+        container.mux(stream.encode(part))
+    container.mux(stream.encode(None))
