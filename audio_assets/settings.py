@@ -126,7 +126,7 @@ def _attempts(text: str) -> int:
     return attempts
 
 
-def _stall_seconds(text: str) -> float:
+def _seconds_above_0(text: str) -> float:
     if not 0 < (seconds := float(text)) < math.inf:
         raise ValueError
     return seconds
@@ -156,7 +156,7 @@ def _batch_size(text: str) -> int | None:
 
 
 def _true_or_false(text: str) -> bool:
-    return {"true": True, "false": False}[_one_of("true", "false")(text)]
+    return _one_of("true", "false")(text) == "true"
 
 
 def _temperatures(text: str) -> tuple[float, ...]:
@@ -175,7 +175,7 @@ def _threshold(text: str) -> float | None:
 
 
 def _silence(text: str) -> float | None:
-    return None if text == "none" else _stall_seconds(text)
+    return None if text == "none" else _seconds_above_0(text)
 
 
 def _settle_time(text: str) -> dt.timedelta:
@@ -310,7 +310,7 @@ S3_STALL_SECONDS = Setting(
     meaning="Seconds without a byte after which a connection is given up and the request is made again.",
     default="60",
     example="60",
-    parse=_stall_seconds,
+    parse=_seconds_above_0,
     rule="is a number above 0",
 )
 WHISPER_MODEL = Setting(

@@ -24,7 +24,7 @@ from audio_assets.table import Snapshot, Table, with_partition_columns
 from audio_assets_tests.support.audio import UPLOADED
 from audio_assets_tests.support.environment import clear_settings
 from audio_assets_tests.support.places import LocalPlace
-from audio_assets_tests.support.project import Project, apply_partition_requests
+from audio_assets_tests.support.project import Project
 from audio_assets_tests.support.rows import at, row, rows
 
 
@@ -62,16 +62,7 @@ class Days:
 
     def tick(self) -> list[dg.RunRequest]:
         """Evaluate the sensor and register what it asks for."""
-        repository = self.project.repository
-        with dg.build_sensor_context(
-            instance=self.instance,
-            instance_ref=self.instance.get_ref(),
-            repository_def=repository,
-            resources=repository.get_top_level_resources(),
-        ) as context:
-            self.evaluated = repository.get_sensor_def("changed_days").evaluate_tick(context)
-        apply_partition_requests(self.instance, self.evaluated.dynamic_partitions_requests)
-        return list(self.evaluated.run_requests or [])
+        return self.project.tick_of("changed_days")
 
     def run(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
         return self.project.repository.get_job("compact_days").execute_in_process(
@@ -142,7 +133,7 @@ def test_new_late_changed_and_deleted_minutes_are_followed_and_nothing_else_is_d
     days.assert_equal()
     assert days.tick() == []
     assert days.instance.get_dynamic_partitions(DAY) == ["2023-08-24"]
-    assert days.evaluated.skip_message == "nothing to compact"
+    assert days.project.evaluated.skip_message == "nothing to compact"
 
 
 def test_a_day_whose_file_is_deleted_or_edited_by_hand_is_made_again(days: Days):
@@ -178,7 +169,7 @@ def test_a_failed_run_is_made_again_later_under_another_run_key(days: Days):
     assert not result.success
     # Its minute has not passed yet.
     assert days.tick() == []
-    assert "1 runs wait for others to end, or for their next try" in str(days.evaluated.skip_message)
+    assert "1 runs wait for others to end, or for their next try" in str(days.project.evaluated.skip_message)
     days.table.store.replace(key, found[0], version)
 
 

@@ -15,7 +15,7 @@ from audio_assets.defs.training_shards import OFF
 from audio_assets.partitions import FolderMinute
 from audio_assets_tests.support.environment import clear_settings
 from audio_assets_tests.support.places import LocalPlace
-from audio_assets_tests.support.project import Project, apply_partition_requests
+from audio_assets_tests.support.project import Project
 from audio_assets_tests.support.rows import at
 from audio_assets_tests.support.training import Corpus, keys_of
 
@@ -45,16 +45,7 @@ class Days:
         )
 
     def tick(self) -> list[dg.RunRequest]:
-        repository = self.project.repository
-        with dg.build_sensor_context(
-            instance=self.instance,
-            instance_ref=self.instance.get_ref(),
-            repository_def=repository,
-            resources=repository.get_top_level_resources(),
-        ) as context:
-            self.evaluated = repository.get_sensor_def("changed_shards").evaluate_tick(context)
-        apply_partition_requests(self.instance, self.evaluated.dynamic_partitions_requests)
-        return list(self.evaluated.run_requests or [])
+        return self.project.tick_of("changed_shards")
 
     def run(self, day: str, tags: dict[str, str] | None = None) -> dg.ExecuteInProcessResult:
         return self.project.repository.get_job("make_training_shards").execute_in_process(
@@ -111,7 +102,7 @@ def test_without_a_selection_nothing_is_made_and_the_way_to_switch_it_on_is_said
     monkeypatch.delenv("SHARDS_SELECTION")
     days.put(at("p1"), "p1/a.flac")
     assert days.tick() == []
-    assert days.evaluated.skip_message == OFF
+    assert days.project.evaluated.skip_message == OFF
     result = days.run(DAY_1)
     assert not result.success
     assert OFF in str(failure_of(result))

@@ -9,6 +9,7 @@ import datetime as dt
 import os
 import pathlib
 import sys
+import urllib.parse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -110,18 +111,37 @@ def as_moment(option: str, text: str | None) -> dt.datetime | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).astimezone(dt.UTC)
 
 
-def refuse_inside(source: "ObjectStore", tables: "ObjectStore", store: "ObjectStore") -> None:
-    """Refuse to write among the audio, where what is written would be inventoried as objects that are none.
+def open_stores(tables: "ObjectStore", target: str) -> tuple["ObjectStore", "ObjectStore"]:
+    """Where the audio lies, and a place to write to.
+
+    Args:
+        tables: where the tables lie.
+        target: the place's URI.
 
     Raises:
-        ValueError: the store lies in the source, and not below the tables.
+        ValueError: the place lies in the source, and not below the tables: what is written there would be
+            inventoried as objects that are no audio.
     """
+    from audio_assets import settings
+    from audio_assets.storage import ObjectStore, RetryPolicy
+
+    retries = RetryPolicy(settings.S3_ATTEMPTS.get(), settings.S3_STALL_SECONDS.get())
+    source = ObjectStore(
+        settings.AUDIO_SOURCE_URI.get(), name=settings.AUDIO_SOURCE_URI.name, retries=retries
+    )
+    store = ObjectStore(target, retries=retries)
     inside = source.relative(store) is not None or source.uri == store.uri
     if inside and tables.relative(store) is None:
         raise ValueError(
             f"{store.uri} lies in the source {source.uri}, whose objects are inventoried; name a folder"
             f" outside of it, or one below {tables.uri}"
         )
+    return source, store
+
+
+def as_path(uri: str) -> str:
+    """A URI as people write it: the path of a local folder, else the URI."""
+    return urllib.parse.unquote(urllib.parse.urlsplit(uri).path) if uri.startswith("file:") else uri
 
 
 @contextlib.contextmanager

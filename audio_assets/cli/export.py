@@ -3,7 +3,6 @@
 import enum
 import json
 import re
-import urllib.parse
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,12 +10,13 @@ import typer
 from audio_assets.cli.command import (
     FAILED,
     as_moment,
+    as_path,
     as_uri,
     complain,
     examples,
     in_words,
+    open_stores,
     progress,
-    refuse_inside,
     use_settings,
 )
 
@@ -89,11 +89,9 @@ def export(
         since = as_moment("start", start)
         until = as_moment("end", end)
         use_settings()
-        from audio_assets import settings
         from audio_assets.read import open_audio_table, what_it_lacks
         from audio_assets.shards import Selection, Splits, export_manifests, export_shards
         from audio_assets.shards.files import ShardFiles
-        from audio_assets.storage import ObjectStore, RetryPolicy
 
         selection = Selection(
             min_avg_logprob=min_avg_logprob,
@@ -107,12 +105,7 @@ def export(
         if lacks := what_it_lacks(table, folder):
             complain(lacks)
             raise typer.Exit(FAILED)
-        retries = RetryPolicy(settings.S3_ATTEMPTS.get(), settings.S3_STALL_SECONDS.get())
-        source = ObjectStore(
-            settings.AUDIO_SOURCE_URI.get(), name=settings.AUDIO_SOURCE_URI.name, retries=retries
-        )
-        store = ObjectStore(target, retries=retries)
-        refuse_inside(source, table.store, store)
+        source, store = open_stores(table.store, target)
         with progress() as (bar, task):
 
             def looked(rows: int) -> None:
@@ -172,4 +165,4 @@ def _say(made: "Exported", target: str) -> None:
     title = f"left out: {made.refused.total():,}"
     console = Console(highlight=False)
     small_table(console, title, ("why", "rows"), [(why, f"{count:,}") for why, count in reasons])
-    print(urllib.parse.unquote(urllib.parse.urlsplit(target).path) if target.startswith("file:") else target)
+    print(as_path(target))

@@ -2,18 +2,18 @@
 
 import enum
 import os
-import urllib.parse
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from audio_assets.cli.command import (
     as_moment,
+    as_path,
     as_uri,
     examples,
     in_words,
+    open_stores,
     progress,
-    refuse_inside,
     use_settings,
 )
 
@@ -67,14 +67,9 @@ def report(
         from audio_assets.listening import Slice, make_page
         from audio_assets.listening.selection import ROWS
         from audio_assets.read import open_audio_table
-        from audio_assets.storage import ObjectStore, RetryPolicy
 
         table = open_audio_table()
-        retries = RetryPolicy(settings.S3_ATTEMPTS.get(), settings.S3_STALL_SECONDS.get())
-        uri = settings.AUDIO_SOURCE_URI.get()
-        source = ObjectStore(uri, name=settings.AUDIO_SOURCE_URI.name, retries=retries)
-        store = ObjectStore(target, retries=retries)
-        refuse_inside(source, table.store, store)
+        source, store = open_stores(table.store, target)
         with progress() as (bar, task):
             made = make_page(
                 table,
@@ -100,5 +95,4 @@ def _say(made: "Made", target: str, audio: Audio) -> None:
             "the page has no audio: browsers cannot reach the source from where the page lies; set"
             " LISTENING_AUDIO_URL, or add --audio copy"
         )
-    path = urllib.parse.unquote(urllib.parse.urlsplit(target).path) if target.startswith("file:") else target
-    print(os.path.join(path, "index.html"))
+    print(os.path.join(as_path(target), "index.html"))

@@ -20,7 +20,7 @@ from audio_assets.defs.metadata import (
 )
 from audio_assets.defs.partitions import backfill_policy, folder_minute, partitions_of
 from audio_assets.defs.producers import current_producers
-from audio_assets.defs.records import RECORD_TAG, InstanceRecords
+from audio_assets.defs.records import InstanceRecords, log_record
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.errors import MissingInputError, StaleRowsError
 from audio_assets.partition_rows import read_inventory
@@ -28,6 +28,8 @@ from audio_assets.partitions import FolderMinute
 from audio_assets.record import PartitionRecord
 from audio_assets.rows import audio_rows
 from audio_assets.table import THREADS, Table
+
+MADE_FROM = "What this partition's file was made from; new_s3_keys compares it with the bucket."
 
 
 @dg.asset(
@@ -64,7 +66,7 @@ def audio_table(
                     made = PartitionRecord.of(now.rows, now.version, context.run_id)
                     record = made.after(before.get(partition.key))
                     metadata[partition.key] = _describe(table, partition, now.rows, record)
-                    _log_record(context, partition, record)
+                    log_record(context, partition.key, record, MADE_FROM)
         add_partition_metadata(context, table.name, metadata)
         return dg.MaterializeResult()
 
@@ -124,19 +126,3 @@ def _describe(
         "preview": preview(rows),
         **partition_metadata(table, partition, len(rows)),
     }
-
-
-def _log_record(context: dg.AssetExecutionContext, partition: FolderMinute, record: PartitionRecord) -> None:
-    """Record what the partition's file was made from; the sensor compares this with the bucket.
-
-    It is an observation because the materialisations of a range share their tags, and each partition needs
-    its own.
-    """
-    context.log_event(
-        dg.AssetObservation(
-            context.asset_key,
-            partition=partition.key,
-            description="What this partition's file was made from; new_s3_keys compares it with the bucket.",
-            tags={RECORD_TAG: record.to_json()},
-        )
-    )

@@ -20,7 +20,7 @@ from audio_assets.defs.internals.partition_metadata import add_partition_metadat
 from audio_assets.defs.internals.tags import PARTITION_NAME_TAG
 from audio_assets.defs.metadata import TAGS, audio_hours, status_counts, table_metadata
 from audio_assets.defs.partitions import KEYS_AT_A_TIME, parts
-from audio_assets.defs.records import FINGERPRINT_TAG, RECORD_TAG, UNFINISHED, InstanceRecords
+from audio_assets.defs.records import FINGERPRINT_TAG, RECORD_TAG, UNFINISHED, InstanceRecords, log_record
 from audio_assets.defs.resources import Bucket
 from audio_assets.partitions import FolderMinute, day_path
 from audio_assets.sensor.days import MAX_DAYS_IN_FLIGHT, DayPlan, DayRequest, days_of, desired, plan
@@ -31,7 +31,9 @@ DAY = "day"
 DAILY = dg.AssetKey(schema.AUDIO_TABLE_DAILY)
 
 SHARDS = dg.AssetKey(schema.TRAINING_SHARDS)
-DAY_JOBS = ("compact_days", "make_training_shards")
+MAKE_SHARDS = "make_training_shards"
+"""The job of `training_shards`."""
+MADE_FROM = "What this day's file was made from; changed_days compares it with the minute files."
 
 day_partitions = dg.DynamicPartitionsDefinition(name=DAY)
 
@@ -61,7 +63,7 @@ def audio_table_daily(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.M
             compacted = compact(daily, bucket.audio_table, day, lambda key=key: _minutes_of(records, key))
             metadata[key] = _describe(daily, day, compacted)
             record = DayRecord(str(compacted.digest), compacted.version, made_at, context.run.run_id)
-            _log_record(context, key, record)
+            log_record(context, key, record, MADE_FROM)
         add_partition_metadata(context, daily.name, metadata)
     return dg.MaterializeResult()
 
@@ -100,18 +102,6 @@ def _describe(daily: DailyTable, day: dt.date, compacted: Compacted) -> dict[str
         "file": dg.MetadataValue.path(day_path(day)),
         "dagster/uri": dg.MetadataValue.text(daily.uri),
     }
-
-
-def _log_record(context: dg.AssetExecutionContext, day: str, record: DayRecord) -> None:
-    """Record what the day's file was made from, as `audio_table` does of each minute's."""
-    context.log_event(
-        dg.AssetObservation(
-            context.asset_key,
-            partition=day,
-            description="What this day's file was made from; changed_days compares it with the minute files.",
-            tags={RECORD_TAG: record.to_json()},
-        )
-    )
 
 
 # --- the sensor -----------------------------------------------------------------------------------------
@@ -219,10 +209,11 @@ def unfinished_days(instance: dg.DagsterInstance) -> Collection[str]:
     One of the two at a time: shards of a day that is compacted meanwhile would be made again.
     """
     runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+    jobs = (compact_days.name, MAKE_SHARDS)
     return {
         run.tags.get(PARTITION_NAME_TAG, "")
         for run in runs
-        if run.job_name in DAY_JOBS or {DAILY, SHARDS} & set(run.asset_selection or ())
+        if run.job_name in jobs or {DAILY, SHARDS} & set(run.asset_selection or ())
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 import dagster as dg
 
+from audio_assets.daily import DayRecord
 from audio_assets.defs.internals.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -19,7 +20,7 @@ from audio_assets.record import PartitionRecord
 from audio_assets.sensor.tick import Unfinished
 
 RECORD_TAG = DATA_VERSION_TAG
-"""Holds a `PartitionRecord`, on the observation of a partition of `audio_table`.
+"""Holds a `PartitionRecord` or a `DayRecord`, on the observation of a partition.
 
 It is the only tag whose latest value Dagster gives for all partitions in one query.
 """
@@ -32,6 +33,24 @@ UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+
+
+def log_record(
+    context: dg.AssetExecutionContext, partition: str, record: PartitionRecord | DayRecord, description: str
+) -> None:
+    """Record what a partition was made from; a sensor compares this with what there is.
+
+    It is an observation because the materialisations of a range share their tags, and each partition needs
+    its own.
+    """
+    context.log_event(
+        dg.AssetObservation(
+            context.asset_key,
+            partition=partition,
+            description=description,
+            tags={RECORD_TAG: record.to_json()},
+        )
+    )
 
 
 class InstanceRecords:

@@ -13,7 +13,7 @@ import dagster as dg
 from audio_assets import schema
 from audio_assets.daily import DayRecord
 from audio_assets.defs.audio_table_daily import (
-    DAY_JOBS,
+    MAKE_SHARDS,
     SHARDS,
     DayAttempt,
     attempts,
@@ -27,7 +27,7 @@ from audio_assets.defs.failures import known_errors
 from audio_assets.defs.internals.instance_owner import claim
 from audio_assets.defs.internals.partition_metadata import add_partition_metadata
 from audio_assets.defs.metadata import TAGS, audio_hours, markdown_table, table_metadata
-from audio_assets.defs.records import RECORD_TAG, InstanceRecords
+from audio_assets.defs.records import InstanceRecords, log_record
 from audio_assets.defs.resources import Bucket
 from audio_assets.errors import ArgumentError
 from audio_assets.sensor.days import MAX_DAYS_IN_FLIGHT, DayRequest
@@ -37,6 +37,7 @@ from audio_assets.shards.columns import COLUMNS
 from audio_assets.shards.files import VERSION, ShardFiles
 from audio_assets.shards.splits import SPLITS
 
+MADE_FROM = "What this day's shards were made from; changed_shards goes by it."
 OFF = "SHARDS_SELECTION is not set, so there are no training shards; set it to {} for all rows that are ok"
 
 
@@ -107,13 +108,13 @@ def training_shards(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Mat
             made = export_shards(table, files, asked.selection, start=day, end=day + dt.timedelta(days=1))
             metadata[key] = _describe(made, f"{table.store.uri}/{schema.TRAINING_SHARDS}")
             record = DayRecord(asked.fingerprint(daily), "", made_at, context.run.run_id)
-            _log_record(context, key, record)
+            log_record(context, key, record, MADE_FROM)
         add_partition_metadata(context, schema.TRAINING_SHARDS, metadata)
     return dg.MaterializeResult()
 
 
 make_training_shards = dg.define_asset_job(
-    DAY_JOBS[1],
+    MAKE_SHARDS,
     selection=dg.AssetSelection.assets(training_shards).without_checks(),
     description="Makes the training shards of a day what its rows and SHARDS_SELECTION ask for.",
     owners=["team:speech"],
@@ -136,17 +137,6 @@ def _describe(made: Exported, uri: str) -> dict[str, dg.MetadataValue]:
         "dagster/partition_row_count": dg.MetadataValue.int(made.rows.total()),
         "dagster/uri": dg.MetadataValue.text(uri),
     }
-
-
-def _log_record(context: dg.AssetExecutionContext, day: str, record: DayRecord) -> None:
-    context.log_event(
-        dg.AssetObservation(
-            SHARDS,
-            partition=day,
-            description="What this day's shards were made from; changed_shards goes by it.",
-            tags={RECORD_TAG: record.to_json()},
-        )
-    )
 
 
 # --- the sensor -----------------------------------------------------------------------------------------

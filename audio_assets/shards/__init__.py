@@ -8,7 +8,8 @@ export.py      a slice of the table, day by day, as shards or as a manifest
 manifests.py   rows by reference: NeMo's JSONL, Lhotse's cuts
 """
 
-from audio_assets.shards.export import Exported, export_manifests, export_shards
+from audio_assets.shards.export import export_manifests, export_shards
+from audio_assets.shards.files import Exported
 from audio_assets.shards.selection import Selection
 from audio_assets.shards.splits import Splits
 

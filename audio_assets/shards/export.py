@@ -5,7 +5,6 @@ What reads the table here holds a day's selected rows without their audio, or, f
 
 import collections
 import contextlib
-import dataclasses
 import datetime as dt
 import json
 import os
@@ -18,36 +17,12 @@ import pyarrow.compute as pc
 
 from audio_assets.read import moment, read_batches
 from audio_assets.shards.columns import TAKEN
-from audio_assets.shards.files import ShardFiles
+from audio_assets.shards.files import Exported, ShardFiles
 from audio_assets.shards.manifests import MANIFESTS
 from audio_assets.shards.selection import COLUMNS, Selection
 from audio_assets.shards.splits import SPLITS, Splits
 from audio_assets.storage import ObjectStore
 from audio_assets.table import Table
-
-
-@dataclasses.dataclass
-class Exported:
-    """What an export has made.
-
-    Attributes:
-        rows: by split.
-        duration_s: of the audio, in seconds.
-        refused: rows that were left out, by reason.
-        written: paths of the files that were made or replaced, below where they were asked for.
-        kept: of those that were the same already.
-        deleted: of those that had nothing left.
-        size: of all files, in bytes.
-    """
-
-    rows: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    duration_s: float = 0.0
-    refused: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    written: list[str] = dataclasses.field(default_factory=list)
-    kept: list[str] = dataclasses.field(default_factory=list)
-    deleted: list[str] = dataclasses.field(default_factory=list)
-    size: int = 0
-
 
 Told = Callable[[int], object]
 
@@ -76,23 +51,12 @@ def export_shards(
     exported = Exported()
     stale = {day for day in files.days() if _is_in(day, start, end)}
     for day, rows in _days(table, selection, folder, start, end, exported.refused, looked):
-        _add(exported, files, day, rows)
+        exported.add(files.make_day(day, rows))
         stale.discard(day)
     nothing = pa.schema([COLUMNS.field(name) for name in _NAMES]).empty_table()
     for day in sorted(stale):
-        _add(exported, files, day, nothing)
+        exported.add(files.make_day(day, nothing))
     return exported
-
-
-def _add(exported: Exported, files: ShardFiles, day: dt.date, rows: pa.Table) -> None:
-    made = files.make_day(day, rows)
-    exported.rows += made.rows
-    exported.duration_s += made.duration_s
-    exported.refused += made.refused
-    exported.written += made.written
-    exported.kept += made.kept
-    exported.deleted += made.deleted
-    exported.size += made.size
 
 
 def export_manifests(

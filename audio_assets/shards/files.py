@@ -52,16 +52,16 @@ _TEXTS = [name for name in SCHEMA.names if name != "audio"]
 
 
 @dataclasses.dataclass
-class DayShards:
-    """The shards of a day, as they were left.
+class Exported:
+    """The files of a day or of a slice, as they were left.
 
     Attributes:
         rows: by split.
         duration_s: of the audio, in seconds.
-        refused: selected rows that have no audio any more, by reason.
-        written: paths of the files that were made or replaced.
-        kept: paths of those that had the same rows already.
-        deleted: paths of those that had nothing left.
+        refused: rows that were left out, by reason.
+        written: paths of the files that were made or replaced, below where they were asked for.
+        kept: of those that had the same rows already.
+        deleted: of those that had nothing left.
         size: of all files, in bytes.
     """
 
@@ -73,12 +73,22 @@ class DayShards:
     deleted: list[str] = dataclasses.field(default_factory=list)
     size: int = 0
 
-    def _add(self, split: str, path: str, info: "_Shard") -> None:
-        self.rows[split] += info.rows
-        self.duration_s += info.duration_s
-        self.size += info.size
-        if info.missing:
-            self.refused[GONE] += info.missing
+    def add(self, other: "Exported") -> None:
+        """Count another one's files with these."""
+        self.rows += other.rows
+        self.duration_s += other.duration_s
+        self.refused += other.refused
+        self.written += other.written
+        self.kept += other.kept
+        self.deleted += other.deleted
+        self.size += other.size
+
+    def _count(self, split: str, shard: "_Shard") -> None:
+        self.rows[split] += shard.rows
+        self.duration_s += shard.duration_s
+        self.size += shard.size
+        if shard.missing:
+            self.refused[GONE] += shard.missing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +130,7 @@ class ShardFiles:
         found = (day_of_shard(path) for path, _ in self.store.list_files(self.folder))
         return {day for day in found if day is not None}
 
-    def make_day(self, day: dt.date, rows: pa.Table) -> DayShards:
+    def make_day(self, day: dt.date, rows: pa.Table) -> Exported:
         """Make the shards of a day what its rows ask for.
 
         Args:
@@ -130,7 +140,7 @@ class ShardFiles:
             ConflictError: another run replaced the same file meanwhile.
             StorageError: something cannot be read or written.
         """
-        made = DayShards()
+        made = Exported()
         before = self._files(day)
         there: set[str] = set()
         for split, file, files, part in self._parts(rows):
@@ -144,7 +154,7 @@ class ShardFiles:
                     made.written.append(path)
             if shard.rows:
                 there.add(path)
-            made._add(split, path, shard)
+            made._count(split, shard)
         # Last, so that no row is missing meanwhile.
         for path, version in before.items():
             if path not in there:

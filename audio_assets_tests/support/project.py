@@ -37,16 +37,20 @@ class Project:
 
     def tick(self) -> list[dg.RunRequest]:
         """Evaluate the sensor and register what it asks for; gives the runs that it asks for."""
-        sensor = self.repository.get_sensor_def("new_s3_keys")
+        requests = self.tick_of("new_s3_keys", self.cursor)
+        self.cursor = self.evaluated.cursor
+        return requests
+
+    def tick_of(self, sensor: str, cursor: str | None = None) -> list[dg.RunRequest]:
+        """As `tick`, of any sensor; what it said is then in `evaluated`."""
         with dg.build_sensor_context(
             instance=self.instance,
             instance_ref=self.instance.get_ref(),
-            cursor=self.cursor,
+            cursor=cursor,
             repository_def=self.repository,
             resources=self.repository.get_top_level_resources(),
         ) as context:
-            self.evaluated = sensor.evaluate_tick(context)
-        self.cursor = self.evaluated.cursor
+            self.evaluated = self.repository.get_sensor_def(sensor).evaluate_tick(context)
         apply_partition_requests(self.instance, self.evaluated.dynamic_partitions_requests)
         return list(self.evaluated.run_requests or [])
 
