@@ -16,6 +16,7 @@ fails the run or the sensor's tick, and says what to fix; the sensor asks for th
     ReportError           the S3 Inventory report cannot be used
     ArgumentError         an argument or a setting is wrong
     NotificationError     a webhook has not taken a message
+    CodecError            the weights of a codec cannot be loaded
     ClusterError          the Ray cluster cannot be reached, or has no place for an actor
     WorkerLostError       processes that work on the same partition keep dying
 
@@ -83,6 +84,10 @@ class StoppedError(RuntimeError):
 
 
 # --- of what was asked for ------------------------------------------------------------------------------
+
+
+class CodecError(RuntimeError):
+    """The weights of a codec cannot be loaded; names the codec."""
 
 
 class MissingInputError(RuntimeError):

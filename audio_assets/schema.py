@@ -179,6 +179,14 @@ _AUDIO = [
 ]
 _WHISPER = [_field("whisper_model", pa.string(), "Model and options behind the text.")]
 _TOKENISER = [_field("tokeniser", pa.string(), "Tokeniser behind the tokens.")]
+_CODEC = [
+    _field("codec", pa.string(), "Codec behind the tokens; null where the tokeniser is none."),
+    _field("codebooks", pa.int16(), "Codebooks of the codec in the tokens.", minimum=1),
+    _field("codebook_size", pa.int32(), "Entries of each codebook.", minimum=1),
+    _field("frame_rate_hz", pa.float64(), "Frames of tokens for each second.", unit="Hz", minimum=0),
+    _field("codec_sample_rate_hz", pa.int32(), "Rate that the codec decodes to.", unit="Hz", minimum=1),
+    _field("token_layout", pa.string(), "How the codebooks lie in the list of tokens."),
+]
 _STATUS = [
     _field("status", pa.string(), "What became of the object.", nullable=False, values=STATUSES),
     _field("error", pa.string(), "Why it failed, in words; null otherwise."),
@@ -186,9 +194,9 @@ _STATUS = [
 
 INVENTORY = pa.schema(_INVENTORY)
 TRANSCRIPTS = pa.schema([*_OBJECT, *_TEXT, *_SEGMENTS, *_WORDS, *_CONFIDENCE, *_AUDIO, *_WHISPER, *_STATUS])
-TOKENS = pa.schema([*_OBJECT, *_TOKENS, *_TOKENISER, *_STATUS])
+TOKENS = pa.schema([*_OBJECT, *_TOKENS, *_TOKENISER, *_CODEC, *_STATUS])
 AUDIO_TABLE = pa.schema(
-    [*_INVENTORY, *_TEXT, *_TOKENS, *_CONFIDENCE, *_AUDIO, *_WHISPER, *_TOKENISER, *_STATUS],
+    [*_INVENTORY, *_TEXT, *_TOKENS, *_CONFIDENCE, *_AUDIO, *_WHISPER, *_TOKENISER, *_CODEC, *_STATUS],
 )
 
 

@@ -2,7 +2,7 @@
 
 The transcripts and the tokens of a run's partitions are made here, each object being fetched and decoded
 once. Which rows are reused and what a row says is decided in `partition_rows.py`, how Whisper is batched in
-`transcription`, how tokens are made in `tokenisation.py`.
+`transcription`, how tokens are made in `tokenisation`.
 """
 
 import collections
@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from audio_assets.audio import Audio, check_size, decode, decoder_of
+from audio_assets.audio import SAMPLE_RATE_HZ, Audio, check_size, decode, decoder_of
 from audio_assets.errors import (
     AudioError,
+    CodecError,
     ConflictError,
     ObjectChangedError,
     ObjectNameError,
@@ -293,32 +294,52 @@ class SpeechPass:
 
     def _load(self, job: Job) -> Job:
         """Fetch, decode and tokenise one object, in one of many threads."""
+        tokenising = self._tokenising_of(job)
         try:
             if job.info.key in self._unreadable:
                 raise AudioError(self._unreadable[job.info.key])
             check_size(job.info.size)
             body = self._source.store.read(job.info, functools.partial(job.partition.retried, job.info))
             self._access.read(job.info)
-            job.audio = self._decode(job, body)
+            job.audio = self._decode(job, body, tokenising)
         except (AudioError, ObjectChangedError, ObjectRefusedError) as e:
             if job.again and isinstance(e, ObjectRefusedError):
                 self._access.prove(e)
             job.error = e
             return job
-        if self._tokenising and job.partition.lacks(self._tokenising, job.info):
-            try:
-                with self._tokeniser_lock:
-                    job.tokens = self._tokenising.tokeniser(job.audio.samples, job.info.etag)
-            except Exception as e:
-                # Whatever a tokeniser throws at one clip must not cost the others.
-                job.tokens = e
+        if tokenising:
+            self._tokenise(job, job.audio, tokenising.tokeniser)
         return job
 
-    def _decode(self, job: Job, body: bytes) -> Audio:
+    def _tokenise(self, job: Job, audio: Audio, tokeniser: Tokeniser) -> None:
+        try:
+            with self._tokeniser_lock:
+                job.tokens = tokeniser(audio.at(tokeniser.sample_rate_hz), job.info.etag)
+        except CodecError:
+            # There are no weights, for this clip or any other.
+            raise
+        except Exception as e:
+            # Whatever a tokeniser throws at one clip must not cost the others.
+            job.tokens = e
+        # The recogniser needs no other rate than its own.
+        job.audio = dataclasses.replace(audio, resampled={})
+
+    def _tokenising_of(self, job: Job) -> Tokenising | None:
+        """What makes an object's tokens, None where it needs none."""
+        wanted = self._tokenising
+        return wanted if wanted and job.partition.lacks(wanted, job.info) else None
+
+    def _decode(self, job: Job, body: bytes, tokenising: Tokenising | None) -> Audio:
         decoder = decoder_of(job.info.key)
         assert decoder is not None
+        rates = {tokenising.tokeniser.sample_rate_hz} if tokenising else set()
         try:
-            return decode(decoder, body, functools.partial(self._memory.reserve, job.turn))
+            return decode(
+                decoder,
+                body,
+                functools.partial(self._memory.reserve, job.turn),
+                rates_hz=sorted(rates - {SAMPLE_RATE_HZ}),
+            )
         except (AudioError, concurrent.futures.CancelledError):
             raise
         except Exception as e:
@@ -376,7 +397,9 @@ class SpeechPass:
         if job.error:
             job.partition.add_failed(self._tokenising, job.info, str(job.error))
         elif isinstance(job.tokens, np.ndarray):
-            job.partition.add_ok(self._tokenising, job.info, tokenized_info=job.tokens)
+            token_format = self._tokenising.tokeniser.token_format
+            values = token_format.values() if token_format else {}
+            job.partition.add_ok(self._tokenising, job.info, tokenized_info=job.tokens, **values)
         else:
             error = f"the tokeniser failed on it: {job.tokens}"
             job.partition.add_failed(self._tokenising, job.info, error)

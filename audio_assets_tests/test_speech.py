@@ -100,6 +100,8 @@ class CountingTokeniser:
     """Notes what it is given; its tokens are made of the ETag."""
 
     identity = "tokeniser 1"
+    sample_rate_hz = 16_000
+    token_format = None
     thread_safe = True
 
     def __init__(self) -> None:

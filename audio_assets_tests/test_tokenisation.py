@@ -13,16 +13,15 @@ import pytest
 import torch
 
 import audio_assets
-from audio_assets import tokenisation
 from audio_assets.errors import ArgumentError
-from audio_assets.tokenisation import code_version, load_tokeniser, tokenise
+from audio_assets.tokenisation import code_version, load_tokeniser, simulated, tokenise
 
 AUDIO = np.zeros(16_000, np.float32)
 
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tokenisation, "SIMULATED_INFERENCE_S", 0.0)
+    monkeypatch.setattr(simulated, "SIMULATED_INFERENCE_S", 0.0)
 
 
 # --- tokenise -------------------------------------------------------------------------------------------
@@ -120,7 +119,7 @@ def test_what_is_no_row_of_tokens_is_refused(own: types.ModuleType, made: object
 )
 def test_a_name_of_nothing_is_refused_before_any_audio(name: str):
     with pytest.raises(
-        ArgumentError, match=f"name='{name}' is neither simulated nor package.module:function"
+        ArgumentError, match=f"name='{name}' is neither simulated, nor a codec, nor package.module:function"
     ):
         load_tokeniser(name)
 

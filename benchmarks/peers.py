@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -125,19 +126,28 @@ def features(clips: Sequence[Clip], n_mels: int, device: torch.device) -> torch.
 
 def hugging_face_model(model: Whisper):
     """The same weights as a `WhisperForConditionalGeneration`."""
-    from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration  # pyright: ignore[reportMissingImports]
+    from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
     dims = model.dims
     tokenizer = tokenizer_of(model)
     config = WhisperConfig(
-        **dict(vocab_size=dims.n_vocab, num_mel_bins=dims.n_mels, d_model=dims.n_audio_state),
-        **dict(encoder_layers=dims.n_audio_layer, encoder_attention_heads=dims.n_audio_head),
-        **dict(decoder_layers=dims.n_text_layer, decoder_attention_heads=dims.n_text_head),
-        **dict(encoder_ffn_dim=4 * dims.n_audio_state, decoder_ffn_dim=4 * dims.n_text_state),
-        **dict(max_target_positions=dims.n_text_ctx, pad_token_id=tokenizer.eot, bos_token_id=tokenizer.eot),
-        **dict(eos_token_id=tokenizer.eot, decoder_start_token_id=tokenizer.sot),
+        vocab_size=dims.n_vocab,
+        num_mel_bins=dims.n_mels,
+        d_model=dims.n_audio_state,
+        encoder_layers=dims.n_audio_layer,
+        encoder_attention_heads=dims.n_audio_head,
+        encoder_ffn_dim=4 * dims.n_audio_state,
+        decoder_layers=dims.n_text_layer,
+        decoder_attention_heads=dims.n_text_head,
+        decoder_ffn_dim=4 * dims.n_text_state,
+        max_target_positions=dims.n_text_ctx,
+        pad_token_id=tokenizer.eot,
+        bos_token_id=tokenizer.eot,
+        eos_token_id=tokenizer.eot,
+        decoder_start_token_id=tokenizer.sot,
     )
-    theirs = WhisperForConditionalGeneration(config)
+    # As Any: the library's generated types do not follow it.
+    theirs: Any = WhisperForConditionalGeneration(config)
     names = [
         *[
             ("encoder.positional_embedding", "encoder.embed_positions.weight"),
@@ -201,7 +211,7 @@ def hugging_face(model: Whisper, precision: str, batch: int, *, compiled: bool =
 def ctranslate2_folder(model: Whisper) -> str:
     """The same weights in the format of CTranslate2, which faster-whisper runs on."""
     from ctranslate2.converters import transformers as converter  # pyright: ignore[reportMissingImports]
-    from transformers import WhisperForConditionalGeneration  # pyright: ignore[reportMissingImports]
+    from transformers import WhisperForConditionalGeneration
 
     theirs: WhisperForConditionalGeneration = hugging_face_model(model).cpu()
     loader = converter.WhisperLoader()
@@ -281,8 +291,8 @@ def faster_whisper(model: Whisper, precision: str, batch: int) -> Run:
 
 def hugging_face_tokenizer(model: Whisper) -> str:
     """A tokenizer.json over Whisper's own vocabulary, which faster-whisper asks for."""
-    from tokenizers import AddedToken, decoders, models, pre_tokenizers  # pyright: ignore[reportMissingImports]
-    from tokenizers import Tokenizer as HFTokenizer  # pyright: ignore[reportMissingImports]
+    from tokenizers import AddedToken, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as HFTokenizer
 
     encoding = tokenizer_of(model).encoding
     # Decoding needs no merges, and nothing is encoded here.
@@ -296,7 +306,7 @@ def hugging_face_tokenizer(model: Whisper) -> str:
 
 def spelled(tokenizer: Tokenizer) -> dict[str, int]:
     """Whisper's words as Hugging Face spells them: each byte as a printable letter."""
-    from transformers.convert_slow_tokenizer import bytes_to_unicode  # pyright: ignore[reportMissingImports]
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     letters = bytes_to_unicode()
     return {"".join(letters[b] for b in word): i for word, i in tokenizer.encoding._mergeable_ranks.items()}

@@ -127,7 +127,7 @@ def _look(project: Project) -> tuple[TickOutcome, Counts]:
 
 def _stale(project: Project, counts: Counts) -> dict[str, int]:
     """Rows by partition key that other settings than today's made, at the least."""
-    producers = current_producers(project.bucket, project.resources.whisper, project.resources.tokeniser)
+    producers = current_producers(project.resources.whisper, project.resources.tokeniser)
     return dict(sorted(stale_partitions(counts.records, producers).items()))
 
 

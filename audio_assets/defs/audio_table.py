@@ -50,7 +50,7 @@ def audio_table(
     with known_errors():
         bucket.check(context.log)
         table = bucket.audio_table
-        is_stale = _stale_rows_of_others(context, bucket, whisper, tokeniser)
+        is_stale = _stale_rows_of_others(context, whisper, tokeniser)
 
         def compute(partitions: Sequence[FolderMinute]) -> dict[FolderMinute, pa.Table]:
             return {partition: _join(bucket, partition, is_stale) for partition in partitions}
@@ -72,13 +72,12 @@ def audio_table(
 
 
 def _stale_rows_of_others(
-    context: dg.AssetExecutionContext, bucket: Bucket, whisper: Whisper, tokeniser: AudioTokeniser
+    context: dg.AssetExecutionContext, whisper: Whisper, tokeniser: AudioTokeniser
 ) -> Callable[[pa.Table], int]:
     """Counts rows that this run cannot make anew, because it does not make `transcripts` or `tokens`."""
     selected = context.run.asset_selection
     made_here = {key.to_user_string() for key in selected} if selected else {"transcripts", "tokens"}
     producers = current_producers(
-        bucket,
         whisper,
         tokeniser,
         models="transcripts" not in made_here,

@@ -108,7 +108,7 @@ def look_at_table(
     yield result.equals_bucket(differences, strays, findings.summary, listing)
     yield from result.of_values(findings)
     try:
-        producers = current_producers(bucket, whisper, tokeniser)
+        producers = current_producers(whisper, tokeniser)
     except ValueError as e:
         yield result.unusable_settings(str(e))
     else:

@@ -128,7 +128,7 @@ def ask_for_stale_rows(
     context: dg.OpExecutionContext, bucket: Bucket, whisper: Whisper, tokeniser: AudioTokeniser
 ) -> None:
     """Launch a backfill of the partitions that have rows which today's settings would make otherwise."""
-    producers = current_producers(bucket, whisper, tokeniser).cached()
+    producers = current_producers(whisper, tokeniser).cached()
     _redo(context, bucket, "redo_stale", COLUMNS, producers.stale_rows, "rows made by other settings")
 
 

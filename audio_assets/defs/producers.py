@@ -3,13 +3,12 @@
 Which rows are stale by it is decided in `audio_assets/producers.py`.
 """
 
-from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
+from audio_assets.defs.resources import AudioTokeniser, Whisper
 from audio_assets.producers import Producers
 from audio_assets.transcription.identity import is_current
 
 
 def current_producers(
-    bucket: Bucket,
     whisper: Whisper,
     tokeniser: AudioTokeniser,
     *,
@@ -26,7 +25,7 @@ def current_producers(
         ValueError: a setting is wrong.
     """
     parts = whisper.expected_parts() if models else ()
-    made_today = tokeniser.tokenising(bucket.tokens).identity if tokenisers else ""
+    made_today = tokeniser.identity if tokenisers else ""
     return Producers(
         (lambda identity: is_current(identity, parts)) if models else None,
         made_today.__eq__ if tokenisers else None,

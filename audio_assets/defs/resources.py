@@ -320,19 +320,34 @@ class AudioTokeniser(dg.ConfigurableResource):
     """The tokeniser.
 
     Attributes:
-        name: TOKENISER, `simulated` or `package.module:function`.
+        name: TOKENISER, `simulated`, a codec, or `package.module:function`.
+        device: WHISPER_DEVICE, where a codec runs beside Whisper.
     """
 
     name: str = "simulated"
+    device: str = "auto"
 
     def tokenising(self, table: Table) -> Tokenising:
-        """What makes tokens; imports the module of a tokeniser of one's own.
+        """What makes tokens; imports the module of a tokeniser of one's own, and loads no weights.
+
+        Raises:
+            ValueError: there is no such tokeniser, or a codec cannot do what its options say.
+        """
+        with _naming(name=settings.TOKENISER, layout=settings.TOKENISER):
+            tokeniser = load_tokeniser(self.name, self.device)
+            # Reads the configuration of a codec, so that what is wrong shows before the first object.
+            _ = tokeniser.token_format
+        return Tokenising(table, tokeniser)
+
+    @property
+    def identity(self) -> str:
+        """What tokens of this tokeniser are known by. Of a codec it needs neither torch nor transformers.
 
         Raises:
             ValueError: there is no such tokeniser.
         """
         with _naming(name=settings.TOKENISER):
-            return Tokenising(table, load_tokeniser(self.name))
+            return load_tokeniser(self.name, self.device).identity
 
     @property
     def code_version(self) -> str:
@@ -360,7 +375,7 @@ def resources() -> dg.Definitions:
                 batch_size=settings.WHISPER_BATCH_SIZE.text,
                 options=whisper_options(),
             ),
-            "tokeniser": AudioTokeniser(name=settings.TOKENISER.get()),
+            "tokeniser": AudioTokeniser(name=settings.TOKENISER.get(), device=settings.WHISPER_DEVICE.get()),
         },
         # One process for a run: the model is loaded once, and a step costs no new interpreter.
         executor=dg.in_process_executor,

@@ -129,7 +129,7 @@ def producers_of(
 ) -> Producers | None:
     """What tells rows of other settings; None where a setting is wrong, which fails the runs that need it."""
     try:
-        return current_producers(bucket, whisper, tokeniser)
+        return current_producers(whisper, tokeniser)
     except ValueError as e:
         warn(f"rows are not compared with today's settings: {e}")
         return None

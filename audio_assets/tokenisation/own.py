@@ -1,7 +1,4 @@
-"""Audio -> 1-D int16 tokens: what the pipeline asks of a tokeniser, the built-in one, and those of one's own.
-
-torch is imported where it is used: Dagster loads code locations without it.
-"""
+"""Tokenisers of one's own: a function or a class of a module, and the version of its code."""
 
 import functools
 import hashlib
@@ -12,110 +9,24 @@ import importlib.util
 import inspect
 import pathlib
 import sys
-import time
 import types
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from audio_assets.errors import ArgumentError
+from audio_assets.tokenisation.types import SAMPLE_RATE_HZ, TokenFormat
 
-if TYPE_CHECKING:
-    import torch
-
-MIN_TOKENS = 20
-MAX_TOKENS = 1000
-SIMULATED_INFERENCE_S = 0.01
-"""Stands for the time that a neural audio codec would take."""
+LOWEST_RATE_HZ = 1_000
+HIGHEST_RATE_HZ = 192_000
 
 
-class Tokeniser(Protocol):
-    """What the pipeline asks of a tokeniser; `load_tokeniser` gives one.
-
-    Attributes:
-        identity: what makes the tokens, with its code or version. It is stored in the column `tokeniser`. A
-            row of another identity is computed anew, so that no row outlives a change of the code.
-        thread_safe: whether it may be called from several threads at once. If not, the pipeline calls it from
-            one thread at a time.
-    """
-
-    @property
-    def identity(self) -> str: ...
-
-    @property
-    def thread_safe(self) -> bool: ...
-
-    def __call__(self, audio: np.ndarray, etag: str) -> np.ndarray:
-        """Tokenise one object.
-
-        Args:
-            audio: float32 [samples], mono at 16 kHz, in [-1, 1].
-            etag: of the object's content.
-
-        Returns:
-            int16 [tokens].
-
-        Raises:
-            Exception: of any kind; it becomes a row of status `failed`, and the other objects go on.
-        """
-        ...
-
-
-def tokenise(audio: np.ndarray, *, generator: "torch.Generator | None" = None) -> "torch.Tensor":
-    """Simulate a neural audio tokeniser.
-
-    Args:
-        audio: float [samples]; only its type matters to the simulation.
-        generator: makes the tokens reproducible; torch's global one where None.
-
-    Returns:
-        torch.int16 tensor of shape [tokens], 20 <= tokens <= 1000, values in [0, 32767].
+def load(name: str) -> "OwnTokeniser":
+    """The tokeniser of one's own that a setting names, as `load_tokeniser` says.
 
     Raises:
-        ValueError: `audio` is no NumPy array.
+        ArgumentError: there is none, or nothing names its version.
     """
-    if not isinstance(audio, np.ndarray):
-        raise ValueError(f"tokenise takes audio as a NumPy array, not {type(audio).__name__}; load it first")
-    import torch
-
-    time.sleep(SIMULATED_INFERENCE_S)
-    length = int(torch.randint(MIN_TOKENS, MAX_TOKENS + 1, (), generator=generator))
-    return torch.randint(
-        0, torch.iinfo(torch.int16).max + 1, (length,), generator=generator, dtype=torch.int16
-    )
-
-
-class _Simulated:
-    """`tokenise`, seeded by the content, so that a partition that is computed again has the same tokens."""
-
-    identity = "simulated"
-    thread_safe = True
-
-    def __call__(self, audio: np.ndarray, etag: str) -> np.ndarray:
-        import torch
-
-        seed = int.from_bytes(hashlib.sha256(etag.encode()).digest()[:8], "big", signed=True)
-        return tokenise(audio, generator=torch.Generator().manual_seed(seed)).numpy()
-
-
-def load_tokeniser(name: str) -> Tokeniser:
-    """The tokeniser that a setting names. Imports the module of one's own, so only a run calls it.
-
-    Args:
-        name: `simulated`, or `package.module:name` for one's own: a function, or a class, which is made
-            without arguments. It is called with audio (float32 [samples], mono, 16 kHz) and gives integers
-            [tokens] that fit int16. It may have two attributes:
-
-            identity: a text that names its version, such as that of its weights. Without it, a hash of the
-                source file that defines it takes the place. That hash knows of no other file.
-            thread_safe: True lets several threads call it at once; without it, one thread does at a time.
-
-    Raises:
-        ArgumentError: there is no such tokeniser, or nothing names its version.
-    """
-    if name == "simulated":
-        return _Simulated()
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -124,28 +35,20 @@ def load_tokeniser(name: str) -> Tokeniser:
         if not callable(own):
             raise ValueError(f"{attribute} is no function")
     except Exception as e:  # Whatever a module of somebody's own throws when it is imported.
-        raise ArgumentError(
-            "name", f"={name!r} is neither simulated nor package.module:function ({e})"
-        ) from e
+        problem = f"={name!r} is neither simulated, nor a codec, nor package.module:function ({e})"
+        raise ArgumentError("name", problem) from e
     version = _given_version(name, own) or _code_version(name, _defining_modules(named, module))
-    return _OwnTokeniser(name, own, f"{name} {version}")
+    return OwnTokeniser(name, own, f"{name} {version}")
 
 
-def code_version(name: str) -> str:
-    """What Dagster knows the code of a tokeniser by; imports none of it.
+def source_version(name: str) -> str:
+    """First 12 hex digits of the SHA-256 of the source file that a setting names; imports none of it.
 
-    Args:
-        name: as `load_tokeniser` takes it.
-
-    Returns:
-        The name, with a hash of the source file of its module. Where there is no such file, the name alone.
+    Raises:
+        Exception: there is no such file.
     """
-    module = name.partition(":")[0]
-    try:
-        path = _source_path(module)
-        return f"{name} sha256={hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
-    except Exception:  # It is built in, compiled or not there; whatever else is wrong shows in a run.
-        return name
+    path = _source_path(name.partition(":")[0])
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def _source_path(module: str) -> pathlib.Path:
@@ -161,7 +64,7 @@ def _source_path(module: str) -> pathlib.Path:
     return pathlib.Path(spec.loader.path)
 
 
-class _OwnTokeniser:
+class OwnTokeniser:
     """Somebody's own function, whose tokens are checked."""
 
     def __init__(self, name: str, function: Callable[[np.ndarray], object], identity: str) -> None:
@@ -169,6 +72,8 @@ class _OwnTokeniser:
         self._function = function
         self.identity = identity
         self.thread_safe = getattr(function, "thread_safe", False) is True
+        self.sample_rate_hz = _sample_rate(name, function)
+        self.token_format = _token_format(name, function)
 
     def __call__(self, audio: np.ndarray, etag: str) -> np.ndarray:
         tokens = np.asarray(self._function(audio))
@@ -181,6 +86,23 @@ class _OwnTokeniser:
                 f"{self._name} gave tokens from {tokens.min()} to {tokens.max()}, which int16 cannot hold"
             )
         return tokens.astype(np.int16)
+
+
+def _sample_rate(name: str, own: object) -> int:
+    rate = getattr(own, "sample_rate_hz", SAMPLE_RATE_HZ)
+    if not isinstance(rate, int) or not LOWEST_RATE_HZ <= rate <= HIGHEST_RATE_HZ:
+        raise ArgumentError(
+            "name",
+            f"={name!r} has sample_rate_hz={rate!r}; it should be from {LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ}",
+        )
+    return rate
+
+
+def _token_format(name: str, own: object) -> TokenFormat | None:
+    found = getattr(own, "token_format", None)
+    if found is not None and not isinstance(found, TokenFormat):
+        raise ArgumentError("name", f"={name!r} has token_format={found!r}; it should be a TokenFormat")
+    return found
 
 
 # --- the version of a tokeniser of one's own ------------------------------------------------------------
