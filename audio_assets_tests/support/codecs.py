@@ -1,9 +1,11 @@
-"""Small codecs with random weights, saved as `save_pretrained` saves real ones.
+"""Codecs with random weights, saved as `save_pretrained` saves real ones.
 
 Their codebooks are spread over what their encoders give, so that tokens differ from frame to frame.
 """
 
+import functools
 import pathlib
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -22,36 +24,39 @@ FAMILIES = ("encodec", "dac", "mimi")
 RATES_HZ = {"encodec": 24_000, "dac": 16_000, "mimi": 24_000}
 
 
-def make_codec(family: str, folder: pathlib.Path, *, seed: int = 0) -> str:
-    """Save a small codec of a family.
+def make_codec(family: str, folder: pathlib.Path, *, seed: int = 0, small: bool = True) -> str:
+    """Save a codec of a family.
+
+    Args:
+        small: whether it is small instead of having the shape of the published codec.
 
     Returns:
         The folder, as TOKENISER takes it.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model, features = _MAKERS[family]()
+        model, features = _MAKERS[family](small)
         with torch.no_grad():
-            _spread(family, model.eval())
+            _SPREAD.get(family, lambda model: None)(model.eval())
     model.save_pretrained(folder)
     features.save_pretrained(folder)
     return str(folder)
 
 
-def _encodec() -> tuple[Any, Any]:
-    config = EncodecConfig(num_filters=4, hidden_size=16, codebook_dim=16, num_lstm_layers=1)
-    return EncodecModel(config), EncodecFeatureExtractor(feature_size=1, sampling_rate=24_000)
+def _encodec(small: bool) -> tuple[Any, Any]:
+    shape = dict(num_filters=4, hidden_size=16, codebook_dim=16, num_lstm_layers=1) if small else {}
+    return EncodecModel(EncodecConfig(**shape)), EncodecFeatureExtractor(feature_size=1, sampling_rate=24_000)
 
 
-def _dac() -> tuple[Any, Any]:
-    config = DacConfig(
-        encoder_hidden_size=4, decoder_hidden_size=32, downsampling_ratios=[2, 4, 8, 8], n_codebooks=4
-    )
-    return DacModel(config), DacFeatureExtractor(sampling_rate=16_000, hop_length=512)
+def _dac(small: bool) -> tuple[Any, Any]:
+    small_one = dict(encoder_hidden_size=4, decoder_hidden_size=32, n_codebooks=4)
+    published = dict(sampling_rate=44_100)
+    config = DacConfig(**(small_one if small else published))
+    return DacModel(config), DacFeatureExtractor(sampling_rate=config.sampling_rate, hop_length=512)
 
 
-def _mimi() -> tuple[Any, Any]:
-    config = MimiConfig(
+def _mimi(small: bool) -> tuple[Any, Any]:
+    small_one = dict(
         hidden_size=32,
         num_filters=4,
         codebook_size=256,
@@ -64,27 +69,57 @@ def _mimi() -> tuple[Any, Any]:
         num_attention_heads=2,
         num_key_value_heads=2,
     )
+    config = MimiConfig(**(small_one if small else {}))
     return MimiModel(config), EncodecFeatureExtractor(feature_size=1, sampling_rate=24_000)
 
 
-_MAKERS = {"encodec": _encodec, "dac": _dac, "mimi": _mimi}
+_MAKERS: dict[str, Callable[[bool], tuple[Any, Any]]] = {"encodec": _encodec, "dac": _dac, "mimi": _mimi}
 
 
-def _spread(family: str, model: Any) -> None:
-    """Give the codebooks entries of the size of what they quantise."""
-    noise = torch.randn(1, 1, 24_000) * 0.1
-    if family == "encodec":
-        residual = model.encoder(noise).transpose(1, 2)[0]
-        for layer in model.quantizer.layers:
-            layer.codebook.embed.copy_(_entries(residual, len(layer.codebook.embed)))
-            residual = residual - layer.decode(layer.encode(residual.T[None]))[0].T
-    if family == "mimi":
-        for name, buffer in model.named_buffers():
-            if name.endswith("embed_sum"):
-                buffer.copy_(torch.randn(buffer.shape) * 0.1)
-    # DAC compares directions alone, so that its random entries do.
+# --- codebooks of the size of what they quantise --------------------------------------------------------
 
 
-def _entries(vectors: torch.Tensor, count: int) -> torch.Tensor:
-    """Random vectors with the mean and spread of others, [count, values]."""
-    return vectors.mean(0) + vectors.std(0) * torch.randn(count, vectors.shape[1])
+def _spread_encodec(model: Any) -> None:
+    for residuals in _first_residuals(model, [model.quantizer]):
+        _spread_residuals(model.quantizer.layers, residuals, lambda book: book.embed)
+
+
+def _spread_mimi(model: Any) -> None:
+    quantizer = model.quantizer
+    parts = [quantizer.semantic_residual_vector_quantizer, quantizer.acoustic_residual_vector_quantizer]
+    for part, residuals in zip(parts, _first_residuals(model, parts), strict=True):
+        # Each codebook of Mimi keeps sums, which it divides by counts of one.
+        _spread_residuals(part.layers, residuals, lambda book: book.embed_sum)
+
+
+def _first_residuals(model: Any, quantizers: Sequence[Any]) -> list[torch.Tensor]:
+    """What each quantiser's first codebook is given for ten seconds of noise, [1, values, frames]."""
+    seen: list[torch.Tensor] = []
+    for quantizer in quantizers:
+        first = quantizer.layers[0]
+        first.encode = functools.partial(_noting, seen, first.encode)
+    model.encode(torch.randn(1, 1, 240_000) * 0.1)
+    for quantizer in quantizers:
+        del quantizer.layers[0].encode
+    return seen
+
+
+def _noting(seen: list[torch.Tensor], encode: Callable[[Any], Any], residual: torch.Tensor) -> Any:
+    seen.append(residual)
+    return encode(residual)
+
+
+def _spread_residuals(
+    layers: Iterable[Any], residual: torch.Tensor, entries_of: Callable[[Any], torch.Tensor]
+) -> None:
+    """Draw the entries of each codebook around what the codebooks before it leave."""
+    for layer in layers:
+        entries = entries_of(layer.codebook)
+        entries.copy_(torch.randn(entries.shape) * residual.std((0, 2)) + residual.mean((0, 2)))
+        # Mimi keeps the quotients.
+        layer.codebook._embed = None
+        residual = residual - layer.decode(layer.encode(residual))
+
+
+# Of DAC only the direction of an entry matters, and random directions are spread.
+_SPREAD: dict[str, Callable[[Any], None]] = {"encodec": _spread_encodec, "mimi": _spread_mimi}
