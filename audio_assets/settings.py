@@ -432,8 +432,10 @@ WHISPER_OPTIONS: dict[str, Setting[Any]] = {
 
 TOKENISER = Setting(
     name="TOKENISER",
-    meaning="`simulated`, or `package.module:name` of a function or class of your own"
-    " ([how to write one](CONTRIBUTING.md#add-a-tokeniser)). It is imported from the working directory,"
+    meaning="`simulated`; a neural codec by name or folder, such as"
+    " `facebook/encodec_24khz?bandwidth=6&layout=metavoice` ([which there are](docs/tokens.md#codecs)); or"
+    " `package.module:name` of a function or class of your own"
+    " ([how to write one](CONTRIBUTING.md#add-a-tokeniser)), which is imported from the working directory,"
     " `PYTHONPATH` or an installed package.",
     default="simulated",
     example="simulated",

@@ -67,7 +67,8 @@ def row_of(tokeniser: Any, audio: np.ndarray) -> dict[str, Any]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_codes_are_those_of_the_librarys_own_call_on_200_clips(codecs: dict[str, str], family: str):
     tokeniser = load_tokeniser(codecs[family])
-    folder, rate = codecs[family], RATES_HZ[family]
+    folder = codecs[family]
+    rate = RATES_HZ[family]
     assert tokeniser.sample_rate_hz == rate
     features = AutoFeatureExtractor.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder).eval()

@@ -30,10 +30,12 @@ from audio_assets.shards.columns import SCHEMA
 from audio_assets.shards.manifests import LHOTSE
 from audio_assets.storage import ObjectStore
 from audio_assets.table import Snapshot, Table
+from audio_assets.tokenisation import load_tokeniser
 from audio_assets_tests.support.audio import MINUTE
+from audio_assets_tests.support.codecs import make_codec
 from audio_assets_tests.support.places import LocalPlace
 from audio_assets_tests.support.project import Project
-from audio_assets_tests.support.rows import at
+from audio_assets_tests.support.rows import at, row, write
 from audio_assets_tests.support.training import Corpus, keys_of
 from benchmarks import include
 
@@ -216,9 +218,20 @@ def test_python_snippets_run(document: pathlib.Path, table_path: str, place: Loc
     names = {"path": table_path, "daily_path": f"{table_path}_daily", "audio": np.zeros(8_000, np.float32)}
     if document.name == "training.md":
         names |= data_sets(place)
+    if document.name == "tokens.md":
+        add_tokens_of_a_codec(pathlib.Path(table_path).parent)
     for snippet in snippets("python"):
         if snippet.document == document:
             exec(snippet.text.replace('load("tiny"', f'load("{CHECKPOINT}"'), names)
+
+
+def add_tokens_of_a_codec(tables: pathlib.Path) -> None:
+    tokeniser = load_tokeniser(make_codec("encodec", tables / "encodec"))
+    assert tokeniser.token_format
+    made = tokeniser(np.zeros(24_000, np.float32), "")
+    rows = [row("p226/a.flac", tokenized_info=made, duration_s=1.0, **tokeniser.token_format.values())]
+    table = Table(ObjectStore(tables.as_uri()), "audio_table", AUDIO_TABLE)
+    write(table, FolderMinute("p226", MINUTE), *rows)
 
 
 def data_sets(place: LocalPlace) -> dict[str, object]:

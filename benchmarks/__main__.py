@@ -13,6 +13,7 @@ for name in (
     "listening_page",
     "daily",
     "cluster",
+    "codecs",
     "include",
 ):
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

@@ -449,6 +449,60 @@ def cluster_start() -> str:
     return table(head, rows)
 
 
+CODECS = {"encodec": "EnCodec 24 kHz, 6 kbit/s", "dac": "DAC 44 kHz", "mimi": "Mimi, 8 codebooks"}
+"""How a table names a codec of the results."""
+
+
+def _codec_results() -> list[tuple[str, Any]]:
+    """The devices that codecs were measured on, each with its results."""
+    found = [results_of(path.stem) for path in sorted(RESULTS.glob("codecs_*.json"))]
+    return [
+        (
+            got["machine"]["gpu"]
+            if got["arguments"]["device"] == "cuda"
+            else f"CPU, {got['machine']['threads']} threads",
+            got,
+        )
+        for got in found
+    ]
+
+
+def codec_batches() -> str:
+    """A row for each device and codec: clip by clip and in batches."""
+    rows = []
+    for device, results in _codec_results():
+        for family, name in CODECS.items():
+            got = results[family]
+            taken = got["seconds"]
+            rows.append(
+                [
+                    device,
+                    name,
+                    seconds(taken["one by one"]),
+                    seconds(taken["batches"]),
+                    seconds(taken["tokeniser"]),
+                    percent(got["batches_differ"]["tokens"], 2),
+                    percent(got["batches_differ"]["clips"], 0),
+                ]
+            )
+    head = [
+        *("device", "codec", "the library's loop, s", "batches of 16, s", "this tokeniser, s"),
+        *("tokens that batches change", "clips that they change"),
+    ]
+    return table(head, rows)
+
+
+def codec_pass() -> str:
+    """A row for each device and tokeniser: a whole pass from FLAC of 48 kHz to texts and tokens."""
+    rows = []
+    for device, results in _codec_results():
+        alone = results["pass"]["transcription alone"]
+        for name, taken in results["pass"].items():
+            said = f"{CODECS.get(name, name)}, beside Whisper {results['arguments']['shape']}"
+            rows.append([device, said, seconds(taken), f"{taken / alone:.2f}"])
+    return table(["device", "pass", "s", "times transcription alone"], rows)
+
+
 INCLUDES: dict[str, Callable[[], str]] = {
     make.__name__: make
     for make in (
@@ -458,6 +512,7 @@ INCLUDES: dict[str, Callable[[], str]] = {
         listening_page,
         *(daily, daily_compaction),
         *(cluster_speed, cluster_start),
+        *(codec_batches, codec_pass),
     )
 }
 

@@ -124,6 +124,28 @@ def features(clips: Sequence[Clip], n_mels: int, device: torch.device) -> torch.
     return torch.stack([whisper.log_mel_spectrogram(p, n_mels, device=device) for p in padded])
 
 
+_HUGGING_FACE_NAMES = [
+    ("encoder.positional_embedding", "encoder.embed_positions.weight"),
+    (".attn_ln.", ".self_attn_layer_norm."),
+    ("decoder.positional_embedding", "decoder.embed_positions.weight"),
+    (".attn.", ".self_attn."),
+    ("decoder.token_embedding", "decoder.embed_tokens"),
+    (".cross_attn_ln.", ".encoder_attn_layer_norm."),
+    ("encoder.ln_post", "encoder.layer_norm"),
+    (".cross_attn.", ".encoder_attn."),
+    (".mlp.0.", ".fc1."),
+    ("decoder.ln.", "decoder.layer_norm."),
+    (".mlp.2.", ".fc2."),
+    (".mlp_ln.", ".final_layer_norm."),
+    (".query.", ".q_proj."),
+    (".key.", ".k_proj."),
+    (".value.", ".v_proj."),
+    (".out.", ".out_proj."),
+    (".blocks.", ".layers."),
+]
+"""Parts of the names of whisper's weights, in the order of their replacement, and what Hugging Face calls them."""
+
+
 def hugging_face_model(model: Whisper):
     """The same weights as a `WhisperForConditionalGeneration`."""
     from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
@@ -148,28 +170,9 @@ def hugging_face_model(model: Whisper):
     )
     # As Any: the library's generated types do not follow it.
     theirs: Any = WhisperForConditionalGeneration(config)
-    names = [
-        *[
-            ("encoder.positional_embedding", "encoder.embed_positions.weight"),
-            (".attn_ln.", ".self_attn_layer_norm."),
-        ],
-        *[("decoder.positional_embedding", "decoder.embed_positions.weight"), (".attn.", ".self_attn.")],
-        *[
-            ("decoder.token_embedding", "decoder.embed_tokens"),
-            (".cross_attn_ln.", ".encoder_attn_layer_norm."),
-        ],
-        *[
-            ("encoder.ln_post", "encoder.layer_norm"),
-            (".cross_attn.", ".encoder_attn."),
-            (".mlp.0.", ".fc1."),
-        ],
-        *[("decoder.ln.", "decoder.layer_norm."), (".mlp.2.", ".fc2."), (".mlp_ln.", ".final_layer_norm.")],
-        *[(".query.", ".q_proj."), (".key.", ".k_proj."), (".value.", ".v_proj."), (".out.", ".out_proj.")],
-        *[(".blocks.", ".layers.")],
-    ]
     state = {}
     for name, weight in model.state_dict().items():
-        for old, new in names:
+        for old, new in _HUGGING_FACE_NAMES:
             name = name.replace(old, new)
         state[f"model.{name}"] = weight
     state["proj_out.weight"] = model.state_dict()["decoder.token_embedding.weight"]

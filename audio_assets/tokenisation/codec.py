@@ -150,6 +150,9 @@ class LoadedCodec:
             self._features = transformers.AutoFeatureExtractor.from_pretrained(codec.name, **location)
             model = transformers.AutoModel.from_pretrained(codec.name, dtype=torch.float32, **location)
             self._model = model.eval().to(self._device)
+            if self._device.type == "cuda":
+                # The threads' streams do not wait for the one that copies the weights.
+                torch.cuda.synchronize(self._device)
         except Exception as e:  # Whatever the files, the network or the device say.
             raise CodecError(f"the codec {codec.location!r} cannot be loaded: {e}") from e
 

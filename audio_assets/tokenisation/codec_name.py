@@ -71,9 +71,7 @@ def parse(name: str) -> CodecName:
     if layout not in LAYOUTS:
         raise _wrong(name, f"layout={layout!r}; there are {', '.join(LAYOUTS)}")
     codebooks = _number(name, "codebooks", given)
-    repository, _, revision = location.partition("@")
-    if os.path.isdir(location):
-        repository, revision = location, ""
+    repository, _, revision = (location, "", "") if os.path.isdir(location) else location.partition("@")
     return CodecName(
         repository,
         revision or None,

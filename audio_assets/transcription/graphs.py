@@ -43,7 +43,8 @@ class Graphs:
         """Record a step without running it. Graphs never run side by side, so they share a memory pool."""
         graph = torch.cuda.CUDAGraph()
         pool = next((g.pool() for g in self.captured.values() if g is not None), None)
-        with torch.cuda.graph(graph, pool=pool):
+        # Other threads, such as those of a codec, may allocate memory meanwhile.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             self.advance(*key)
         return graph
 

@@ -44,19 +44,21 @@ def make_codec(family: str, folder: pathlib.Path, *, seed: int = 0, small: bool 
 
 
 def _encodec(small: bool) -> tuple[Any, Any]:
-    shape = dict(num_filters=4, hidden_size=16, codebook_dim=16, num_lstm_layers=1) if small else {}
+    shape: dict[str, Any] = (
+        dict(num_filters=4, hidden_size=16, codebook_dim=16, num_lstm_layers=1) if small else {}
+    )
     return EncodecModel(EncodecConfig(**shape)), EncodecFeatureExtractor(feature_size=1, sampling_rate=24_000)
 
 
 def _dac(small: bool) -> tuple[Any, Any]:
-    small_one = dict(encoder_hidden_size=4, decoder_hidden_size=32, n_codebooks=4)
-    published = dict(sampling_rate=44_100)
+    small_one: dict[str, Any] = dict(encoder_hidden_size=4, decoder_hidden_size=32, n_codebooks=4)
+    published: dict[str, Any] = dict(sampling_rate=44_100)
     config = DacConfig(**(small_one if small else published))
     return DacModel(config), DacFeatureExtractor(sampling_rate=config.sampling_rate, hop_length=512)
 
 
 def _mimi(small: bool) -> tuple[Any, Any]:
-    small_one = dict(
+    small_one: dict[str, Any] = dict(
         hidden_size=32,
         num_filters=4,
         codebook_size=256,
