@@ -61,10 +61,9 @@ def decode(
     codes = unflatten(row)
     loaded = load_codec(codec_name.parse(codec or token_format.codec), device)
     audio = loaded.decode_pieces(codes)
-    duration_s = row.get("duration_s")
-    if _is_null(duration_s):
+    if _is_null(row.get("duration_s")):
         return audio
-    return audio[: round(duration_s * token_format.codec_sample_rate_hz)]
+    return audio[: round(row["duration_s"] * token_format.codec_sample_rate_hz)]
 
 
 def _format_of(row: "Mapping[str, Any] | pd.Series") -> TokenFormat:

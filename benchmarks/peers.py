@@ -143,7 +143,7 @@ _HUGGING_FACE_NAMES = [
     (".out.", ".out_proj."),
     (".blocks.", ".layers."),
 ]
-"""Parts of the names of whisper's weights, in the order of their replacement, and what Hugging Face calls them."""
+"""Parts of the names of whisper's weights in the order of their replacement, as Hugging Face has them."""
 
 
 def hugging_face_model(model: Whisper):

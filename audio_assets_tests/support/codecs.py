@@ -44,10 +44,9 @@ def make_codec(family: str, folder: pathlib.Path, *, seed: int = 0, small: bool 
 
 
 def _encodec(small: bool) -> tuple[Any, Any]:
-    shape: dict[str, Any] = (
-        dict(num_filters=4, hidden_size=16, codebook_dim=16, num_lstm_layers=1) if small else {}
-    )
-    return EncodecModel(EncodecConfig(**shape)), EncodecFeatureExtractor(feature_size=1, sampling_rate=24_000)
+    small_one: dict[str, Any] = dict(num_filters=4, hidden_size=16, codebook_dim=16, num_lstm_layers=1)
+    config = EncodecConfig(**(small_one if small else {}))
+    return EncodecModel(config), EncodecFeatureExtractor(feature_size=1, sampling_rate=24_000)
 
 
 def _dac(small: bool) -> tuple[Any, Any]:
