@@ -66,7 +66,8 @@ def give_both_the_same_draws() -> None:
             self.logits = logits
 
         def sample(self) -> torch.Tensor:
-            return draw(self.logits, torch.full((len(self.logits),), uniform[next(drawn)]).double())
+            point = torch.full((len(self.logits),), uniform[next(drawn)], device=self.logits.device)
+            return draw(self.logits, point.double())
 
     def restart(self) -> None:
         nonlocal drawn

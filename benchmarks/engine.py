@@ -3,6 +3,7 @@
     python -m benchmarks.engine                               # CPU: shapes tiny and base, the demo's model
     python -m benchmarks.engine --device cuda --shapes large-v3 large-v3-turbo --clips 256
     python -m benchmarks.engine --contenders cuda --shapes tiny --clips 8 --batch 4    # rehearses the latter
+    python -m benchmarks.engine --without faster-whisper CTranslate2    # where these are not installed
 
 Every engine runs once per round, so that whatever else slows the machine slows all alike; figures are medians
 over rounds, and ratios of them. Each engine's words are checked against the script that the model reads out;
@@ -16,6 +17,7 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -32,6 +34,7 @@ DEMO_CLIPS = 8  # for each of --clips: they are short, and the model is small
 OURS = "this engine"
 SEED = "the seed's loop"
 FROM_FILES = "the same, from FLAC files, with tokens"
+COMPILED = "HF generate, compiled"
 
 
 @dataclasses.dataclass
@@ -48,33 +51,44 @@ class Contender:
         return statistics.median(self.seconds)
 
 
-def contenders(model: whisper.Whisper, of: str, batch: int) -> list[Contender]:
-    if of == "cpu":
-        return [
-            Contender(SEED, "float32", peers.seed_loop(model)),
-            Contender("the same, language given", "float32", peers.seed_loop(model, "en")),
-            Contender("whisper.decode", "float32", peers.decode_batched(model, batch)),
-            Contender("HF generate", "float32", peers.hugging_face(model, "float32", batch)),
-            Contender("HF generate", "bfloat16", peers.hugging_face(model, "bfloat16", batch)),
-            Contender("faster-whisper", "float32", peers.faster_whisper(model, "float32", batch)),
-            Contender("faster-whisper", "int8", peers.faster_whisper(model, "int8", batch)),
-            Contender("CTranslate2", "float32", peers.ctranslate2_batched(model, "float32", batch)),
-            Contender("CTranslate2", "int8", peers.ctranslate2_batched(model, "int8", batch)),
-            Contender(OURS, "float32", peers.ours(model, "float32")),
-            Contender(OURS, "bfloat16", peers.ours(model, "bfloat16")),
-            Contender("the same, language detected", "bfloat16", peers.ours(model, "bfloat16", None)),
-            *(Contender(FROM_FILES, p, peers.ours_from_files(model, p)) for p in ("float32", "bfloat16")),
-        ]
+Entry = tuple[str, str, Callable[[], peers.Run]]
+"""Name, precision, and what makes it."""
+
+
+def contenders(model: whisper.Whisper, of: str, batch: int, without: Sequence[str]) -> list[Contender]:
+    """Who takes part; a peer is made only if it does."""
+    entered = _on_cpu(model, batch) if of == "cpu" else _on_cuda(model, batch)
+    return [Contender(name, precision, make()) for name, precision, make in entered if name not in without]
+
+
+def _on_cpu(model: whisper.Whisper, batch: int) -> list[Entry]:
+    return [
+        (SEED, "float32", lambda: peers.seed_loop(model)),
+        ("the same, language given", "float32", lambda: peers.seed_loop(model, "en")),
+        ("whisper.decode", "float32", lambda: peers.decode_batched(model, batch)),
+        ("HF generate", "float32", lambda: peers.hugging_face(model, "float32", batch)),
+        ("HF generate", "bfloat16", lambda: peers.hugging_face(model, "bfloat16", batch)),
+        ("faster-whisper", "float32", lambda: peers.faster_whisper(model, "float32", batch)),
+        ("faster-whisper", "int8", lambda: peers.faster_whisper(model, "int8", batch)),
+        ("CTranslate2", "float32", lambda: peers.ctranslate2_batched(model, "float32", batch)),
+        ("CTranslate2", "int8", lambda: peers.ctranslate2_batched(model, "int8", batch)),
+        (OURS, "float32", lambda: peers.ours(model, "float32")),
+        (OURS, "bfloat16", lambda: peers.ours(model, "bfloat16")),
+        ("the same, language detected", "bfloat16", lambda: peers.ours(model, "bfloat16", None)),
+        (FROM_FILES, "float32", lambda: peers.ours_from_files(model, "float32")),
+        (FROM_FILES, "bfloat16", lambda: peers.ours_from_files(model, "bfloat16")),
+    ]
+
+
+def _on_cuda(model: whisper.Whisper, batch: int) -> list[Entry]:
     precision = "float16" if model.device.type == "cuda" else "float32"
     return [
-        Contender("whisper.decode", precision, peers.decode_batched(model, batch)),
-        Contender("HF generate", precision, peers.hugging_face(model, precision, batch)),
-        Contender(
-            "HF generate, compiled", precision, peers.hugging_face(model, precision, batch, compiled=True)
-        ),
-        Contender("faster-whisper", precision, peers.faster_whisper(model, precision, batch)),
-        Contender("CTranslate2", precision, peers.ctranslate2_batched(model, precision, batch)),
-        Contender(OURS, precision, peers.ours(model, precision)),
+        ("whisper.decode", precision, lambda: peers.decode_batched(model, batch)),
+        ("HF generate", precision, lambda: peers.hugging_face(model, precision, batch)),
+        (COMPILED, precision, lambda: peers.hugging_face(model, precision, batch, compiled=True)),
+        ("faster-whisper", precision, lambda: peers.faster_whisper(model, precision, batch)),
+        ("CTranslate2", precision, lambda: peers.ctranslate2_batched(model, precision, batch)),
+        (OURS, precision, lambda: peers.ours(model, precision)),
     ]
 
 
@@ -99,7 +113,7 @@ def task(shape: str, args: argparse.Namespace) -> tuple[whisper.Whisper, list[np
 def measure(shape: str, args: argparse.Namespace) -> dict:
     model, clips, said = task(shape, args)
     audio_s = sum(map(len, clips)) / 16_000
-    entered = contenders(model, args.contenders, args.batch)
+    entered = contenders(model, args.contenders, args.batch, args.without)
     clock = {"wall": time.perf_counter, "cpu": processor_s}[args.clock]
     for contender in entered:
         # What is compiled for a GPU is compiled for one batch size.
@@ -217,6 +231,7 @@ def main() -> None:
         choices=("cpu", "cuda"),
         help="those of the other device, to see them say the same texts on this one; nothing is written",
     )
+    parser.add_argument("--without", nargs="+", default=(), help="peers that do not take part, by name")
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--tokens", type=int, default=40)
     parser.add_argument("--batch", type=int, default=16, help="of the peers; ours chooses its own")
