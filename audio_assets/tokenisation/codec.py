@@ -149,7 +149,7 @@ class LoadedCodec:
         try:
             self._features = transformers.AutoFeatureExtractor.from_pretrained(codec.name, **location)
             model = transformers.AutoModel.from_pretrained(codec.name, dtype=torch.float32, **location)
-            self._model = model.eval().to(self._device)
+            self._model = _without_overhead(model.eval().to(self._device))
             if self._device.type == "cuda":
                 # The threads' streams do not wait for the one that copies the weights.
                 torch.cuda.synchronize(self._device)
@@ -214,6 +214,23 @@ class LoadedCodec:
         if not hasattr(self._threads, "stream"):
             self._threads.stream = torch.cuda.Stream(self._device)
         return torch.cuda.stream(self._threads.stream)
+
+
+def _without_overhead(model: Any) -> Any:
+    """The same model without work that each call repeats and that changes no value.
+
+    A normalised weight is computed once. The shapes of convolutions, which EnCodec and Mimi keep as tensors,
+    stay on the CPU: on CUDA each convolution would wait for the device to read them.
+    """
+    from torch.nn.utils import parametrize
+
+    for module in model.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight")
+        for name in ("stride", "kernel_size", "padding_total"):
+            if name in module._buffers:
+                module._buffers[name] = module._buffers[name].cpu()
+    return model
 
 
 def _pieces(length: int, piece: int, rest: int) -> Iterator[slice]:
@@ -320,19 +337,18 @@ def _encode_mimi(model: Any, features: Any, codec: CodecName) -> Any:
     return model.encode(*given, num_quantizers=codec.codebooks).audio_codes[0]
 
 
-def _encode_single(model: Any, features: Any, codec: CodecName) -> Any:
-    return model.encode(**features).audio_codes[0]
+def _single_codebook(input_rate: str, output_rate: str) -> _Family:
+    """NeuCodec and X-Codec 2, by the names that their configurations give the rates."""
+    return _Family(
+        input_rate=lambda config: getattr(config, input_rate),
+        output_rate=lambda config: getattr(config, output_rate),
+        frame_samples=lambda config: int(np.prod(config.downsampling_ratios)),
+        codebooks=lambda config, codec: 1,
+        codebook_size=lambda config: int(np.prod(config.quantization_levels)),
+        encode=lambda model, features, codec: model.encode(**features).audio_codes[0],
+        decode=lambda model, codes: model.decode(audio_codes=codes[None]).audio_values,
+    )
 
-
-_SINGLE_CODEBOOK = _Family(
-    input_rate=lambda config: config.input_sampling_rate,
-    output_rate=lambda config: config.output_sampling_rate,
-    frame_samples=lambda config: int(np.prod(config.downsampling_ratios)),
-    codebooks=lambda config, codec: 1,
-    codebook_size=lambda config: int(np.prod(config.quantization_levels)),
-    encode=_encode_single,
-    decode=lambda model, codes: model.decode(audio_codes=codes[None]).audio_values,
-)
 
 _FAMILIES: dict[str, _Family] = {
     "encodec": _Family(
@@ -362,8 +378,8 @@ _FAMILIES: dict[str, _Family] = {
         encode=_encode_mimi,
         decode=lambda model, codes: model.decode(codes[None]).audio_values,
     ),
-    "neucodec": _SINGLE_CODEBOOK,
-    "xcodec2": _SINGLE_CODEBOOK,
+    "neucodec": _single_codebook("input_sampling_rate", "output_sampling_rate"),
+    "xcodec2": _single_codebook("sampling_rate", "sampling_rate"),
 }
 """By `model_type` of the configuration. How each encodes and decodes is described in its page of the
 documentation of transformers (`docs/source/en/model_doc/`)."""
