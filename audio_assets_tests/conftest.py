@@ -31,6 +31,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--torture", action="store_true", help="repeat the tests of accidents very often")
     parser.addoption("--postgres", action="store_true", help="have the tests' instances on Postgres")
+    parser.addoption("--model", help="a checkpoint of real Whisper weights to compare with")
+    parser.addoption("--speech", help="a folder of FLAC with human speech, for --model")
     parser.addoption("--schemas", help="a folder with the schemas that deploy/ is to follow")
 
 

@@ -17,6 +17,7 @@ import itertools
 import json
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -56,8 +57,12 @@ def recording(seconds: float) -> np.ndarray:
     raise ValueError(f"{length / 16_000:.0f} s of speech are too few for {seconds} s")
 
 
-def give_both_the_same_draws() -> None:
-    """Replace both sides' random numbers by one sequence, which each decode starts from its first."""
+def give_both_the_same_draws(replace: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Replace both sides' random numbers by one sequence, which each decode starts from its first.
+
+    Args:
+        replace: sets an attribute; that of a test takes it back.
+    """
     uniform = np.random.default_rng(5).random(448)
     drawn = itertools.count()
 
@@ -73,9 +78,9 @@ def give_both_the_same_draws() -> None:
         nonlocal drawn
         drawn = itertools.count()
 
-    whisper.decoding.Categorical = Categorical
-    whisper.decoding.GreedyDecoder.reset = restart
-    batch.draws = lambda request, count: uniform[:count]
+    replace(whisper.decoding, "Categorical", Categorical)
+    replace(whisper.decoding.GreedyDecoder, "reset", restart)
+    replace(batch, "draws", lambda request, count: uniform[:count])
 
 
 def compare_long(model: str, seconds: float) -> None:

@@ -30,7 +30,7 @@ class Device:
 
     Attributes:
         windows_per_s: windows of up to 30 s, each decoded once.
-        how: where that figure comes from; none of them is this project's engine on a GPU.
+        how: where that figure comes from.
         dollars_per_hour: an example.
     """
 
@@ -174,11 +174,19 @@ def devices() -> list[Device]:
     mlperf = "published: MLPerf Inference, whisper-large-v3, offline"
     base = json.loads((RESULTS / "engine_cpu_base_wall.json").read_text())
     [ours] = [e for e in base["engines"] if (e["engine"], e["precision"]) == ("this engine", "float32")]
+    gpu = json.loads((RESULTS / "engine_cuda_large-v3-turbo_wall.json").read_text())
+    [on_gpu] = [e for e in gpu["engines"] if e["engine"] == "this engine"]
     return [
         Device("H200, large-v3", 67.9, f"{mlperf}, TensorRT-LLM", 4.00),
         Device("L40S, large-v3", 24.3, f"{mlperf}, vLLM, 8-bit cache", 1.00),
         # 2.93 ms of encoder and 0.26 ms of decoder for each window.
         Device("H200, turbo", 0.5 * 1000 / (2.93 + 0.26), "arithmetic: half of the roofline", 4.00),
+        Device(
+            "H100, turbo",
+            round(gpu["settings"]["clips"] / on_gpu["median_s"], 1),
+            f"measured: this engine, float16, {gpu['settings']['tokens']} tokens a window",
+            3.00,
+        ),
         Device(
             "2 CPU cores, base",
             round(base["settings"]["clips"] / ours["median_s"], 1),

@@ -44,6 +44,8 @@ CODECS = {"encodec": "bandwidth=6", "dac": "", "mimi": "codebooks=8"}
 """Which codecs, and how they are used."""
 SOURCE_HZ = 48_000
 BATCH = 16
+ON_BOTH = 4
+"""Clips whose tokens by a GPU are compared with those by a CPU."""
 
 Codes = list[np.ndarray]
 
@@ -151,8 +153,8 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     }
     if args.device == "cuda":
         on_cpu = LoadedCodec(options, "cpu")
-        few = clips[:16]
-        result["cpu_differs"] = differing(one_by_one(on_cpu, options, few), made["one by one"][:16])
+        few = clips[:ON_BOTH]
+        result["cpu_differs"] = differing(one_by_one(on_cpu, options, few), made["one by one"][:ON_BOTH])
     return result
 
 

@@ -237,6 +237,109 @@ def agreement() -> str:
     return table([*head, "largest difference of `avg_logprob`"], rows)
 
 
+def engine_speed_gpu() -> str:
+    """A row for each shape and engine that was measured on a GPU."""
+    rows = []
+    for path in sorted(RESULTS.glob("engine_cuda_*_wall.json")):
+        got = results_of(path.stem)
+        mine = next(row["median_s"] for row in got["engines"] if row["engine"] == "this engine")
+        batch = got["settings"]["batch"]
+        rows += [
+            [
+                f"{got['shape']}, {got['machine']['gpu']}",
+                _named(row["engine"]).replace("batch 16", f"batch {batch}"),
+                row["precision"],
+                f"{row['median_s']:.2f}",
+                f"{row['audio_s_per_s']:,.0f}",
+                f"{row['median_s'] / mine:.2f}",
+                percent(row["share_of_roofline"], 0),
+                f"{row['peak_gb']:.0f}",
+            ]
+            for row in got["engines"]
+        ]
+    head = ["shape and GPU", "engine", "precision", "s", "audio s/s", "times this engine's time"]
+    return table([*head, "share of the roofline", "peak memory, GB"], rows)
+
+
+def _real_results() -> list[tuple[str, Any]]:
+    """The checkpoints of real weights that were measured, each with its device, and the results."""
+    found = [results_of(path.stem) for path in sorted(RESULTS.glob("real_*.json"))]
+    return [(f"{got['settings']['model']}, {_device_of(got)}", got) for got in found]
+
+
+def _device_of(results: Any) -> str:
+    """What a benchmark that takes --device was run on."""
+    machine = results["machine"]
+    of = results.get("settings") or results["arguments"]
+    return f"CPU, {machine['threads']} threads" if of["device"] == "cpu" else machine["gpu"]
+
+
+def real_agreement() -> str:
+    """A row for each checkpoint, kind of recording and precision: what differs from `whisper.transcribe`."""
+    rows = []
+    for name, results in _real_results():
+        for kind in ("short", "long"):
+            got = results[kind]
+            length = "clips" if kind == "short" else f"recordings of {results['settings']['long']:.0f} s"
+            for precision in results["settings"]["precisions"]:
+                found = got[precision]
+                low, high = found["texts"]["interval"]
+                rows.append(
+                    [
+                        name,
+                        f"{got['clips']} {length}",
+                        precision,
+                        found["texts"]["differ"],
+                        f"{percent(low, 1)} to {percent(high, 1)}",
+                        found["languages"]["differ"],
+                        found["segments"]["differ"],
+                    ]
+                )
+    head = ["weights and device", "heard", "precision", "texts that differ", "95 % interval of their share"]
+    return table([*head, "languages that differ", "clips whose segments differ"], rows)
+
+
+def real_speed() -> str:
+    """A row for each checkpoint: how many times as fast as `whisper.transcribe`, and texts that differ."""
+    rows = []
+    for name, results in _real_results():
+        got = results["short"]
+        for precision in results["settings"]["precisions"]:
+            found = got[precision]
+            rows.append(
+                [
+                    name,
+                    f"{got['clips']} clips, {got['audio_s']:.0f} s",
+                    precision,
+                    seconds(got["whisper_s"]),
+                    seconds(found["seconds"]),
+                    f"{found['times_whisper']:.1f}",
+                    f"{found['texts']['differ']} of {found['texts']['of']}",
+                ]
+            )
+    head = ["weights and device", "heard", "precision", "`whisper.transcribe`, s", "this engine, s"]
+    return table([*head, "times as fast", "texts that differ"], rows)
+
+
+def real_words() -> str:
+    """A row for each checkpoint: words and their times against `whisper.transcribe(word_timestamps=True)`."""
+    rows = []
+    for name, results in _real_results():
+        found = results["words"]
+        rows.append(
+            [
+                name,
+                found["words"]["of"],
+                found["words"]["differ"],
+                found["times"]["differ"],
+                f"{found['largest_distance_s']:.2f}",
+                f"{found['times_whisper']:.1f}",
+            ]
+        )
+    head = ["weights and device", "words", "words that differ", "words whose times differ"]
+    return table([*head, "by at most, s", "times as fast"], rows)
+
+
 def capacity_devices() -> str:
     """A row for each device: a million hours of clips of 8 and of 30 s."""
     costs = Costs.measured()
@@ -456,15 +559,7 @@ CODECS = {"encodec": "EnCodec 24 kHz, 6 kbit/s", "dac": "DAC 44 kHz", "mimi": "M
 def _codec_results() -> list[tuple[str, Any]]:
     """The devices that codecs were measured on, each with its results."""
     found = [results_of(path.stem) for path in sorted(RESULTS.glob("codecs_*.json"))]
-    return [
-        (
-            got["machine"]["gpu"]
-            if got["arguments"]["device"] == "cuda"
-            else f"CPU, {got['machine']['threads']} threads",
-            got,
-        )
-        for got in found
-    ]
+    return [(_device_of(got), got) for got in found]
 
 
 def codec_batches() -> str:
@@ -483,11 +578,12 @@ def codec_batches() -> str:
                     seconds(taken["tokeniser"]),
                     percent(got["batches_differ"]["tokens"], 2),
                     percent(got["batches_differ"]["clips"], 0),
+                    percent(got["cpu_differs"]["tokens"], 2) if "cpu_differs" in got else "–",
                 ]
             )
     head = [
         *("device", "codec", "the library's loop, s", "batches of 16, s", "this tokeniser, s"),
-        *("tokens that batches change", "clips that they change"),
+        *("tokens that batches change", "clips that they change", "tokens that differ from a CPU's"),
     ]
     return table(head, rows)
 
@@ -513,6 +609,7 @@ INCLUDES: dict[str, Callable[[], str]] = {
         *(daily, daily_compaction),
         *(cluster_speed, cluster_start),
         *(codec_batches, codec_pass),
+        *(engine_speed_gpu, real_agreement, real_speed, real_words),
     )
 }
 
