@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from audio_assets.audio import Audio, decoder_of
 from audio_assets.errors import MissingInputError
+from audio_assets.evidence import text_evidence
 from audio_assets.partitions import FolderMinute
 from audio_assets.rows import inventory_objects
 from audio_assets.schema import FAILED, INVENTORY, NOT_FLAC, OK
@@ -239,20 +240,32 @@ def audio_values(audio: Audio) -> dict[str, Any]:
         "duration_s": audio.duration_s,
         "sample_rate_hz": audio.sample_rate_hz,
         "channels": audio.channels,
+        **(dataclasses.asdict(audio.evidence) if audio.evidence else {}),
     }
 
 
-def transcript_values(transcript: "Transcript") -> dict[str, Any]:
-    """What a row of `transcripts` says of what was heard, by column."""
+def transcript_values(transcript: "Transcript", duration_s: float) -> dict[str, Any]:
+    """What a row of `transcripts` says of what was heard, by column.
+
+    Args:
+        duration_s: of the audio.
+    """
     figures = {
         "avg_logprob": transcript.avg_logprob,
         "no_speech_prob": transcript.no_speech_prob,
         "compression_ratio": transcript.compression_ratio,
         "temperature": transcript.temperature,
+        "language_probability": transcript.language_probability,
+        "runner_up_language_probability": transcript.runner_up_language_probability,
+        "worst_avg_logprob": transcript.worst_avg_logprob,
+        "worst_no_speech_prob": transcript.worst_no_speech_prob,
+        "sampled_share": transcript.sampled_share,
     }
     return {
         "transcribed_text": transcript.text.strip(),
         "language": transcript.language,
+        "runner_up_language": transcript.runner_up_language,
+        **dataclasses.asdict(text_evidence(transcript.text, transcript.language, duration_s)),
         "segments": [
             {"start_s": segment.start_s, "end_s": segment.end_s, "text": segment.text}
             for segment in transcript.segments

@@ -172,6 +172,79 @@ _CONFIDENCE = [
         maximum=1,
     ),
 ]
+_LANGUAGES = [
+    _field(
+        "language_probability",
+        pa.float32(),
+        "Probability of the detected language; null where it was given.",
+        minimum=0,
+        maximum=1,
+    ),
+    _field("runner_up_language", pa.string(), "Second most probable language; null where it was given."),
+    _field(
+        "runner_up_language_probability",
+        pa.float32(),
+        "Its probability; null where the language was given.",
+        minimum=0,
+        maximum=0.5,
+    ),
+]
+_WINDOWS = [
+    _field("worst_avg_logprob", pa.float32(), "Lowest mean log probability of a window of 30 s.", maximum=0),
+    _field(
+        "worst_no_speech_prob",
+        pa.float32(),
+        "Highest probability of a window of 30 s that nobody speaks.",
+        minimum=0,
+        maximum=1,
+    ),
+    _field(
+        "sampled_share",
+        pa.float32(),
+        "Share of the windows whose text was sampled, above temperature 0.",
+        minimum=0,
+        maximum=1,
+    ),
+]
+_TEXT_EVIDENCE = [
+    _field(
+        "characters_per_second",
+        pa.float32(),
+        "Characters of the text, without blanks, for each second of audio.",
+        unit="1/s",
+        minimum=0,
+    ),
+    _field("words_per_second", pa.float32(), "Words for each second of audio.", unit="1/s", minimum=0),
+    _field("unique_word_ratio", pa.float32(), "Distinct words over words.", minimum=0, maximum=1),
+    _field("longest_word_length", pa.int32(), "Characters of the longest word.", minimum=1),
+    _field(
+        "hallucination_flags",
+        pa.list_(pa.string()),
+        "Patterns of made-up text, as NeMo Curator names them; an empty list for none.",
+    ),
+]
+_SIGNAL = [
+    _field("peak_dbfs", pa.float32(), "Largest sample; null of digital silence.", unit="dBFS"),
+    _field("rms_dbfs", pa.float32(), "Root mean square; null of digital silence.", unit="dBFS"),
+    _field("clipped_share", pa.float32(), "Share of samples at full scale.", minimum=0, maximum=1),
+    _field("dc_offset", pa.float32(), "Mean sample, of full scale."),
+    _field(
+        "speech_share",
+        pa.float32(),
+        "Share of frames of 10 ms within 40 dB of the loudest.",
+        minimum=0,
+        maximum=1,
+    ),
+    _field(
+        "bandwidth_hz",
+        pa.float32(),
+        "Highest frequency within 50 dB of the spectrum's peak; null of silence.",
+        unit="Hz",
+        minimum=0,
+    ),
+    _field("audio_sha256", pa.string(), "SHA-256 of the decoded samples, mono, and their rate."),
+]
+_EVIDENCE = [*_LANGUAGES, *_WINDOWS, *_TEXT_EVIDENCE, *_SIGNAL]
 _AUDIO = [
     _field("duration_s", pa.float64(), "Length of the source audio.", unit="s", minimum=0),
     _field("sample_rate_hz", pa.int32(), "Sample rate of the source audio.", unit="Hz", minimum=1),
@@ -193,10 +266,24 @@ _STATUS = [
 ]
 
 INVENTORY = pa.schema(_INVENTORY)
-TRANSCRIPTS = pa.schema([*_OBJECT, *_TEXT, *_SEGMENTS, *_WORDS, *_CONFIDENCE, *_AUDIO, *_WHISPER, *_STATUS])
+TRANSCRIPTS = pa.schema(
+    [*_OBJECT, *_TEXT, *_SEGMENTS, *_WORDS, *_CONFIDENCE, *_AUDIO, *_EVIDENCE, *_WHISPER, *_STATUS]
+)
 TOKENS = pa.schema([*_OBJECT, *_TOKENS, *_TOKENISER, *_CODEC, *_STATUS])
 AUDIO_TABLE = pa.schema(
-    [*_INVENTORY, *_TEXT, *_TOKENS, *_CONFIDENCE, *_AUDIO, *_WHISPER, *_TOKENISER, *_CODEC, *_STATUS],
+    [
+        *_INVENTORY,
+        *_TEXT,
+        *_TOKENS,
+        *_CONFIDENCE,
+        *_AUDIO,
+        *_SEGMENTS,
+        *_EVIDENCE,
+        *_WHISPER,
+        *_TOKENISER,
+        *_CODEC,
+        *_STATUS,
+    ]
 )
 
 

@@ -339,6 +339,7 @@ class SpeechPass:
                 body,
                 functools.partial(self._memory.reserve, job.turn),
                 rates_hz=sorted(rates - {SAMPLE_RATE_HZ}),
+                evidence=self._needs_recogniser(job),
             )
         except (AudioError, concurrent.futures.CancelledError):
             raise
@@ -383,7 +384,7 @@ class SpeechPass:
         if isinstance(result, Exception):
             self._add_failed_transcript(job, f"Whisper failed on it: {result}")
         else:
-            values = audio_values(job.audio) | transcript_values(result)
+            values = audio_values(job.audio) | transcript_values(result, job.audio.duration_s)
             job.partition.add_ok(self._transcribing, job.info, **values)
 
     def _add_failed_transcript(self, job: Job, error: str) -> None:

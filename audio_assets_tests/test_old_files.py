@@ -79,7 +79,7 @@ def test_old_files_have_todays_columns_types_and_values(local_place: LocalPlace)
 
 
 @pytest.mark.parametrize("place", ["s3"], indirect=True)
-def test_a_run_over_an_old_partition_computes_and_writes_nothing(
+def test_a_run_over_an_old_partition_computes_nothing_and_adds_segments_to_its_rows(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ):
     def load(*_: object, **__: object) -> Transcriber:
@@ -102,7 +102,14 @@ def test_a_run_over_an_old_partition_computes_and_writes_nothing(
         "transcripts": 0,
         "tokens": 0,
     }
-    assert [table.read(PARTITION).version for table in tables] == versions
+    # The transcripts have had segments for longer than the rows that join them.
+    *inputs, joined = tables
+    assert [table.read(PARTITION).version for table in inputs] == versions[:-1]
+    written = joined.read(PARTITION)
+    assert written.rows is not None
+    assert written.rows["segments"].null_count == 1
+    assert project.run(PARTITION.key).success
+    assert joined.read(PARTITION).version == written.version
     checked = project.repository.get_job("check_audio_table").execute_in_process(instance=project.instance)
     checks = {
         check.check_name: check.passed

@@ -97,6 +97,11 @@ def test_every_column_with_a_limit_has_one_that_arrow_can_compare():
     limited = {f.name for f in schema.AUDIO_TABLE if FieldMetadata.of(f).allowed}
     assert limited == {
         *("Size", "no_speech_prob", "temperature", "duration_s", "sample_rate_hz", "channels", "status"),
+        *("language_probability", "runner_up_language_probability"),
+        *("worst_avg_logprob", "worst_no_speech_prob", "sampled_share"),
+        *("characters_per_second", "words_per_second", "unique_word_ratio", "longest_word_length"),
+        *("clipped_share", "speech_share", "bandwidth_hz"),
+        *("codebooks", "codebook_size", "frame_rate_hz", "codec_sample_rate_hz"),
     }
 
 

@@ -217,7 +217,9 @@ def test_a_kind_of_step_runs_once_before_it_is_captured_and_then_is_replayed(mon
             events.append("replay")
 
     @contextlib.contextmanager
-    def record(graph: Graph, pool: str | None) -> Iterator[None]:
+    def record(graph: Graph, pool: str | None, capture_error_mode: str) -> Iterator[None]:
+        # Other threads may use the device meanwhile.
+        assert capture_error_mode == "thread_local"
         events.append(f"record into {pool}")
         yield
 

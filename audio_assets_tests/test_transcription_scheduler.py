@@ -23,6 +23,7 @@ from audio_assets.transcription.longform import (
     Answer,
     Decode,
     Decoded,
+    Detected,
     DetectLanguage,
     LongForm,
     Request,
@@ -61,7 +62,7 @@ def ask(key: int, clip: Clip, detect: bool, align: bool = False) -> LongForm:
         align: whether it asks for the times of each window's tokens.
     """
     if detect:
-        assert (yield DetectLanguage(window(key))) == f"language of {key}"
+        assert (yield DetectLanguage(window(key))) == language_of(key)
     numbers = itertools.count()
     for lengths in clip.windows:
         shared = window(key)
@@ -71,6 +72,10 @@ def ask(key: int, clip: Clip, detect: bool, align: bool = False) -> LongForm:
         if align:
             assert (yield Align(shared, "en", (key,), 1)).starts == (key,)
     return Transcript(str(key), "en", 0.0, 0.0, 0.0, 0.0, ())
+
+
+def language_of(key: int) -> Detected:
+    return Detected(f"language of {key}", 1.0, "en", 0.0)
 
 
 def window(key: int) -> Window:
@@ -100,7 +105,7 @@ class Device:
         for detect in step.detect:
             assert len(detect) <= min(AT_ONCE, self.scheduler.batch_size - len(self.rows))
             self.encode([request for _, request in detect])
-            answers += [(file, f"language of {file.key}") for file, _ in detect]
+            answers += [(file, language_of(file.key)) for file, _ in detect]
         for align in step.align:
             assert len(align) <= min(AT_ONCE, self.scheduler.batch_size - len(self.rows))
             self.encode([request for _, request in align])

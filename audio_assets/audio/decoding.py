@@ -11,6 +11,7 @@ import soxr
 from audio_assets.audio import types
 from audio_assets.audio.types import SAMPLE_RATE_HZ, Audio, Decoder, too_long
 from audio_assets.errors import AudioError
+from audio_assets.evidence import SignalMeter
 
 
 def decode(
@@ -19,6 +20,7 @@ def decode(
     admit: Callable[[int], None] | None = None,
     *,
     rates_hz: Sequence[int] = (),
+    evidence: bool = False,
 ) -> Audio:
     """Decode an object of any rate and channel count; channels are averaged.
 
@@ -30,25 +32,31 @@ def decode(
         admit: where it is given, is told the bytes of each further block before that block is held. It bounds
             the memory of all threads together: it may wait, or raise an exception, which passes through.
         rates_hz: rates beside 16 kHz that the audio is needed at.
+        evidence: whether to gather the evidence of its samples.
 
     Raises:
         AudioError: the bytes are no sound audio of the format, or too long.
     """
     stream = decoder(body)
     outputs = {rate: _Resampled(stream.rate_hz, rate) for rate in (SAMPLE_RATE_HZ, *rates_hz)}
+    meter = SignalMeter(stream.rate_hz) if evidence else None
     frames = 0
     for block in stream.blocks:
         frames += len(block)
         if frames > types.LONGEST_S * stream.rate_hz:
             raise too_long("it goes on after that")
-        mono = _mix_down(block)
+        values = _as_floats(block)
+        mono = _mix_down(values)
+        if meter:
+            meter.add(values, mono)
         for output in outputs.values():
             output.add(mono, admit)
     if not frames:
         raise AudioError("the object holds no audio; upload it again")
     arrays = {rate: output.finished() for rate, output in outputs.items()}
     samples = arrays.pop(SAMPLE_RATE_HZ)
-    return Audio(samples, frames / stream.rate_hz, stream.rate_hz, stream.channels, arrays)
+    gathered = meter.finished() if meter else None
+    return Audio(samples, frames / stream.rate_hz, stream.rate_hz, stream.channels, arrays, gathered)
 
 
 class _Resampled:
@@ -73,8 +81,8 @@ class _Resampled:
         return np.frombuffer(self._samples, np.float32)
 
 
-def _mix_down(block: np.ndarray) -> np.ndarray:
-    """int16, int32 or float32 [frames, channels] -> float32 [frames], the mean of the channels.
+def _as_floats(block: np.ndarray) -> np.ndarray:
+    """int16, int32 or float32 [frames, channels] -> float32 [frames, channels] in [-1, 1].
 
     Raises:
         AudioError: floats that are no numbers.
@@ -86,4 +94,9 @@ def _mix_down(block: np.ndarray) -> np.ndarray:
     else:
         scale = np.float32(1 / (1 << (8 * block.itemsize - 1)))
         values = block.astype(np.float32) * scale
+    return values
+
+
+def _mix_down(values: np.ndarray) -> np.ndarray:
+    """float32 [frames, channels] -> float32 [frames], the mean of the channels."""
     return values[:, 0] if values.shape[1] == 1 else values.mean(axis=1, dtype=np.float32)

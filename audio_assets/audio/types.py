@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from audio_assets.errors import AudioError
+from audio_assets.evidence import SignalEvidence
 
 SAMPLE_RATE_HZ = 16_000
 """What Whisper was trained on (Radford et al. 2022, section 2.2)."""
@@ -30,6 +31,7 @@ class Audio:
         sample_rate_hz: of the source.
         channels: of the source.
         resampled: the same audio at the further rates that were asked for, by rate in Hz.
+        evidence: of its samples; None where it was not asked for.
     """
 
     samples: np.ndarray
@@ -37,6 +39,7 @@ class Audio:
     sample_rate_hz: int
     channels: int
     resampled: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    evidence: SignalEvidence | None = None
 
     def at(self, rate_hz: int) -> np.ndarray:
         """The audio at 16 kHz, or at a further rate that was asked for: float32 [samples], mono.

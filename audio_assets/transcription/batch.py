@@ -21,7 +21,7 @@ from audio_assets.transcription.alignment import Aligner, Text
 from audio_assets.transcription.decoder import Decoder
 from audio_assets.transcription.graphs import Graphs
 from audio_assets.transcription.kv_cache import DecodeState
-from audio_assets.transcription.longform import FRAMES_PER_TIMESTAMP, Align, Decode, Decoded
+from audio_assets.transcription.longform import FRAMES_PER_TIMESTAMP, Align, Decode, Decoded, Detected
 from audio_assets.transcription.sampling import Sampler
 from audio_assets.transcription.words import Aligned
 
@@ -104,14 +104,19 @@ class DecodeBatch:
             if request.temperature > 0:
                 state.uniform[row] = torch.from_numpy(draws(request, self.sample_limit))
 
-    def languages(self, features: Sequence[Tensor]) -> list[str]:
-        """The most probable language of each window, as a code; works in free slots: there must be room."""
+    def languages(self, features: Sequence[Tensor]) -> list[Detected]:
+        """The most probable languages of each window; works in free slots: there must be room.
+
+        Probabilities are those of `whisper.detect_language`: of the languages among each other.
+        """
         first = len(self.rows)
         self.decoder.fill_cross_cache(self.cache, first, features)
         sot = torch.full((len(features), 1), self.tokenizer.sot, device=self.device)
         logits = self.decoder.logits(self.decoder.prefill(self.cache, first, sot)[:, 0])
-        best = logits[:, list(self.tokenizer.all_language_tokens)].argmax(dim=1)
-        return [self.tokenizer.all_language_codes[i] for i in best.tolist()]
+        codes = self.tokenizer.all_language_codes
+        best = logits[:, list(self.tokenizer.all_language_tokens)].float().softmax(dim=1).topk(2)
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [Detected(codes[i], p, codes[j], q) for (i, j), (p, q) in pairs]
 
     def align(self, aligner: Aligner, requests: Sequence[Align], features: Sequence[Tensor]) -> list[Aligned]:
         """When each token of texts was said; works in free slots: there must be room.

@@ -49,9 +49,19 @@ class Window:
 
 @dataclass(frozen=True, eq=False)
 class DetectLanguage:
-    """Asks for the language of a window; the answer is its code."""
+    """Asks for the language of a window; the answer is a `Detected`."""
 
     window: Window
+
+
+@dataclass(frozen=True)
+class Detected:
+    """The two most probable languages of a window, as codes, each with its probability."""
+
+    language: str
+    probability: float
+    runner_up: str
+    runner_up_probability: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +107,7 @@ class Decoded:
 
 
 Request = DetectLanguage | Decode | Align
-Answer = str | Decoded | Aligned
+Answer = Detected | Decoded | Aligned
 LongForm = Generator[Request, Any, Transcript]
 
 
@@ -112,9 +122,11 @@ def transcribe_windows(
         language: a code such as `en`, or None to detect it.
         options: those of `whisper.transcribe`.
     """
+    detected: Detected | None = None
     if language is None:
-        detected: str = yield DetectLanguage(Window(mel.language_window()))
-        language = detected
+        detected = yield DetectLanguage(Window(mel.language_window()))
+        assert detected is not None
+        language = detected.language
     given = []
     if options.initial_prompt is not None:
         given = tokenizer.encode(" " + options.initial_prompt.strip())
@@ -155,7 +167,8 @@ def transcribe_windows(
             tokens += its_tokens
         if result.temperature > PROMPT_RESET_TEMPERATURE or not options.condition_on_previous_text:
             prompt_start = len(tokens)
-    return figures.transcript(tokenizer.decode(tokens[len(given) :]), language, tuple(segments))
+    text = tokenizer.decode(tokens[len(given) :])
+    return figures.transcript(text, language, tuple(segments), detected)
 
 
 def _decode_with_fallback(
@@ -275,18 +288,35 @@ class _Figures:
     def add(self, result: Decoded, frames: int, *, skipped: bool) -> None:
         self.windows.append((result, frames, skipped))
 
-    def transcript(self, text: str, language: str, segments: tuple[Segment, ...]) -> Transcript:
-        results = [r for r, _, skipped in self.windows if not skipped] or [r for r, _, _ in self.windows]
-        return Transcript(
-            text=text,
-            language=language,
+    def transcript(
+        self, text: str, language: str, segments: tuple[Segment, ...], detected: Detected | None
+    ) -> Transcript:
+        return Transcript(text, language, **self._of_file(), segments=segments, **_of_language(detected))
+
+    def _of_file(self) -> dict[str, float]:
+        all_windows = [result for result, _, _ in self.windows]
+        heard = [result for result, _, skipped in self.windows if not skipped] or all_windows
+        return {
             # A window's avg_logprob is its sum over n + 1: end-of-text counts too.
-            avg_logprob=_mean([(r.avg_logprob, len(r.tokens) + 1) for r in results]),
-            no_speech_prob=_mean([(r.no_speech_prob, frames) for r, frames, _ in self.windows]),
-            compression_ratio=max((r.compression_ratio for r in results), default=math.nan),
-            temperature=max((r.temperature for r in results), default=math.nan),
-            segments=segments,
-        )
+            "avg_logprob": _mean([(r.avg_logprob, len(r.tokens) + 1) for r in heard]),
+            "no_speech_prob": _mean([(r.no_speech_prob, frames) for r, frames, _ in self.windows]),
+            "compression_ratio": max((r.compression_ratio for r in heard), default=math.nan),
+            "temperature": max((r.temperature for r in heard), default=math.nan),
+            "worst_avg_logprob": min((r.avg_logprob for r in heard), default=math.nan),
+            "worst_no_speech_prob": max((r.no_speech_prob for r in all_windows), default=math.nan),
+            "sampled_share": _mean([(float(r.temperature > 0), 1) for r in all_windows]),
+        }
+
+
+def _of_language(detected: Detected | None) -> dict[str, Any]:
+    """What a transcript says of the language; nothing where it was given."""
+    if detected is None:
+        return {}
+    return {
+        "language_probability": detected.probability,
+        "runner_up_language": detected.runner_up,
+        "runner_up_language_probability": detected.runner_up_probability,
+    }
 
 
 def _mean(weighted: list[tuple[float, int]]) -> float:

@@ -1,6 +1,7 @@
 """What the recogniser says about one file. No model code here, so that these types cost nothing to import."""
 
 import itertools
+import math
 from dataclasses import dataclass
 
 
@@ -53,6 +54,12 @@ class Transcript:
         compression_ratio: UTF-8 bytes over zlib bytes of a window's text, the highest of all windows.
         temperature: the highest temperature that a window's text was sampled at; 0.0 is greedy.
         segments: with start and end as Whisper gives them.
+        language_probability: of the detected language; NaN where the language was given.
+        runner_up_language: the second most probable language; None where the language was given.
+        runner_up_language_probability: its probability; NaN where the language was given.
+        worst_avg_logprob: the lowest of a window that was not skipped as silence (of any, if all were).
+        worst_no_speech_prob: the highest of a window.
+        sampled_share: share of the windows whose text was sampled, above temperature 0.
 
     A file of less than one frame (10 ms) has no window: empty text, and NaN for the figures.
     """
@@ -64,6 +71,12 @@ class Transcript:
     compression_ratio: float
     temperature: float
     segments: tuple[Segment, ...]
+    language_probability: float = math.nan
+    runner_up_language: str | None = None
+    runner_up_language_probability: float = math.nan
+    worst_avg_logprob: float = math.nan
+    worst_no_speech_prob: float = math.nan
+    sampled_share: float = math.nan
 
     @property
     def words(self) -> tuple[Word, ...] | None:
