@@ -14,6 +14,7 @@ for name in (
     "daily",
     "cluster",
     "codecs",
+    "evidence",
     "include",
 ):
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

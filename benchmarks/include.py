@@ -599,6 +599,24 @@ def codec_pass() -> str:
     return table(["device", "pass", "s", "times transcription alone"], rows)
 
 
+def evidence_cost() -> str:
+    """A row for each kind of clip: the processor's milliseconds of its evidence."""
+    results = results_of("evidence")
+    cores = results["pass_of"]["threads"]
+    rows = [
+        [
+            f"{row['seconds']} s at {row['rate_hz'] / 1000:.0f} kHz",
+            f"{row['decode_ms']:.1f}",
+            f"{row['signal_ms']:.1f}",
+            f"{row['text_ms']:.2f}",
+            percent(row["share_of_cores"], 1),
+        ]
+        for row in results["clips"]
+    ]
+    head = ["clip", "decoding, ms", "evidence of the signal, ms", "of the text, ms"]
+    return table([*head, f"of the time of {cores} cores in a pass with turbo on an H100"], rows)
+
+
 INCLUDES: dict[str, Callable[[], str]] = {
     make.__name__: make
     for make in (
@@ -609,6 +627,7 @@ INCLUDES: dict[str, Callable[[], str]] = {
         *(daily, daily_compaction),
         *(cluster_speed, cluster_start),
         *(codec_batches, codec_pass),
+        evidence_cost,
         *(engine_speed_gpu, real_agreement, real_speed, real_words),
     )
 }
