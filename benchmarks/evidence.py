@@ -2,9 +2,9 @@
 
     python -m benchmarks.evidence
 
-Decodes FLAC with and without evidence, in turns, and takes the processor's seconds, of which a machine's other
-work takes no part. The share is of what a pass with large-v3-turbo has for each window on the GPU and in the
-cores that were measured by `benchmarks.engine --device cuda`.
+Decodes FLAC with and without evidence, in turns, and takes the processor's seconds, of which a machine's
+other work takes no part. The share is of what a pass with large-v3-turbo has for each window, in the cores
+beside the GPU that `benchmarks.engine --device cuda` was measured on.
 """
 
 import io
