@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from audio_assets.daily import MADE_FROM, DailyTable, file_digest, total
+from audio_assets.day_plots import DayCounts
 from audio_assets.digest import EMPTY, Digest
 from audio_assets.errors import ConflictError
 from audio_assets.parallel import map_ahead
@@ -44,6 +45,7 @@ class Compacted:
         minutes: how many minute files.
         size: of the file, in bytes.
         row_groups: of the file.
+        counts: what its picture shows.
     """
 
     digest: Digest = EMPTY
@@ -54,6 +56,7 @@ class Compacted:
     minutes: int = 0
     size: int = 0
     row_groups: int = 0
+    counts: DayCounts = dataclasses.field(default_factory=DayCounts)
 
 
 def compact(
@@ -112,6 +115,7 @@ def write_day(path: str, columns: pa.Schema, minutes: Table, partitions: Iterabl
                 made_from[partition.folder] = made_from.get(partition.folder, EMPTY) + digest
                 compacted.minutes += 1
                 _count(compacted, snapshot.rows)
+                compacted.counts.add(partition.folder, snapshot.rows)
                 yield with_partition_columns(snapshot.rows, partition).select(columns.names)
 
     with pq.ParquetWriter(

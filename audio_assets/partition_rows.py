@@ -54,6 +54,7 @@ class Finished:
         duration_s: seconds of audio behind the rows of `transcripts`; 0 where that was not made.
         tokens: number of tokens in the rows of `tokens`; 0 where that was not made.
         computed: objects that the pass fetched and decoded.
+        reused: objects of audio whose rows the pass left as they were.
         audio_s: seconds of audio that it decoded.
         retries: for each object whose reading had to be repeated, the reasons, one a repetition.
     """
@@ -64,6 +65,7 @@ class Finished:
     duration_s: float
     tokens: int
     computed: int
+    reused: int
     audio_s: float
     retries: dict[str, list[str]]
 
@@ -123,6 +125,8 @@ class PartitionRows:
             for info in objects:
                 if self.lacks(output, info) and decoder_of(info.key) is None:
                     self._add(output, info, NOT_FLAC)
+        to_make = {info.key for info in self.missing()}
+        self._reused = sum(decoder_of(info.key) is not None and info.key not in to_make for info in objects)
 
     @classmethod
     def read(
@@ -229,6 +233,7 @@ class PartitionRows:
             sum(row.get("duration_s") or 0.0 for row in all_rows),
             sum(len(row["tokenized_info"]) for row in all_rows if row.get("tokenized_info") is not None),
             self._computed,
+            self._reused,
             self._audio_s,
             self._retries,
         )

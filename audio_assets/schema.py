@@ -180,7 +180,11 @@ _LANGUAGES = [
         minimum=0,
         maximum=1,
     ),
-    _field("runner_up_language", pa.string(), "Second most probable language; null where it was given."),
+    _field(
+        "runner_up_language",
+        pa.string(),
+        "Second most probable language; null where it was given or certain.",
+    ),
     _field(
         "runner_up_language_probability",
         pa.float32(),

@@ -217,6 +217,7 @@ def test_a_day_shows_its_rows_by_status_its_hours_and_its_file(days: Days):
     assert list(metadata)[:4] == ["ok", "failed", "not_flac", "audio_hours"]
     expected = {"ok": 3, "failed": 0, "folders": 1, "minutes": 1, "dagster/partition_row_count": 3}
     assert {name: metadata[name] for name in expected} == expected
+    assert str(metadata["plots"]).startswith("![the audio of 2023-08-24](data:image/svg+xml;base64,")
     assert metadata["file"] == "LastModifiedDate=2023-08-24/audio_table_2023-08-24.parquet"
     [(day, made)] = day_records(days.instance).items()
     assert day == "2023-08-24"

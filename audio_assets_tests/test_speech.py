@@ -313,7 +313,7 @@ def test_a_late_object_is_the_only_one_computed(bench: Bench):
     bench.run()
     bench.place.put("p225/late.flac", NOISE)
     [finished] = bench.run()
-    assert finished.computed == 1
+    assert (finished.computed, finished.reused) == (1, 1)
     assert bench.source.fetched == {"p225/late.flac": 1}
     assert bench.recogniser.batches == [[3_200]]
     assert set(bench.rows(bench.transcripts)) == {"p225/a.flac", "p225/late.flac"}
@@ -377,7 +377,7 @@ def test_what_became_of_a_partition_tells_of_the_file_whatever_the_pass_did(benc
     if not computed:
         bench.run()
     [finished] = bench.run()
-    assert finished.computed == (2 if computed else 0)
+    assert (finished.computed, finished.reused) == ((2, 0) if computed else (0, 2))
     assert finished.statuses["transcripts"] == {"ok": 2, "failed": 1, "not_flac": 1}
     assert finished.producers == {"transcripts": {"model 1": 3}, "tokens": {"tokeniser 1": 3}}
     assert finished.duration_s == pytest.approx(0.3)

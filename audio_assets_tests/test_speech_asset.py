@@ -177,7 +177,7 @@ def test_a_run_that_is_told_so_computes_every_row_anew(made: Project):
 def test_metadata_tells_of_the_file_first_and_of_the_run_after_it(made: Project):
     transcripts = list(shown(made, "transcripts").items())
     model = made.table()["whisper_model"].dropna().iloc[0]
-    assert [(name, value.value) for name, value in transcripts[:10]] == [
+    assert [(name, value.value) for name, value in transcripts[:11]] == [
         ("ok", 1),
         ("failed", 0),
         ("not_flac", 1),
@@ -186,14 +186,15 @@ def test_metadata_tells_of_the_file_first_and_of_the_run_after_it(made: Project)
         ("dagster/partition_row_count", 2),
         *located(made, "transcripts"),
         ("clips_computed", 1),
+        ("clips_reused", 0),
         ("retries", 0),
     ]
-    assert {name for name, _ in transcripts[10:]} == {
+    assert {name for name, _ in transcripts[11:]} == {
         *("audio_s_per_s", "device", "windows", "fallbacks", "halvings"),
         *("mel_s", "encode_s", "language_s", "decode_s", "align_s"),
     }
     tokens = list(shown(made, "tokens").items())
-    assert [(name, value.value) for name, value in tokens[:10]] == [
+    assert [(name, value.value) for name, value in tokens[:11]] == [
         ("ok", 1),
         ("failed", 0),
         ("not_flac", 1),
@@ -202,10 +203,11 @@ def test_metadata_tells_of_the_file_first_and_of_the_run_after_it(made: Project)
         ("dagster/partition_row_count", 2),
         *located(made, "tokens"),
         ("clips_computed", 1),
+        ("clips_reused", 0),
         ("retries", 0),
     ]
     # The engine that hears has no part in tokens.
-    assert {name for name, _ in tokens[10:]} == {"audio_s_per_s"}
+    assert {name for name, _ in tokens[11:]} == {"audio_s_per_s"}
 
 
 def located(project: Project, name: str) -> list[tuple[str, str]]:
@@ -223,7 +225,7 @@ def test_audio_table_says_why_objects_failed(made: Project):
     metadata = shown(made, "audio_table")
     assert list(metadata) == [
         *("ok", "failed", "not_flac", "audio_hours", "whisper_model", "tokeniser", "failures", "preview"),
-        *("dagster/partition_row_count", "file", "dagster/uri"),
+        *("dagster/partition_row_count", "file", "dagster/uri", "dagster/column_lineage"),
     ]
     rows = made.table().set_index("Key")
     [_, _, failure] = str(metadata["failures"].value).splitlines()

@@ -7,6 +7,7 @@ other work takes no part. The share is of what a pass with large-v3-turbo has fo
 beside the GPU that `benchmarks.engine --device cuda` was measured on.
 """
 
+import argparse
 import io
 import json
 import statistics
@@ -40,6 +41,9 @@ def cpu_ms(work: Any) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     gpu = json.loads((RESULTS / "engine_cuda_large-v3-turbo_wall.json").read_text())
     [engine] = [row for row in gpu["engines"] if row["engine"] == "this engine"]
     available_ms = 1000 * engine["median_s"] / gpu["settings"]["clips"] * gpu["machine"]["threads"]

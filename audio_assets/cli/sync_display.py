@@ -31,6 +31,7 @@ class Display:
     Attributes:
         partitions: that were made.
         clips: that were computed for it.
+        reused: by partition, clips whose rows were left as they were when a run first looked at it.
         audio_s: seconds of audio in them.
         working_s: seconds in which runs were executed.
     """
@@ -39,6 +40,7 @@ class Display:
         self.console = console or Console(file=_stdout(), highlight=False, soft_wrap=True)
         self.partitions = 0
         self.clips = 0
+        self.reused: dict[str, int] = {}
         self.audio_s = 0.0
         self.working_s = 0.0
         self._since: float | None = None
@@ -107,6 +109,8 @@ class Display:
         """One partition of the run is done."""
         self.clips += partition.computed
         self.audio_s += partition.audio_s
+        # A later run finds the rows that an earlier one has made.
+        self.reused.setdefault(partition.partition.key, partition.reused)
         # A run passes over partitions that need no work, too.
         if partition.partition.key in self._pending:
             self._pending.discard(partition.partition.key)

@@ -30,6 +30,7 @@ def summarise(
         ("runs", f"{result.runs:,}" + (f", {len(result.failed)} of them failed" if result.failed else "")),
         ("daily copy", f"{result.days:,} days compacted" if result.days else "up to date"),
         ("computed", f"{display.clips:,} clips, {display.audio_s:,.0f} s of audio, {display.rate:,.1f} s/s"),
+        ("reused", f"{sum(display.reused.values()):,} clips of the partitions that were looked at"),
         ("took", f"{seconds:,.0f} s"),
     ]
     if result.open:

@@ -17,6 +17,7 @@ In the order in which data flows:
     check_results.py  what is on record of the checks, repeated and reported without a run
     failures.py       errors where people look
     metadata.py       what the UI shows beside each asset
+    lineage.py        which columns are made from which
     jobs.py           the jobs, and the schedule of the checks
     producers.py      what today's settings make rows with
     records.py        what Dagster has on record that a tick of the sensor goes by

@@ -7,6 +7,7 @@ import dagster as dg
 import pyarrow as pa
 
 from audio_assets import schema
+from audio_assets.defs import lineage
 from audio_assets.defs.failures import known_errors
 from audio_assets.defs.internals.partition_metadata import add_partition_metadata
 from audio_assets.defs.metadata import (
@@ -67,6 +68,8 @@ def audio_table(
                     record = made.after(before.get(partition.key))
                     metadata[partition.key] = _describe(table, partition, now.rows, record)
                     log_record(context, partition.key, record, MADE_FROM)
+        if partitions:
+            metadata[context.partition_keys[-1]] |= lineage.of_audio_table()
         add_partition_metadata(context, table.name, metadata)
         return dg.MaterializeResult()
 

@@ -14,11 +14,13 @@ import dagster as dg
 from audio_assets import schema
 from audio_assets.daily import DailyTable, DayRecord
 from audio_assets.daily_compaction import Compacted, compact
+from audio_assets.day_plots import svg
+from audio_assets.defs import lineage
 from audio_assets.defs.failures import known_errors
 from audio_assets.defs.internals.instance_owner import claim
 from audio_assets.defs.internals.partition_metadata import add_partition_metadata
 from audio_assets.defs.internals.tags import PARTITION_NAME_TAG
-from audio_assets.defs.metadata import TAGS, audio_hours, status_counts, table_metadata
+from audio_assets.defs.metadata import TAGS, audio_hours, picture, status_counts, table_metadata
 from audio_assets.defs.partitions import KEYS_AT_A_TIME, parts
 from audio_assets.defs.records import FINGERPRINT_TAG, RECORD_TAG, UNFINISHED, InstanceRecords, log_record
 from audio_assets.defs.resources import Bucket
@@ -61,7 +63,7 @@ def audio_table_daily(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.M
             day = parse_day(key)
             made_at = dt.datetime.now(dt.UTC).timestamp()
             compacted = compact(daily, bucket.audio_table, day, lambda key=key: _minutes_of(records, key))
-            metadata[key] = _describe(daily, day, compacted)
+            metadata[key] = _describe(daily, day, compacted) | lineage.of_daily()
             record = DayRecord(str(compacted.digest), compacted.version, made_at, context.run.run_id)
             log_record(context, key, record, MADE_FROM)
         add_partition_metadata(context, daily.name, metadata)
@@ -94,6 +96,7 @@ def _describe(daily: DailyTable, day: dt.date, compacted: Compacted) -> dict[str
     return {
         **status_counts(compacted.rows),
         "audio_hours": audio_hours(compacted.duration_s),
+        "plots": picture(svg(compacted.counts), f"the audio of {day}"),
         "folders": dg.MetadataValue.int(compacted.folders),
         "minutes": dg.MetadataValue.int(compacted.minutes),
         "file_mb": dg.MetadataValue.float(round(compacted.size / 1e6, 3)),

@@ -4,6 +4,7 @@ The UI breaks a text at blanks and hyphens alone, and cuts a table that is wider
 here is long: a file's path stands apart from the table's URI, an object's name apart from its folder.
 """
 
+import base64
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
@@ -102,6 +103,16 @@ def _file_name(key: str) -> str:
         return name
     half = WORD_CHARACTERS // 2
     return f"{name[: half - 1]}…{name[-half:]}"
+
+
+def picture(svg: str, alt: str) -> dg.MarkdownMetadataValue:
+    """An SVG as the UI shows it: within the Markdown itself, so that it needs no place of its own.
+
+    Args:
+        alt: what it shows, for those who do not see it.
+    """
+    encoded = base64.b64encode(svg.encode()).decode()
+    return dg.MetadataValue.md(f"![{alt}](data:image/svg+xml;base64,{encoded})")
 
 
 def markdown_table(

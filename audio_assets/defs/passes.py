@@ -175,6 +175,7 @@ class _InProcess:
         self._done = 0
         self._audio_s = 0.0
         self._computed = 0
+        self._reused = 0
         self._reported = time.monotonic()
 
     def run(self, partitions: Sequence[FolderMinute]) -> Iterator[Finished]:
@@ -182,6 +183,7 @@ class _InProcess:
             self._done += 1
             self._audio_s += finished.audio_s
             self._computed += finished.computed
+            self._reused += finished.reused
             self._say_progress(len(partitions))
             yield finished
 
@@ -190,7 +192,7 @@ class _InProcess:
             self._reported = time.monotonic()
             self._log.info(
                 f"{self._done} of {partitions} partitions, {self._computed} clips,"
-                f" {self._audio_s:.0f} s of audio"
+                f" {self._audio_s:.0f} s of audio, {self._reused} clips reused"
             )
 
     def figures(self, table: str) -> dict[str, dg.MetadataValue]:

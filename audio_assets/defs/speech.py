@@ -138,6 +138,7 @@ def _work(finished: Finished, achieved: dict[str, dg.MetadataValue]) -> dict[str
     """What the run did to a partition; `achieved` belongs to those for which it did something."""
     work: dict[str, dg.MetadataValue] = {
         "clips_computed": dg.MetadataValue.int(finished.computed),
+        "clips_reused": dg.MetadataValue.int(finished.reused),
         "retries": dg.MetadataValue.int(sum(map(len, finished.retries.values()))),
     }
     if finished.retries:

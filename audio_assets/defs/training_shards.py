@@ -12,6 +12,7 @@ import dagster as dg
 
 from audio_assets import schema
 from audio_assets.daily import DayRecord
+from audio_assets.defs import lineage
 from audio_assets.defs.audio_table_daily import (
     MAKE_SHARDS,
     SHARDS,
@@ -106,7 +107,8 @@ def training_shards(context: dg.AssetExecutionContext, bucket: Bucket) -> dg.Mat
             # Before the rows are read, so that a later compaction is noticed.
             daily = day_records(context.instance).get(key)
             made = export_shards(table, files, asked.selection, start=day, end=day + dt.timedelta(days=1))
-            metadata[key] = _describe(made, f"{table.store.uri}/{schema.TRAINING_SHARDS}")
+            said = _describe(made, f"{table.store.uri}/{schema.TRAINING_SHARDS}")
+            metadata[key] = said | lineage.of_shards()
             record = DayRecord(asked.fingerprint(daily), "", made_at, context.run.run_id)
             log_record(context, key, record, MADE_FROM)
         add_partition_metadata(context, schema.TRAINING_SHARDS, metadata)

@@ -27,6 +27,8 @@ from audio_assets.transcription.words import Aligned
 
 # Rows that a thread of a CPU steps on its own: fewer are not worth reading all of the weights once more.
 ROWS_FOR_A_THREAD = 8
+# Sums in another order move what is behind.
+PROBABILITY_DECIMALS = 4
 
 
 @dataclass(eq=False)
@@ -113,10 +115,20 @@ class DecodeBatch:
         self.decoder.fill_cross_cache(self.cache, first, features)
         sot = torch.full((len(features), 1), self.tokenizer.sot, device=self.device)
         logits = self.decoder.logits(self.decoder.prefill(self.cache, first, sot)[:, 0])
+        of_languages = logits[:, list(self.tokenizer.all_language_tokens)].float()
+        found = of_languages.softmax(dim=1).cpu().numpy().round(PROBABILITY_DECIMALS)
+        best = of_languages.argmax(dim=1).tolist()
+        return [self._detected(row, first) for row, first in zip(found, best, strict=True)]
+
+    def _detected(self, probabilities: np.ndarray, best: int) -> Detected:
+        """The most probable language of a window and the next one, of float32 [languages]."""
         codes = self.tokenizer.all_language_codes
-        best = logits[:, list(self.tokenizer.all_language_tokens)].float().softmax(dim=1).topk(2)
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [Detected(codes[i], p, codes[j], q) for (i, j), (p, q) in pairs]
+        others = probabilities.copy()
+        others[best] = 0
+        # The first of several that are as probable as each other.
+        second = int(others.argmax())
+        runner_up = codes[second] if others[second] > 0 else None
+        return Detected(codes[best], float(probabilities[best]), runner_up, float(others[second]))
 
     def align(self, aligner: Aligner, requests: Sequence[Align], features: Sequence[Tensor]) -> list[Aligned]:
         """When each token of texts was said; works in free slots: there must be room.

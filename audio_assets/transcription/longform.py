@@ -56,11 +56,14 @@ class DetectLanguage:
 
 @dataclass(frozen=True)
 class Detected:
-    """The two most probable languages of a window, as codes, each with its probability."""
+    """The two most probable languages of a window, as codes, each with its probability to four decimals.
+
+    There is no runner-up where every other language's probability is 0 by that.
+    """
 
     language: str
     probability: float
-    runner_up: str
+    runner_up: str | None
     runner_up_probability: float
 
 

@@ -55,7 +55,8 @@ class Transcript:
         temperature: the highest temperature that a window's text was sampled at; 0.0 is greedy.
         segments: with start and end as Whisper gives them.
         language_probability: of the detected language; NaN where the language was given.
-        runner_up_language: the second most probable language; None where the language was given.
+        runner_up_language: the second most probable language; None where the language was given, or no other
+            one is probable.
         runner_up_language_probability: its probability; NaN where the language was given.
         worst_avg_logprob: the lowest of a window that was not skipped as silence (of any, if all were).
         worst_no_speech_prob: the highest of a window.

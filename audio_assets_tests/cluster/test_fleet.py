@@ -19,7 +19,9 @@ WORKER = Worker("10.0.0.1", 7, "code", 0)
 
 def finished(audio_s: float) -> Finished:
     partition = FolderMinute("p", dt.datetime(2023, 8, 24, tzinfo=dt.UTC))
-    return Finished(partition, {}, collections.defaultdict(collections.Counter), audio_s, 0, 1, audio_s, {})
+    return Finished(
+        partition, {}, collections.defaultdict(collections.Counter), audio_s, 0, 1, 0, audio_s, {}
+    )
 
 
 def test_gpu_hours_are_those_in_which_actors_were_held() -> None:
