@@ -183,7 +183,7 @@ _LANGUAGES = [
     _field(
         "runner_up_language",
         pa.string(),
-        "Second most probable language; null where it was given or certain.",
+        "Second most probable language; null where there is none.",
     ),
     _field(
         "runner_up_language_probability",

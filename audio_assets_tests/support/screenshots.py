@@ -35,9 +35,10 @@ BUCKET = "demo_bucket"
 
 
 def asset_graph(page: Page) -> None:
-    """All assets, with their partitions and checks."""
+    """All assets at once, as a visitor first sees them."""
     page.locator('a[href="/asset-groups"]').first.click()
-    expect(page.locator("foreignObject").get_by_text("100% filled")).to_have_count(4)
+    for name in ("s3_inventory", "training_shards"):
+        expect(page.locator("foreignObject").get_by_text(name, exact=True).first).to_be_visible()
 
 
 def checks(page: Page) -> None:
