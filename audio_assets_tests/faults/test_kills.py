@@ -115,7 +115,7 @@ def test_two_daemons_at_once_have_each_clip_computed_once(
     home = new_home(tmp_path / "home")
     with Runs.on(home) as one, Runs.on(home) as two:
         # Only one of two daemons can; the other would not tick.
-        one.note_sensor()
+        one.note_sensors()
         together = threading.Barrier(2)
         ticking = [threading.Thread(target=daemon.tick, args=[together]) for daemon in (one, two)]
         for thread in ticking:

@@ -77,15 +77,13 @@ class Runs:
         [repository] = location.get_repositories().values()
         return location, repository
 
-    def note_sensor(self) -> None:
-        """Add the sensor's state to the instance, as the first daemon that meets the sensor does."""
-        sensor = self._code()[1].get_sensor("new_s3_keys")
-        data = SensorInstigatorData(min_interval=sensor.min_interval_seconds)
-        self.instance.add_instigator_state(
-            InstigatorState(
-                sensor.get_remote_origin(), InstigatorType.SENSOR, InstigatorStatus.DECLARED_IN_CODE, data
-            )
-        )
+    def note_sensors(self) -> None:
+        """Add the sensors' states to the instance, as the first daemon that meets them does."""
+        for sensor in self._code()[1].get_sensors():
+            data = SensorInstigatorData(min_interval=sensor.min_interval_seconds)
+            origin = sensor.get_remote_origin()
+            state = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.DECLARED_IN_CODE, data)
+            self.instance.add_instigator_state(state)
 
     def create(self, first: str, last: str) -> dg.DagsterRun:
         """A run of `process_audio` over a range of registered partitions."""
