@@ -122,7 +122,7 @@ def _panel(title: str, unit: str, bars: Bars, left: int, top: int) -> Iterator[s
     for at, (label, value) in enumerate(bars):
         y = top + TITLE_HEIGHT + at * BAR_HEIGHT
         width = room * value / largest
-        said = f"{value:,.2f} {unit}" if unit == "h" else f"{value:,.0f}"
+        said = f"{value:,.{2 if value >= 0.1 else 4}f} {unit}" if unit == "h" else f"{value:,.0f}"
         yield f'<text x="{left + LABEL - 8}" y="{y + 11}" text-anchor="end">{html.escape(label)}</text>'
         box = f'x="{left + LABEL}" y="{y + 2}" width="{width:.1f}" height="{BAR_HEIGHT - 4}"'
         yield f'<rect {box} fill="{BAR}"/>'
