@@ -1,7 +1,8 @@
 """Which columns of a table are made from which columns of the tables before it, for the UI's column lineage.
 
 Dagster shows the lineage of the latest materialisation alone, and each partition's event would hold it. So a
-run tells it once, with its last partition.
+run of `audio_table` tells it with one of its partitions. In which order Dagster writes the events of a range is
+not fixed: the lineage shows for sure after a run of one partition.
 """
 
 from collections.abc import Mapping
