@@ -1,8 +1,8 @@
 """Which columns of a table are made from which columns of the tables before it, for the UI's column lineage.
 
 Dagster shows the lineage of the latest materialisation alone, and each partition's event would hold it. So a
-run of `audio_table` tells it with one of its partitions. In which order Dagster writes the events of a range is
-not fixed: the lineage shows for sure after a run of one partition.
+run of `audio_table` tells it with one of its partitions. The order of a range's events is not
+fixed, so the lineage shows for sure after a run of one partition only.
 """
 
 from collections.abc import Mapping
