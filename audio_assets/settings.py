@@ -347,7 +347,7 @@ WHISPER_BATCH_SIZE = Setting(
 WHISPER_TASK = Setting(
     name="WHISPER_TASK",
     meaning="`transcribe`, or `translate` into English."
-    " [What this and the next eight do](docs/transcription.md#options-of-whispertranscribe).",
+    " [What this and the next nine do](docs/transcription.md#options-of-whispertranscribe).",
     default="transcribe",
     example="translate",
     parse=_one_of("transcribe", "translate"),
@@ -417,6 +417,16 @@ WHISPER_HALLUCINATION_SILENCE_THRESHOLD = Setting(
     parse=_silence,
     rule="is a number of seconds above 0, or none",
 )
+WHISPER_LANGUAGE_DETECTION_THRESHOLD = Setting(
+    name="WHISPER_LANGUAGE_DETECTION_THRESHOLD",
+    meaning="From this probability on, the language that is detected on the window to be transcribed counts."
+    " Below it, and always with `none`, an object of less than 30 s takes a second pass of the encoder, as in"
+    " Whisper itself.",
+    default="0.9",
+    example="none",
+    parse=_threshold,
+    rule="is a number or none",
+)
 WHISPER_OPTIONS: dict[str, Setting[Any]] = {
     "task": WHISPER_TASK,
     "initial_prompt": WHISPER_INITIAL_PROMPT,
@@ -427,6 +437,7 @@ WHISPER_OPTIONS: dict[str, Setting[Any]] = {
     "no_speech_threshold": WHISPER_NO_SPEECH_THRESHOLD,
     "word_timestamps": WHISPER_WORD_TIMESTAMPS,
     "hallucination_silence_threshold": WHISPER_HALLUCINATION_SILENCE_THRESHOLD,
+    "language_detection_threshold": WHISPER_LANGUAGE_DETECTION_THRESHOLD,
 }
 """The options of `whisper.transcribe`, by the name of the argument that takes the value."""
 

@@ -385,12 +385,17 @@ def test_a_source_is_a_folder_of_the_working_directory_or_a_uri(
 
 
 def test_another_source_never_writes_into_the_table_of_the_first(workdir: pathlib.Path, place: Place):
+    other = workdir / "other"
+    (other / "p225").mkdir(parents=True)
+    (other / "p225/a.flac").write_bytes(flac())
+    # Its minute is over, so that `sync` has nothing to wait for.
+    os.utime(other / "p225/a.flac", (1e9, 1e9))
     with (workdir / ".env").open("a") as env:
         env.write(f"AUDIO_TABLE_URI={workdir.as_uri()}/tables\n")
-    refused = here(workdir, "sync", str(workdir))
+    refused = here(workdir, "sync", str(other))
     assert refused.returncode == 2
     assert "say with --table where the tables of" in refused.stderr
-    named = here(workdir, "sync", str(workdir), "--table", "elsewhere")
+    named = here(workdir, "sync", str(other), "--table", "elsewhere")
     assert named.returncode == 0, named.stderr
     assert f"{workdir.as_uri()}/elsewhere/audio_table" in named.stdout
 

@@ -74,3 +74,22 @@ def test_each_stretch_has_its_best_token_and_its_sum(dtype: torch.dtype):
     # Nothing in it, and nothing that may be said.
     assert torch.isneginf(best[:, 2:]).all()
     assert torch.isneginf(total[:, 2:]).all()
+
+
+def test_what_the_rounding_of_bfloat16_leaves_in_question_is_computed_anew():
+    torch.manual_seed(0)
+    rows = torch.randn(200, 64)
+    columns = torch.randn(2000, 64)
+    exact = rows @ columns.T
+    logits = (rows.bfloat16() @ columns.bfloat16().T).contiguous()
+    begin = torch.tensor([[0, 500]] * len(rows))
+    end = torch.tensor([[500, 2000]] * len(rows))
+    rounded = best_and_sum(logits, begin, end)[1]
+    best, token, total = best_and_sum(logits, begin, end, (rows, columns))
+    for stretch, (first, last) in enumerate(((0, 500), (500, 2000))):
+        some = exact[:, first:last]
+        assert torch.equal(token[:, stretch], some.argmax(dim=1) + first)
+        torch.testing.assert_close(best[:, stretch], some.amax(dim=1))
+        torch.testing.assert_close(total[:, stretch], some.logsumexp(dim=1), atol=0.05, rtol=0)
+        # The rounded logits alone are no answer.
+        assert not torch.equal(rounded[:, stretch], token[:, stretch])

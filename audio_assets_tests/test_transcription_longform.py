@@ -10,8 +10,16 @@ from whisper.tokenizer import get_tokenizer
 from whisper.utils import compression_ratio
 
 from audio_assets.transcription import longform
-from audio_assets.transcription.longform import Decoded, split
-from audio_assets.transcription.mel import log_mels
+from audio_assets.transcription.longform import (
+    Decode,
+    Decoded,
+    Detected,
+    DetectLanguage,
+    split,
+    transcribe_windows,
+)
+from audio_assets.transcription.mel import LogMel, log_mels
+from audio_assets.transcription.transcribe_options import TranscribeOptions
 
 TOKENIZER = get_tokenizer(multilingual=True)
 ZERO = TOKENIZER.timestamp_begin
@@ -44,6 +52,54 @@ def test_constants_and_compression_are_those_of_whisper():
     assert (longform.FRAMES_PER_SECOND, longform.WINDOW_FRAMES) == (FRAMES_PER_SECOND, N_FRAMES)
     for text in ("", " eight", " na" * 40, "Grüße, 世界"):
         assert Decoded((), text, 0.0, 0.0, 0.0).compression_ratio == compression_ratio(text)
+
+
+def test_a_certain_language_takes_no_other_window_than_the_one_that_is_transcribed():
+    mel = _noise(seconds=4)
+    steps = transcribe_windows(mel, TOKENIZER, None)
+    asked = next(steps)
+    assert isinstance(asked, DetectLanguage)
+    torch.testing.assert_close(asked.window.mel, mel.window(0))
+    decode = steps.send(Detected("fr", 0.9, "it", 0.01))
+    assert isinstance(decode, Decode)
+    assert (decode.language, decode.window) == ("fr", asked.window)
+
+
+def test_a_doubtful_language_is_detected_on_audio_that_is_padded_with_silence_as_whisper_does():
+    mel = _noise(seconds=4)
+    steps = transcribe_windows(mel, TOKENIZER, None)
+    first = next(steps)
+    again = steps.send(Detected("fr", 0.8999, "it", 0.04))
+    assert isinstance(again, DetectLanguage)
+    torch.testing.assert_close(again.window.mel, mel.language_window())
+    decode = steps.send(Detected("it", 0.6, "fr", 0.3))
+    assert isinstance(decode, Decode)
+    assert (decode.language, decode.window) == ("it", first.window)
+
+
+def test_without_a_threshold_the_language_is_detected_as_whisper_does_from_the_start():
+    mel = _noise(seconds=4)
+    asked = next(
+        transcribe_windows(mel, TOKENIZER, None, TranscribeOptions(language_detection_threshold=None))
+    )
+    torch.testing.assert_close(asked.window.mel, mel.language_window())
+
+
+def test_from_30_s_on_both_windows_are_the_same_so_one_tells_the_language_whatever_its_probability():
+    mel = _noise(seconds=31)
+    torch.testing.assert_close(mel.language_window(), mel.window(0), atol=0, rtol=0)
+    for threshold in (0.9, None):
+        options = TranscribeOptions(language_detection_threshold=threshold)
+        steps = transcribe_windows(mel, TOKENIZER, None, options)
+        window = next(steps).window
+        decode = steps.send(Detected("fr", 0.3, "it", 0.2))
+        assert isinstance(decode, Decode)
+        assert decode.window == window
+
+
+def _noise(seconds: int) -> LogMel:
+    audio = np.random.default_rng(seconds).normal(0, 0.1, seconds * 16_000).astype(np.float32)
+    return log_mels([audio], 80, torch.device("cpu"))[0]
 
 
 def stamp(seconds: float) -> int:

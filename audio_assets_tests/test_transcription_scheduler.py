@@ -34,6 +34,7 @@ from audio_assets.transcription.scheduler import File, Scheduler, Step
 FILES_PER_SLOT = 2
 MOST_AUDIO_S = 4 * 3600
 INTAKE_S = 600
+ENCODED_AHEAD = 64
 AT_ONCE = 16
 LONGEST_DECODE = 5
 
@@ -103,7 +104,7 @@ class Device:
     def run(self, step: Step) -> list[tuple[File, Answer]]:
         answers: list[tuple[File, Answer]] = []
         for detect in step.detect:
-            assert len(detect) <= min(AT_ONCE, self.scheduler.batch_size - len(self.rows))
+            assert len(detect) <= AT_ONCE
             self.encode([request for _, request in detect])
             answers += [(file, language_of(file.key)) for file, _ in detect]
         for align in step.align:
@@ -292,6 +293,19 @@ def test_a_file_that_asks_for_nothing_leaves_without_a_decode():
     run = Run([Clip(0.001, ())] * 5, 2, detect=False)
     assert sorted(run.left_at) == [0, 1, 2, 3, 4]
     assert not run.begun_at
+
+
+def test_languages_are_detected_for_no_more_files_than_may_wait_with_their_features():
+    held = Scheduler(256)
+    for key in range(512):
+        held.add(File(key, 1.0, ask(key, Clip(1.0, ((2,),)), detect=True)))
+    step = held.schedule()
+    assert [len(group) for group in step.detect] == [AT_ONCE] * (ENCODED_AHEAD // AT_ONCE)
+    held.postprocess([(f, language_of(f.key)) for group in step.detect for f, _ in group])
+    step = held.schedule()
+    assert not step.detect
+    assert sum(map(len, step.join)) == ENCODED_AHEAD
+    assert len(held.schedule().detect) == ENCODED_AHEAD // AT_ONCE
 
 
 def test_no_more_is_taken_in_once_four_hours_are_held():

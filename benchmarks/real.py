@@ -2,6 +2,7 @@
 
     python -m benchmarks.real --model base.pt --speech flacs
     python -m benchmarks.real --model base.pt --speech flacs --device cuda --precisions float32 float16
+    python -m benchmarks.real --model base.pt --speech flacs --languages 1000 --clips 0
 
 The project ships neither weights nor speech: name a checkpoint that `whisper.load_model` reads, and a folder
 of FLAC, one folder in it for each language.
@@ -10,6 +11,9 @@ Everything is compared with `whisper.transcribe` at float32, file by file, with 
 segments with their times, log probability. Clips are taken evenly from the folders. Long recordings are clips
 one after another. Where windows are sampled, above temperature 0, both sides are given the same random
 numbers. Rates are told with their 95 % interval (Wilson 1927).
+
+With --languages, the detected language alone is compared: that of the window which is transcribed, and
+that of the window which Whisper takes, for clips under 30 s.
 """
 
 import argparse
@@ -24,12 +28,19 @@ from typing import Any
 import numpy as np
 import torch
 import whisper
+from whisper.audio import N_FRAMES, N_SAMPLES
 
 from audio_assets.audio import decode_flac
 from audio_assets.transcription import Transcriber, Transcript
+from audio_assets.transcription.engine import Engine
+from audio_assets.transcription.language import PROBABILITY_DECIMALS
+from audio_assets.transcription.mel import log_mels
+from audio_assets.transcription.options import Options
+from audio_assets.transcription.transcribe_options import DEFAULTS
 from benchmarks.agreement import give_both_the_same_draws
 from benchmarks.common import RESULTS, machine, transcripts
 
+CERTAIN_FROM = DEFAULTS.language_detection_threshold or math.inf
 TOLERANCE = 1e-3
 """How far two mean log probabilities may lie apart and count as equal."""
 
@@ -140,6 +151,38 @@ def compared_words(theirs: Sequence[Heard], ours: Sequence[Heard]) -> dict[str, 
     }
 
 
+@dataclasses.dataclass(frozen=True)
+class Language:
+    """What is detected in one clip: a language and its probability for each window, and Whisper's answer."""
+
+    transcribed: tuple[str, float]
+    padded: tuple[str, float]
+    whisper: tuple[str, float]
+
+    def by_engine(self, certain: float) -> tuple[str, float]:
+        """The engine's answer, if it takes the transcribed window's from this probability on."""
+        return self.transcribed if self.transcribed[1] >= certain else self.padded
+
+
+def compared_languages(found: Sequence[Language], thresholds: Sequence[float]) -> dict[str, Any]:
+    """How often the engine's language differs from Whisper's, by where it counts as certain."""
+
+    def differ(certain: float) -> list[Language]:
+        return [f for f in found if f.by_engine(certain)[0] != f.whisper[0]]
+
+    return {
+        "by_threshold": [
+            {
+                "certain_from": certain if certain < math.inf else None,
+                "one_window": sum(f.transcribed[1] >= certain for f in found),
+                "languages": rate(len(differ(certain)), len(found)),
+            }
+            for certain in (*thresholds, math.inf)
+        ],
+        "that_differ": [dataclasses.asdict(f) for f in differ(CERTAIN_FROM)],
+    }
+
+
 class Comparison:
     """A checkpoint, and both sides that read with it.
 
@@ -193,6 +236,29 @@ class Comparison:
             print(f"{len(clips)} recordings, {precision}: {json.dumps(brief)}", flush=True)
         return found
 
+    def of_languages(self, clips: Sequence[np.ndarray], precision: str) -> dict[str, Any]:
+        options = Options(self.args.model, device=self.device, precision=precision).resolve()
+        engine = Engine.load(options)
+
+        def detect(window: torch.Tensor) -> tuple[str, float]:
+            (said,) = engine.detect_languages(engine.encoder([window]))
+            return said.language, said.probability
+
+        def of(clip: np.ndarray) -> Language:
+            (mel,) = log_mels([clip], engine.dims.n_mels, engine.device)
+            theirs: Any = whisper.log_mel_spectrogram(clip, engine.dims.n_mels, padding=N_SAMPLES)
+            window: Any = whisper.pad_or_trim(theirs, N_FRAMES)
+            probabilities: Any = self.stock.detect_language(window.to(engine.device))[1]
+            best = max(probabilities, key=probabilities.get)
+            ours = detect(mel.window(0)), detect(mel.language_window())
+            return Language(*ours, (best, round(probabilities[best], PROBABILITY_DECIMALS)))
+
+        with torch.inference_mode():
+            found = [of(clip) for clip in clips]
+        compared = compared_languages(found, (0.5, 0.7, 0.8, CERTAIN_FROM, 0.95, 0.99))
+        print(f"languages, {precision}: {json.dumps(compared)}", flush=True)
+        return compared
+
     def of_words(self, clips: Sequence[np.ndarray]) -> dict[str, Any]:
         theirs, stock_s = self.whispers(clips, words=True)
         ours, taken, _ = self.engines(clips, "float32", words=True)
@@ -213,23 +279,33 @@ def main() -> None:
     parser.add_argument("--long", type=float, default=120.0, help="seconds of a long recording")
     parser.add_argument("--recordings", type=int, default=2, help="how many long ones")
     parser.add_argument("--words", type=int, default=20, help="clips whose word times are compared")
+    parser.add_argument("--languages", type=int, default=0, help="clips whose language alone is compared")
     parser.add_argument("--warm-up", type=int, default=2, help="clips that are heard before time is taken")
     args = parser.parse_args()
     if args.model is None or args.speech is None:
         raise SystemExit("name a checkpoint by --model and a folder of human speech by --speech")
-    clips = speech(args.speech, args.clips, args.shortest)
     give_both_the_same_draws()
     comparison = Comparison(args)
     name = pathlib.Path(args.model).stem
-    found: dict[str, Any] = {
-        "machine": machine(),
-        "settings": {k: v for k, v in vars(args).items() if k not in ("model", "speech")} | {"model": name},
-        "short": comparison.of(clips),
-    }
-    if args.recordings:
-        found["long"] = comparison.of(recordings(clips, args.long, args.recordings))
-    if args.words:
-        found["words"] = comparison.of_words(clips[:: max(1, len(clips) // args.words)][: args.words])
+    path = RESULTS / f"real_{args.device}_{name}.json"
+    # What this run does not measure stays as an earlier one left it.
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    settings = {k: v for k, v in vars(args).items() if k not in ("model", "speech")} | {"model": name}
+    if args.clips:
+        clips = speech(args.speech, args.clips, args.shortest)
+        found |= {"machine": machine(), "settings": settings, "short": comparison.of(clips)}
+        if args.recordings:
+            found["long"] = comparison.of(recordings(clips, args.long, args.recordings))
+        if args.words:
+            found["words"] = comparison.of_words(clips[:: max(1, len(clips) // args.words)][: args.words])
+    if args.languages:
+        clips = speech(args.speech, args.languages, args.shortest)
+        found["languages"] = {
+            "clips": len(clips),
+            "audio_s": round(sum(map(len, clips)) / 16_000, 1),
+            "machine": machine(),
+            **{precision: comparison.of_languages(clips, precision) for precision in args.precisions},
+        }
     path = RESULTS / f"real_{args.device}_{name}.json"
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     print(f"written to {path}")

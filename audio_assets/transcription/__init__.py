@@ -25,6 +25,7 @@ What computes, in the order in which audio flows:
     engine.py       schedule, run, postprocess: runs on the device what the scheduler decides
     mel.py          audio -> log-mel spectrograms
     encoder.py      log-mel windows -> audio features
+    language.py     audio features -> the language that is spoken
     batch.py        the decode batch: prefill, decode steps, finished rows
     kv_cache.py     the KV cache and the state of each row: every tensor of the decode batch
     decoder.py      tokens and the KV cache -> logits

@@ -21,14 +21,12 @@ from audio_assets.transcription.alignment import Aligner, Text
 from audio_assets.transcription.decoder import Decoder
 from audio_assets.transcription.graphs import Graphs
 from audio_assets.transcription.kv_cache import DecodeState
-from audio_assets.transcription.longform import FRAMES_PER_TIMESTAMP, Align, Decode, Decoded, Detected
+from audio_assets.transcription.longform import FRAMES_PER_TIMESTAMP, Align, Decode, Decoded
 from audio_assets.transcription.sampling import Sampler
 from audio_assets.transcription.words import Aligned
 
 # Rows that a thread of a CPU steps on its own: fewer are not worth reading all of the weights once more.
 ROWS_FOR_A_THREAD = 8
-# Sums in another order move what is behind.
-PROBABILITY_DECIMALS = 4
 
 
 @dataclass(eq=False)
@@ -89,7 +87,7 @@ class DecodeBatch:
             self.rows.append(Row(owner, request.temperature, len(g), p))
         joined = slice(first, len(self.rows))
         self._start(joined, [r for _, r in requests], tokens, length)
-        self._sample(self.decoder.logits(hidden[every, length - 1]), joined, sampling=self._sampling(first))
+        self._sample(hidden[every, length - 1], joined, sampling=self._sampling(first))
         self.longest = max(self.longest, tokens.shape[1] + 1)
 
     def _start(self, joined: slice, requests: Sequence[Decode], tokens: Tensor, length: Tensor) -> None:
@@ -105,30 +103,6 @@ class DecodeBatch:
         for row, request in enumerate(requests):
             if request.temperature > 0:
                 state.uniform[row] = torch.from_numpy(draws(request, self.sample_limit))
-
-    def languages(self, features: Sequence[Tensor]) -> list[Detected]:
-        """The most probable languages of each window; works in free slots: there must be room.
-
-        Probabilities are those of `whisper.detect_language`: of the languages among each other.
-        """
-        first = len(self.rows)
-        self.decoder.fill_cross_cache(self.cache, first, features)
-        sot = torch.full((len(features), 1), self.tokenizer.sot, device=self.device)
-        logits = self.decoder.logits(self.decoder.prefill(self.cache, first, sot)[:, 0])
-        of_languages = logits[:, list(self.tokenizer.all_language_tokens)].float()
-        found = of_languages.softmax(dim=1).cpu().numpy().round(PROBABILITY_DECIMALS)
-        best = of_languages.argmax(dim=1).tolist()
-        return [self._detected(row, first) for row, first in zip(found, best, strict=True)]
-
-    def _detected(self, probabilities: np.ndarray, best: int) -> Detected:
-        """The most probable language of a window and the next one, of float32 [languages]."""
-        codes = self.tokenizer.all_language_codes
-        others = probabilities.copy()
-        others[best] = 0
-        # The first of several that are as probable as each other.
-        second = int(others.argmax())
-        runner_up = codes[second] if others[second] > 0 else None
-        return Detected(codes[best], float(probabilities[best]), runner_up, float(others[second]))
 
     def align(self, aligner: Aligner, requests: Sequence[Align], features: Sequence[Tensor]) -> list[Aligned]:
         """When each token of texts was said; works in free slots: there must be room.
@@ -189,10 +163,10 @@ class DecodeBatch:
         position = (state.length - 1).clamp(0, self.text_ctx - 1)
         token = state.tokens.gather(1, position[:, None])[:, 0]
         hidden = self.decoder.step(self.cache, rows.start, token, position, longest)
-        self._sample(self.decoder.logits(hidden), rows, sampling=sampling)
+        self._sample(hidden, rows, sampling=sampling)
 
-    def _sample(self, logits: Tensor, rows: slice, *, sampling: bool) -> None:
-        """Choose a token for each of `rows` and write it down; logits: [rows, n_vocab]."""
+    def _sample(self, hidden: Tensor, rows: slice, *, sampling: bool) -> None:
+        """Choose a token for each of `rows` and write it down; hidden: float32 [rows, n_state]."""
         state = self.state[rows]
         sampled = state.length - state.begin
 
@@ -206,7 +180,13 @@ class DecodeBatch:
             temperature = state.temperature
             uniform = state.uniform.gather(1, sampled.clamp(max=self.sample_limit - 1)[:, None])[:, 0]
         chosen, logprob = self.sampler.choose(
-            logits, latest(1), latest(2), state.last_timestamp, temperature, uniform
+            self.decoder.logits(hidden),
+            latest(1),
+            latest(2),
+            state.last_timestamp,
+            temperature,
+            uniform,
+            self.decoder.logit_factors(hidden),
         )
         state.sum_logprob.add_(torch.where(state.done, 0.0, logprob))
         stamped = (chosen >= self.tokenizer.timestamp_begin) & ~state.done

@@ -133,9 +133,49 @@ class Decoder:
             block.cross_attend_and_mlp(x, cache.cross_k[layer, slots], cache.cross_v[layer, slots])
         return x[:, 0]
 
+    def first_token(self, features: Sequence[Tensor], token: int) -> Tensor:
+        """Run one token alone through the decoder, for each of several windows; the cache stays as it is.
+
+        A single query needs no keys and values of 1,500 positions. Their projections are applied to the query
+        and to the features that it has mixed (DeepSeek-V2, https://arxiv.org/abs/2405.04434, section 2.1.2).
+
+        Args:
+            features: `dtype` [1500, n_state] each.
+            token: such as `<|startoftranscript|>`.
+
+        Returns:
+            Hidden states, float32 [windows, n_state].
+        """
+        if self.workers is not None:
+            return torch.cat(self.workers.map(lambda f: self._first_token(f[None], token), features))
+        return self._first_token(torch.stack(list(features)), token)
+
+    def _first_token(self, features: Tensor, token: int) -> Tensor:
+        x = (self.embedding[token] + self.positions[0]).repeat(len(features), 1, 1)
+        for block in self.blocks:
+            # Attention to itself alone gives its own value.
+            x += block.out(block.self_qkv(x)[2].flatten(1)[:, None])
+            block.cross_attend_once_and_mlp(x, features)
+        return x[:, 0]
+
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states, float32 [rows, n_state] -> `dtype` [rows, n_vocab]."""
-        return self.vocabulary(self.norm(hidden))
+        """Hidden states, float32 [rows, n_state] -> `dtype` [rows, n_vocab].
+
+        On a CUDA device float32 in place of bfloat16, whose eight bits leave tokens at the same logit.
+        """
+        x = self.norm(hidden)
+        if self.dtype == torch.bfloat16 and x.device.type == "cuda":
+            return torch.mm(x, self.vocabulary.weight.mT, out_dtype=torch.float32)
+        return self.vocabulary(x)
+
+    def logit_factors(self, hidden: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Whose product a CPU's bfloat16 logits are, float32 [rows, n_state] and [n_vocab, n_state].
+
+        None where the logits are good enough to choose by.
+        """
+        if self.dtype == torch.bfloat16 and hidden.device.type == "cpu":
+            return self.norm.unrounded(hidden), self.embedding
+        return None
 
 
 class DecoderBlock:
@@ -154,6 +194,10 @@ class DecoderBlock:
         self.cross_norm = LayerNorm(cross_norm, dtype)
         self.cross_q = fused_projection(cross, "q", dtype, rows)
         self.cross_kv = fused_projection(cross, "kv", dtype, 1500)
+        # [heads, head_dim, n_state], for a single query.
+        self.cross_k_weight = cross.key.weight.detach().to(dtype).view(self.heads, -1, cross.key.in_features)
+        self.cross_v_weight = cross.value.weight.detach().to(dtype).view_as(self.cross_k_weight)
+        self.cross_v_bias = cross.value.bias.detach().to(dtype)
         self.cross_out = Linear(cross.out.weight, cross.out.bias, dtype, rows)
         self.mlp = MLP(stock, dtype, rows)
 
@@ -173,3 +217,18 @@ class DecoderBlock:
         x += self.cross_out(attend_to_cache(q, k, v))
         x += self.mlp(x)
         return q
+
+    def cross_attend_once_and_mlp(self, x: Tensor, features: Tensor) -> None:
+        """As `cross_attend_and_mlp` for one query a row, without keys and values.
+
+        Args:
+            x: float32 [rows, 1, n_state], changed in place.
+            features: `dtype` [rows, 1500, n_state].
+        """
+        q = self.cross_q(self.cross_norm(x)).view(len(x), self.heads, 1, -1)
+        scores = (q @ self.cross_k_weight)[:, :, 0] @ features.mT
+        weights = scores.float().softmax(dim=-1).to(features.dtype)
+        mixed = (weights @ features)[:, :, None]
+        heads = (mixed @ self.cross_v_weight.mT).flatten(1) + self.cross_v_bias
+        x += self.cross_out(heads[:, None])
+        x += self.mlp(x)

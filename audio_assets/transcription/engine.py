@@ -22,6 +22,7 @@ from audio_assets.transcription.batch import DecodeBatch
 from audio_assets.transcription.checkpoint import load_model
 from audio_assets.transcription.decoder import Decoder
 from audio_assets.transcription.encoder import Encoder
+from audio_assets.transcription.language import LanguageDetector
 from audio_assets.transcription.longform import Answer, Request, transcribe_windows
 from audio_assets.transcription.mel import log_mels
 from audio_assets.transcription.memory import free_bytes, is_out_of_memory
@@ -72,6 +73,7 @@ class Engine:
         most_slots = MOST_SLOTS[self.device.type]
         self.encoder = Encoder(model.encoder, dtype, workers)
         self.decoder = Decoder(model.decoder, dtype, most_slots, workers)
+        self.detect_languages = LanguageDetector(self.decoder, self.tokenizer)
         self.sampler = Sampler(model, self.tokenizer)
         self.aligner = Aligner(model)
         share = free_bytes(self.device) // CACHE_SHARE[self.device.type]
@@ -183,7 +185,7 @@ class Engine:
         for detect in step.detect:
             features = self._encode([request for _, request in detect])
             with self._stage("language"):
-                languages = batch.languages(features)
+                languages = self.detect_languages(features)
             yield from zip((file for file, _ in detect), languages, strict=True)
         for align in step.align:
             requests = [request for _, request in align]

@@ -22,6 +22,9 @@ ANY_ORDER = {"contract", "reassoc", "nnan", "nsz"}
 # Maxima are taken in this many columns, for the same reason.
 COLUMNS = 64
 LOWEST = np.float32(-np.inf)
+# How far below the highest of some bfloat16 numbers one may lie that is higher before rounding, as a share of
+# the highest: two spacings of the numbers' eight bits, as the factors are rounded too.
+IN_QUESTION = np.float32(2 * 2.0**-7)
 
 
 def attend_with_one_query(q: Tensor, k: Tensor, v: Tensor, length: Tensor) -> Tensor:
@@ -40,19 +43,25 @@ def attend_with_one_query(q: Tensor, k: Tensor, v: Tensor, length: Tensor) -> Te
     return out.flatten(1)
 
 
-def best_and_sum(logits: Tensor, begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def best_and_sum(
+    logits: Tensor, begin: Tensor, end: Tensor, factors: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """For some stretches of each row: the highest logit, where it is, and the log of the sum of exponentials.
 
     Args:
         logits: [rows, n_vocab], float32 or bfloat16, contiguous.
         begin, end: int64 [rows, stretches]; a stretch may be empty.
+        factors: whose product the logits are, float32 [rows, n_state] and [n_vocab, n_state]. The logits that
+            may be the highest but for the rounding of bfloat16 are then computed anew from them.
 
     Returns:
         float32, int64 and float32 [rows, stretches]; -inf, `begin`, -inf where nothing is above -inf.
     """
     best, total = (torch.empty(begin.shape) for _ in range(2))
     token = torch.empty_like(begin)
-    _best_and_sum(_array(logits), begin.numpy(), end.numpy(), best.numpy(), token.numpy(), total.numpy())
+    row, column = (np.empty((0, 0), np.float32),) * 2 if factors is None else [f.numpy() for f in factors]
+    given = _array(logits), begin.numpy(), end.numpy(), row, column
+    _best_and_sum(*given, best.numpy(), token.numpy(), total.numpy())
     return best, token, total
 
 
@@ -178,9 +187,24 @@ def _attend(q, k, v, length, out):
                 out[row, head, i] = _narrow(np.float32(total * scale), out[row, head, i])
 
 
+@numba.njit(fastmath=ANY_ORDER)
+def _compute_anew(values, n, top, first, row, columns):
+    """Replace those of values[:n] that may be the highest by row @ columns[first + j]; gives the highest."""
+    least = top - IN_QUESTION * abs(top)
+    top = LOWEST
+    for j in range(n):
+        if values[j] >= least:
+            total = np.float32(0)
+            for i in range(len(row)):
+                total += row[i] * columns[first + j, i]
+            values[j] = total
+            top = max(top, total)
+    return top
+
+
 @numba.njit(fastmath=ANY_ORDER, nogil=True, cache=True)
-def _best_and_sum(logits, begin, end, best, token, total):
-    """As `best_and_sum`; writes `best`, `token` and `total`."""
+def _best_and_sum(logits, begin, end, rows_of, columns, best, token, total):
+    """As `best_and_sum`, with `rows_of` and `columns` for `factors`; writes `best`, `token` and `total`."""
     rows, stretches = begin.shape
     values = np.empty(logits.shape[1], np.float32)
     highest = np.empty(COLUMNS, np.float32)
@@ -197,6 +221,8 @@ def _best_and_sum(logits, begin, end, best, token, total):
             top = _highest(values, n, highest)
             if top == LOWEST:
                 continue
+            if len(columns) > 0:
+                top = _compute_anew(values, n, top, first, rows_of[row], columns)
             for j in range(n):
                 if values[j] == top:
                     token[row, stretch] = first + j

@@ -125,10 +125,10 @@ def transcribe_windows(
         language: a code such as `en`, or None to detect it.
         options: those of `whisper.transcribe`.
     """
+    window = Window(mel.window(0))
     detected: Detected | None = None
     if language is None:
-        detected = yield DetectLanguage(Window(mel.language_window()))
-        assert detected is not None
+        detected = yield from _detect_language(mel, window, options)
         language = detected.language
     given = []
     if options.initial_prompt is not None:
@@ -142,7 +142,7 @@ def transcribe_windows(
     spoken_s = 0.0
     while seek < mel.content_frames:
         size = min(WINDOW_FRAMES, mel.content_frames - seek)
-        window = Window(mel.window(seek))
+        window = Window(mel.window(seek)) if seek else window
         prompt = tuple(tokens[prompt_start:])
         result = yield from _decode_with_fallback(window, language, prompt, options)
         if _is_silent(result, options):
@@ -172,6 +172,24 @@ def transcribe_windows(
             prompt_start = len(tokens)
     text = tokenizer.decode(tokens[len(given) :])
     return figures.transcript(text, language, tuple(segments), detected)
+
+
+def _detect_language(
+    mel: "LogMel", first: Window, options: TranscribeOptions
+) -> Generator[Request, Any, Detected]:
+    """The language of a file, by a window of its own only where the first one leaves it open.
+
+    `whisper.transcribe` detects it on audio that is padded with silence, and transcribes a spectrogram that
+    is padded with 0.0. From 30 s on the two are the same.
+    """
+    certain_from = options.language_detection_threshold
+    if mel.content_frames >= WINDOW_FRAMES:
+        certain_from = 0.0
+    if certain_from is not None:
+        detected: Detected = yield DetectLanguage(first)
+        if detected.probability >= certain_from:
+            return detected
+    return (yield DetectLanguage(Window(mel.language_window())))
 
 
 def _decode_with_fallback(

@@ -60,6 +60,7 @@ class Sampler:
         last_timestamp: Tensor,
         temperature: Tensor | None = None,
         uniform: Tensor | None = None,
+        factors: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The next token of each row and its log-probability after the rules, at temperature 1.
 
@@ -69,27 +70,29 @@ class Sampler:
             last_timestamp: int64 [rows], the latest sampled timestamp token; -1 where there is none yet.
             temperature: float32 [rows]; None where every row is greedy.
             uniform: float64 [rows] in [0, 1), which picks the token where temperature is not 0.
+            factors: as `Decoder.logit_factors` gives them.
 
         Returns:
             int64 [rows] and float32 [rows].
         """
         logits.index_fill_(1, self.suppressed, -torch.inf)
         allowed = self._allowed(last, before_last, last_timestamp, logits.shape[1])
-        if logits.device.type == "cpu" and temperature is None:
-            token, best, total, _ = _pick(*self._sums_on_cpu(logits, allowed))
-            return token, best - total
-        stretches = self._stretches(logits.float(), allowed)
-        token, best, total, only_timestamps = _pick(
-            [s.best for s in stretches], [s.token for s in stretches], [s.sum for s in stretches]
-        )
+        stretches = None
+        if logits.device.type == "cpu":
+            token, best, total, only_timestamps = _pick(*self._sums_on_cpu(logits, allowed, factors))
+        else:
+            stretches = self._stretches(logits.float(), allowed)
+            token, best, total, only_timestamps = _pick(
+                [s.best for s in stretches], [s.token for s in stretches], [s.sum for s in stretches]
+            )
         if temperature is None or uniform is None:
             return token, best - total
         # A row at temperature 0 beside others that are not keeps its best token.
-        logits = _only_allowed(stretches, only_timestamps)
+        logits = _only_allowed(stretches or self._stretches(logits.float(), allowed), only_timestamps)
         hot = temperature > 0
         drawn = draw(logits / torch.where(hot, temperature, 1.0)[:, None], uniform)
-        token = torch.where(hot, drawn, token)
-        return token, logits.gather(1, token[:, None])[:, 0] - total
+        of_drawn = logits.gather(1, drawn[:, None])[:, 0]
+        return torch.where(hot, drawn, token), torch.where(hot, of_drawn, best) - total
 
     def _allowed(self, last: Tensor, before_last: Tensor, last_timestamp: Tensor, n_vocab: int) -> Allowed:
         """The rules of timestamps: they come in pairs, never decrease, and start at 1.0 s at the latest."""
@@ -109,7 +112,9 @@ class Sampler:
             stamp_end=torch.where(after_pair, begin, end),
         )
 
-    def _sums_on_cpu(self, logits: Tensor, allowed: Allowed) -> tuple[Sequence[Tensor], ...]:
+    def _sums_on_cpu(
+        self, logits: Tensor, allowed: Allowed, factors: tuple[Tensor, Tensor] | None
+    ) -> tuple[Sequence[Tensor], ...]:
         """As the arguments of `_pick`, by a kernel that reads only what is allowed."""
         words_begin = torch.zeros_like(allowed.stamp_begin)
         specials_begin = torch.full_like(allowed.stamp_begin, self.eot)
@@ -117,7 +122,7 @@ class Sampler:
         words_end = torch.where(allowed.words, self.eot, 0)
         specials_end = torch.where(allowed.specials, self.zero, self.eot)
         end = torch.stack([words_end, specials_end, allowed.stamp_end], dim=1)
-        best, token, total = best_and_sum(logits, begin, end)
+        best, token, total = best_and_sum(logits, begin, end, factors)
         return best.unbind(1), token.unbind(1), total.unbind(1)
 
     def _stretches(self, logits: Tensor, allowed: Allowed) -> "list[_Stretch]":

@@ -7,6 +7,7 @@ intake   Files are taken in while there are fewer than two for each slot, and le
 order    A file that has begun goes before those that have not. So a long file, whose windows follow one
          another, ends early. Within both kinds it is first come, first served; a file whose words are aligned
          keeps its place.
+detect   A file's language is detected shortly before it joins, as the features of its first window are kept.
 join     Decode requests join the batch in groups of up to 16, once there is room for the whole group: each
          join costs a pass over the prompts.
 leave    A file leaves when it asks for nothing more.
@@ -41,6 +42,8 @@ MOST_AUDIO_S = 4 * 3600.0
 # Samples that are held besides, while their spectrograms are computed; or one file, if that is longer.
 INTAKE_S = 600.0
 JOINED_AT_ONCE = 16
+# Files whose language is known wait with their first window's features, 4 MB each for a large model.
+ENCODED_AHEAD = 64
 ENCODED_AT_ONCE = 16
 
 
@@ -75,7 +78,7 @@ class Step:
     """What to run now, in this order; then all rows of the decode batch take a step.
 
     Attributes:
-        detect: groups of requests for a language; a group fits into the free slots.
+        detect: groups of requests for a language.
         align: groups of requests for the times of tokens; a group fits into the free slots.
         join: groups of decode requests that join the batch; all of them together fit.
     """
@@ -149,10 +152,11 @@ class Scheduler:
         """What to run now. All that is scheduled is to be run, and its answers go to `postprocess`."""
         room = self.batch_size - len(self._decoding)
         waiting = [(f, f.request) for f in itertools.chain(self._continuing, self._fresh)]
-        # Both work in free slots, which stay free.
-        languages = self._if_room([(f, r) for f, r in waiting if isinstance(r, DetectLanguage)], room)
+        # These work in free slots, which stay free.
         aligns = self._if_room([(f, r) for f, r in waiting if isinstance(r, Align)], room)
         decodes = [(f, r) for f, r in waiting if isinstance(r, Decode)]
+        languages = [(f, r) for f, r in waiting if isinstance(r, DetectLanguage)]
+        languages = languages[: max(0, ENCODED_AHEAD - len(decodes))]
         join = []
         for group in _groups(decodes, self._group):
             if room < len(group):

@@ -46,19 +46,21 @@ class Transcriber:
         no_speech_threshold: float | None = DEFAULTS.no_speech_threshold,
         word_timestamps: bool = DEFAULTS.word_timestamps,
         hallucination_silence_threshold: float | None = DEFAULTS.hallucination_silence_threshold,
+        language_detection_threshold: float | None = DEFAULTS.language_detection_threshold,
     ) -> "Transcriber":
         """Load a model.
 
         Args:
             model: a name that `whisper.load_model` knows (it is downloaded once), or a checkpoint's path.
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
-            language: a code or an English name; None detects it for each file, at the price of a second
-                pass of the encoder over each file's first 30 s.
+            language: a code or an English name; None detects it for each file, and where it is not certain
+                (`language_detection_threshold`), at the price of a second pass of the encoder over each
+                file's first 30 s.
             batch_size: how many windows are decoded at a time; None takes what the device's memory holds.
             precision: `float32`, `bfloat16`, `float16`, or `auto` for what Whisper itself uses on the device.
             task, initial_prompt, condition_on_previous_text, temperatures, compression_ratio_threshold,
-                logprob_threshold, no_speech_threshold, word_timestamps, hallucination_silence_threshold: the
-                options of `whisper.transcribe`, as `TranscribeOptions` describes them.
+                logprob_threshold, no_speech_threshold, word_timestamps, hallucination_silence_threshold,
+                language_detection_threshold: as `TranscribeOptions` describes them.
 
         Raises:
             ArgumentError: an argument is wrong, or the model does not fit into the device's free memory.
@@ -73,6 +75,7 @@ class Transcriber:
             no_speech_threshold,
             word_timestamps,
             hallucination_silence_threshold,
+            language_detection_threshold,
         )
         options = Options(model, device, language, batch_size, precision, transcribe).resolve()
         identity = identity_of(options)
