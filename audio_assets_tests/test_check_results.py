@@ -21,6 +21,7 @@ from audio_assets.producers import Producers
 from audio_assets.quality import Summary
 from audio_assets.record import PartitionRecord
 from audio_assets_tests.support.audio import UPLOADED, flac
+from audio_assets_tests.support.checks import shown_result
 from audio_assets_tests.support.project import Project
 from audio_assets_tests.support.rows import at
 
@@ -45,14 +46,7 @@ def key_of(name: str) -> dg.AssetCheckKey:
 
 
 def shown(instance: dg.DagsterInstance, name: str) -> dg.AssetCheckEvaluation | None:
-    """What the UI shows of a check: GraphQL's `executionForLatestMaterialization`."""
-    record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key_of(name)]).get(
-        key_of(name)
-    )
-    if record is None:
-        return None
-    current = asyncio.run(record.targets_latest_materialization(LoadingContextForTest(instance)))
-    return record.evaluation if current else None
+    return shown_result(instance, key_of(name))
 
 
 def health(instance: dg.DagsterInstance, *names: str) -> AssetHealthStatus:

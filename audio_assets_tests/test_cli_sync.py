@@ -23,6 +23,7 @@ from audio_assets.cli.sync import Result, Sync
 from audio_assets.cli.sync_display import Display
 from audio_assets.cli.sync_summary import summarise
 from audio_assets.definitions import defs
+from audio_assets.defs.audio_table_daily import DAILY, EQUALS_AUDIO_TABLE
 from audio_assets.defs.check_results import last_looked
 from audio_assets.defs.check_rules import CHECKS
 from audio_assets.defs.partitions import AUDIO_TABLE
@@ -30,6 +31,7 @@ from audio_assets.partitions import SEPARATOR, FolderMinute
 from audio_assets.read import daily_copy, open_audio_table
 from audio_assets.settings import PROJECT
 from audio_assets_tests.support.audio import UPLOADED, flac
+from audio_assets_tests.support.checks import shown_result
 from audio_assets_tests.support.command_line import here, in_process
 from audio_assets_tests.support.environment import NO_AWS_FILES
 from audio_assets_tests.support.places import Place
@@ -253,7 +255,7 @@ def test_all_checks_have_results_once_a_sync_has_ended_and_hold_for_an_hour(sync
     sync.place.put("p225/bad.flac", b"fLaC")
     assert last_looked(sync.instance, CHECKS) is None
     sync()
-    assert "8 of 9 asset checks passed" in sync.said.getvalue()
+    assert "9 of 10 asset checks passed" in sync.said.getvalue()
     assert "    failed_rows: " in sync.said.getvalue()
     looked = last_looked(sync.instance, CHECKS)
     assert looked is not None
@@ -264,10 +266,19 @@ def test_all_checks_have_results_once_a_sync_has_ended_and_hold_for_an_hour(sync
         "failed_rows"
     }
 
+    of_copy = dg.AssetCheckKey(DAILY, EQUALS_AUDIO_TABLE)
+    before = shown_result(sync.instance, of_copy)
+    assert before
+    assert before.passed
+
     sync.place.put("p226/b.txt")
     sync()
     assert "asset checks" not in sync.said.getvalue()
     assert last_looked(sync.instance, CHECKS) == looked
+    # Its day was compacted once more.
+    after = shown_result(sync.instance, of_copy)
+    assert after
+    assert after.metadata == before.metadata
     sync.now += dt.timedelta(hours=1, minutes=1)
     sync()
     assert "asset checks passed" in sync.said.getvalue()

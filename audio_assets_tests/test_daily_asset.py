@@ -13,8 +13,8 @@ from dagster._core.test_utils import create_run_for_test
 from audio_assets import schema
 from audio_assets.daily import DailyTable
 from audio_assets.daily_compaction import write_day
-from audio_assets.defs import daily_checks
-from audio_assets.defs.audio_table_daily import DAILY, DAY, day_records
+from audio_assets.defs import checks, daily_checks
+from audio_assets.defs.audio_table_daily import DAILY, DAY, EQUALS_AUDIO_TABLE, day_records
 from audio_assets.digest import EMPTY
 from audio_assets.partitions import FolderMinute
 from audio_assets.read import open_audio_table
@@ -22,6 +22,7 @@ from audio_assets.record import PartitionRecord
 from audio_assets.retire import choose, retire
 from audio_assets.table import Snapshot, Table, with_partition_columns
 from audio_assets_tests.support.audio import UPLOADED
+from audio_assets_tests.support.checks import shown_result
 from audio_assets_tests.support.environment import clear_settings
 from audio_assets_tests.support.places import LocalPlace
 from audio_assets_tests.support.project import Project
@@ -337,6 +338,24 @@ def test_the_check_names_files_that_are_no_days_and_days_that_are_damaged(
     days.copy.store.replace(info.key, b"damaged", info.etag)
     _, metadata, _ = checked(days, monkeypatch)
     assert "is no Parquet file" in str(metadata["wrong"])
+
+
+def test_the_result_stays_in_sight_when_another_day_is_compacted(days: Days, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(daily_checks, "SENSOR_SECONDS", 0)
+    monkeypatch.setattr(checks, "SENSOR_SECONDS", 0)
+    key = dg.AssetCheckKey(DAILY, EQUALS_AUDIO_TABLE)
+    days.write(at("p1"))
+    days.catch_up()
+    assert shown_result(days.instance, key) is None
+    days.project.repository.get_job("check_audio_table").execute_in_process(instance=days.instance)
+    looked = shown_result(days.instance, key)
+    assert looked
+    assert looked.passed
+    days.write(at("p2", 1440))
+    days.catch_up()
+    repeated = shown_result(days.instance, key)
+    assert repeated
+    assert repeated.metadata == looked.metadata
 
 
 def test_the_check_is_made_every_hour_with_those_of_audio_table(days: Days):

@@ -4,10 +4,13 @@
     python -m benchmarks.engine --device cuda --shapes large-v3 large-v3-turbo --clips 256
     python -m benchmarks.engine --contenders cuda --shapes tiny --clips 8 --batch 4    # rehearses the latter
     python -m benchmarks.engine --without faster-whisper CTranslate2    # where these are not installed
+    python -m benchmarks.engine --model base.pt --speech flacs/en --clips 32 --shortest 1 --longest 10
 
 Every engine runs once per round, so that whatever else slows the machine slows all alike; figures are medians
 over rounds, and ratios of them. Each engine's words are checked against the script that the model reads out;
-the demo's model hears words, and the rate of wrong ones is told.
+the demo's model hears words, and the rate of wrong ones is told. On real weights and human speech, which the
+project ships neither of, engines that detect the language take part beside those that are given English, and
+words count as wrong that are not those of the seed's loop.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import dataclasses
 import gc
 import json
 import os
+import pathlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -26,15 +30,19 @@ import whisper
 from audio_assets.demo.make_checkpoint import CHECKPOINT
 from benchmarks import peers
 from benchmarks.common import RESULTS, machine, spoken_clips, word_error_rate
+from benchmarks.real import speech
 from benchmarks.scripted import SHAPES, script, scripted_whisper
 
 DEMO = "demo"
 """The demo's checkpoint on clips of real words, so that words that are wrong show beside the speed."""
+REAL = "real"
+"""The checkpoint and the speech that --model and --speech name."""
 DEMO_CLIPS = 8  # for each of --clips: they are short, and the model is small
 OURS = "this engine"
 SEED = "the seed's loop"
 FROM_FILES = "the same, from FLAC files, with tokens"
 COMPILED = "HF generate, compiled"
+FILE_BY_FILE = "faster-whisper, file by file"
 
 
 @dataclasses.dataclass
@@ -42,6 +50,7 @@ class Contender:
     name: str
     precision: str
     run: peers.Run
+    language: str
     seconds: list[float] = dataclasses.field(default_factory=list)
     peak_gb: float = 0.0
     word_error_rate: float = 0.0
@@ -53,12 +62,52 @@ class Contender:
 
 Entry = tuple[str, str, Callable[[], peers.Run]]
 """Name, precision, and what makes it."""
+GIVEN = "given"
+DETECTED = "detected"
 
 
 def contenders(model: whisper.Whisper, of: str, batch: int, without: Sequence[str]) -> list[Contender]:
     """Who takes part; a peer is made only if it does."""
-    entered = _on_cpu(model, batch) if of == "cpu" else _on_cuda(model, batch)
-    return [Contender(name, precision, make()) for name, precision, make in entered if name not in without]
+    if of == REAL:
+        entered = {DETECTED: _detecting(model, batch), GIVEN: _given_english(model, batch)}
+    else:
+        entered = {GIVEN: _on_cpu(model, batch) if of == "cpu" else _on_cuda(model, batch)}
+    return [
+        Contender(name, precision, make(), language)
+        for language, entries in entered.items()
+        for name, precision, make in entries
+        if name not in without
+    ]
+
+
+def _detecting(model: whisper.Whisper, batch: int) -> list[Entry]:
+    return [
+        (SEED, "float32", lambda: peers.seed_loop(model)),
+        ("HF generate", "float32", lambda: peers.hugging_face(model, "float32", batch, None)),
+        ("HF generate", "bfloat16", lambda: peers.hugging_face(model, "bfloat16", batch, None)),
+        (FILE_BY_FILE, "float32", lambda: peers.faster_whisper_by_file(model, "float32")),
+        (FILE_BY_FILE, "int8", lambda: peers.faster_whisper_by_file(model, "int8")),
+        ("CTranslate2", "float32", lambda: peers.ctranslate2_batched(model, "float32", batch, None)),
+        ("CTranslate2", "int8", lambda: peers.ctranslate2_batched(model, "int8", batch, None)),
+        (OURS, "float32", lambda: peers.ours(model, "float32", None)),
+        (OURS, "bfloat16", lambda: peers.ours(model, "bfloat16", None)),
+        (FROM_FILES, "float32", lambda: peers.ours_from_files(model, "float32", None)),
+    ]
+
+
+def _given_english(model: whisper.Whisper, batch: int) -> list[Entry]:
+    return [
+        (SEED, "float32", lambda: peers.seed_loop(model, "en")),
+        ("whisper.decode", "float32", lambda: peers.decode_batched(model, batch)),
+        ("HF generate", "float32", lambda: peers.hugging_face(model, "float32", batch)),
+        ("HF generate", "bfloat16", lambda: peers.hugging_face(model, "bfloat16", batch)),
+        ("faster-whisper", "float32", lambda: peers.faster_whisper(model, "float32", batch)),
+        ("faster-whisper", "int8", lambda: peers.faster_whisper(model, "int8", batch)),
+        ("CTranslate2", "float32", lambda: peers.ctranslate2_batched(model, "float32", batch)),
+        ("CTranslate2", "int8", lambda: peers.ctranslate2_batched(model, "int8", batch)),
+        (OURS, "float32", lambda: peers.ours(model, "float32")),
+        (OURS, "bfloat16", lambda: peers.ours(model, "bfloat16")),
+    ]
 
 
 def _on_cpu(model: whisper.Whisper, batch: int) -> list[Entry]:
@@ -104,6 +153,10 @@ def task(shape: str, args: argparse.Namespace) -> tuple[whisper.Whisper, list[np
     if shape == DEMO:
         said, heard = zip(*spoken_clips(DEMO_CLIPS * args.clips), strict=True)
         return whisper.load_model(str(CHECKPOINT), device=args.device), list(heard), list(said)
+    if shape == REAL:
+        clips = speech(args.speech, 2 * args.clips, args.shortest)
+        clips = [clip for clip in clips if len(clip) <= args.longest * 16_000][: args.clips]
+        return whisper.load_model(args.model, device=args.device), clips, []
     model = scripted_whisper(shape, args.tokens).to(args.device)
     tokenizer = peers.tokenizer_of(model)
     text = tokenizer.decode([t for t in script(tokenizer, args.tokens) if t < tokenizer.eot]).strip()
@@ -113,7 +166,7 @@ def task(shape: str, args: argparse.Namespace) -> tuple[whisper.Whisper, list[np
 def measure(shape: str, args: argparse.Namespace) -> dict:
     model, clips, said = task(shape, args)
     audio_s = sum(map(len, clips)) / 16_000
-    entered = contenders(model, args.contenders, args.batch, args.without)
+    entered = contenders(model, REAL if shape == REAL else args.contenders, args.batch, args.without)
     clock = {"wall": time.perf_counter, "cpu": processor_s}[args.clock]
     for contender in entered:
         # What is compiled for a GPU is compiled for one batch size.
@@ -128,7 +181,9 @@ def measure(shape: str, args: argparse.Namespace) -> dict:
             contender.seconds.append(clock() - started)
             if args.device == "cuda":
                 contender.peak_gb = torch.cuda.max_memory_allocated() / 1e9
-            if shape == DEMO:
+            # What real speech says is what the first of them hears, the seed's loop.
+            said = said or texts
+            if shape in (DEMO, REAL):
                 contender.word_error_rate = word_error_rate(said, texts)
             elif [text.strip() for text in texts] != said:
                 raise RuntimeError(f"{contender.name} {contender.precision} departs from the script")
@@ -149,15 +204,30 @@ def report(shape: str, entered: list[Contender], audio_s: float, limit_s: float 
     print(f"\n{shape}, {audio_s:.0f} s of audio")
     for c in entered:
         row = {"engine": c.name, "precision": c.precision, "median_s": round(c.median_s, 3)}
+        if shape == REAL:
+            row["language"] = c.language
         row["audio_s_per_s"] = round(audio_s / c.median_s, 1)
         if seed:
             row["times_seed"] = round(seed / c.median_s, 2)
         if limit_s:
             row |= {"share_of_roofline": round(limit_s / c.median_s, 3), "peak_gb": round(c.peak_gb, 1)}
-        if shape == DEMO:
+        if shape in (DEMO, REAL):
             row["word_error_rate"] = round(c.word_error_rate, 4)
         rows.append(row | {"seconds": [round(s, 3) for s in c.seconds]})
         print("  " + "  ".join(f"{k} {v}" for k, v in row.items()))
+
+    leads: dict[str, dict] = {}
+    for language in dict.fromkeys(c.language for c in entered):
+        of = [c for c in entered if c.language == language]
+        ending = f", language {language}" if shape == REAL else ""
+        leads |= {f"{name}{ending}": lead for name, lead in leads_of(of).items()}
+    for name, lead in leads.items():
+        print(f"  lead at {name}: {lead}")
+    return {"shape": shape, "audio_s": round(audio_s, 1), "engines": rows, "leads": leads}
+
+
+def leads_of(entered: Sequence[Contender]) -> dict[str, dict]:
+    """How far this engine is ahead of its fastest peer, both at float32 and each at its fastest precision."""
 
     def best(ours: bool, precision: str | None) -> Contender | None:
         named = [c for c in entered if not c.name.startswith("the same")]
@@ -171,8 +241,7 @@ def report(shape: str, entered: list[Contender], audio_s: float, limit_s: float 
         if mine and peer:
             leads[name] = {"times_best_peer": round(peer.median_s / mine.median_s, 2), "peer": peer.name}
             leads[name] |= {"peer_precision": peer.precision, "our_precision": mine.precision}
-            print(f"  lead at {name}: {leads[name]}")
-    return {"shape": shape, "audio_s": round(audio_s, 1), "engines": rows, "leads": leads}
+    return leads
 
 
 def roofline_s(
@@ -225,6 +294,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shapes", nargs="+", choices=[*SHAPES, DEMO], default=["tiny", "base", DEMO])
+    parser.add_argument("--model", help="real weights: a checkpoint in OpenAI's format")
+    parser.add_argument("--speech", type=pathlib.Path, help="human speech: a folder of English FLAC")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
         "--contenders",
@@ -251,12 +322,15 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     RESULTS.mkdir(exist_ok=True)
-    settings = {k: v for k, v in vars(args).items() if k != "shapes"}
+    settings = {k: v for k, v in vars(args).items() if k not in ("shapes", "model", "speech")}
+    if args.model:
+        args.shapes = [REAL]
     for shape in args.shapes:
         result = {"machine": machine(), "settings": settings, **measure(shape, args)}
         if rehearsal:
             continue
-        path = RESULTS / f"engine_{args.device}_{shape}_{args.clock}.json"
+        name = f"{REAL}_{pathlib.Path(args.model).stem}" if shape == REAL else shape
+        path = RESULTS / f"engine_{args.device}_{name}_{args.clock}.json"
         path.write_text(json.dumps(result, indent=1) + "\n")
         print(f"written to {path}")
 

@@ -182,7 +182,7 @@ def hugging_face_model(model: Whisper):
         **dict(bos_token_id=tokenizer.eot, eos_token_id=tokenizer.eot, pad_token_id=tokenizer.eot),
         **dict(decoder_start_token_id=tokenizer.sot, max_length=dims.n_text_ctx, is_multilingual=True),
         **dict(no_timestamps_token_id=tokenizer.no_timestamps, max_initial_timestamp_index=50),
-        lang_to_id={"<|en|>": special["<|en|>"]},
+        lang_to_id={f"<|{code}|>": special[f"<|{code}|>"] for code in tokenizer.all_language_codes},
         task_to_id={"transcribe": tokenizer.transcribe, "translate": tokenizer.translate},
         suppress_tokens=[*tokenizer.non_speech_tokens, tokenizer.sot, tokenizer.sot_prev, tokenizer.sot_lm],
         begin_suppress_tokens=[220, tokenizer.eot],
@@ -191,11 +191,14 @@ def hugging_face_model(model: Whisper):
     return theirs.eval().to(model.device)
 
 
-def hugging_face(model: Whisper, precision: str, batch: int, *, compiled: bool = False) -> Run:
+def hugging_face(
+    model: Whisper, precision: str, batch: int, language: str | None = "en", *, compiled: bool = False
+) -> Run:
     """`generate` on batches; compiled with a static cache on request, which is its fast form on a GPU."""
     theirs = hugging_face_model(model).to(getattr(torch, precision))
     tokenizer = tokenizer_of(model)
-    settings = dict(language="en", task="transcribe", return_timestamps=True, do_sample=False, num_beams=1)
+    settings: dict[str, Any] = dict(task="transcribe", return_timestamps=True, do_sample=False, num_beams=1)
+    settings["language"] = language
     if compiled:
         settings["cache_implementation"] = "static"
         theirs.forward = torch.compile(theirs.forward, mode="reduce-overhead", fullgraph=True)
@@ -218,7 +221,7 @@ def ctranslate2_folder(model: Whisper) -> str:
 
     theirs: WhisperForConditionalGeneration = hugging_face_model(model).cpu()
     loader = converter.WhisperLoader()
-    spec = loader.get_model_spec(theirs)
+    spec: Any = loader.get_model_spec(theirs)
     tokenizer = tokenizer_of(model)
     # CTranslate2 finds special tokens by their names.
     names = [""] * model.dims.n_vocab
@@ -237,8 +240,11 @@ def ctranslate2_folder(model: Whisper) -> str:
     return folder
 
 
-def ctranslate2_batched(model: Whisper, precision: str, batch: int) -> Run:
-    """What faster-whisper runs on, called directly with batches of clips."""
+def ctranslate2_batched(model: Whisper, precision: str, batch: int, language: str | None = "en") -> Run:
+    """What faster-whisper runs on, called directly with batches of clips.
+
+    Where no language is given it is detected on the features that the text is then read from.
+    """
     import ctranslate2  # pyright: ignore[reportMissingImports]
 
     device = model.device.type
@@ -254,8 +260,12 @@ def ctranslate2_batched(model: Whisper, precision: str, batch: int) -> Run:
         texts = []
         for start in range(0, len(clips), batch):
             mel = features(clips[start : start + batch], model.dims.n_mels, torch.device("cpu")).numpy()
-            prompts = [list(tokenizer.sot_sequence)] * len(mel)
             view = ctranslate2.StorageView.from_array(mel)
+            prompts = [list(tokenizer.sot_sequence)] * len(mel)
+            if language is None:
+                view = theirs.encode(view)
+                first = [tokenizer.special_tokens[found[0][0]] for found in theirs.detect_language(view)]
+                prompts = [[tokenizer.sot, each, *tokenizer.sot_sequence[2:]] for each in first]
             results = theirs.generate(view, prompts, beam_size=1, max_length=448, return_scores=True)
             texts += [words(tokenizer, r.sequences_ids[0]) for r in results]
         return texts
@@ -263,19 +273,35 @@ def ctranslate2_batched(model: Whisper, precision: str, batch: int) -> Run:
     return run
 
 
-def faster_whisper(model: Whisper, precision: str, batch: int) -> Run:
-    """Its `BatchedInferencePipeline`, which batches stretches of one recording: the clips, joined."""
+def faster_whisper_model(model: Whisper, precision: str) -> Any:
+    """The same weights as a `faster_whisper.WhisperModel`."""
     import json
 
-    from faster_whisper import BatchedInferencePipeline, WhisperModel  # pyright: ignore[reportMissingImports]
+    from faster_whisper import WhisperModel  # pyright: ignore[reportMissingImports]
 
     folder = pathlib.Path(ctranslate2_folder(model))
     (folder / "tokenizer.json").write_text(hugging_face_tokenizer(model))
     (folder / "preprocessor_config.json").write_text(json.dumps({"feature_size": model.dims.n_mels}))
-    theirs = WhisperModel(
+    return WhisperModel(
         str(folder), device=model.device.type, compute_type=precision, cpu_threads=torch.get_num_threads()
     )
-    pipeline = BatchedInferencePipeline(theirs)
+
+
+def faster_whisper_by_file(model: Whisper, precision: str) -> Run:
+    """Its `transcribe` for one clip after another, with the language detected and greedy at first."""
+    theirs = faster_whisper_model(model, precision)
+
+    def run(clips: Sequence[Clip]) -> list[str]:
+        return ["".join(s.text for s in theirs.transcribe(clip, beam_size=1)[0]) for clip in clips]
+
+    return run
+
+
+def faster_whisper(model: Whisper, precision: str, batch: int) -> Run:
+    """Its `BatchedInferencePipeline`, which batches stretches of one recording: the clips, joined."""
+    from faster_whisper import BatchedInferencePipeline  # pyright: ignore[reportMissingImports]
+
+    pipeline = BatchedInferencePipeline(faster_whisper_model(model, precision))
     tokenizer = tokenizer_of(model)
 
     def run(clips: Sequence[Clip]) -> list[str]:
@@ -283,11 +309,15 @@ def faster_whisper(model: Whisper, precision: str, batch: int) -> Run:
         # The rounded sum of all stretches must not exceed the recording.
         recording = np.concatenate([*clips, np.zeros(16_000, np.float32)])
         stretches = [{"start": end - len(c) / 16_000, "end": end} for c, end in zip(clips, ends, strict=True)]
-        settings = dict(
+        settings: dict[str, Any] = dict(
             language="en", beam_size=1, temperature=0.0, without_timestamps=False, vad_filter=False
         )
         segments, _ = pipeline.transcribe(recording, clip_timestamps=stretches, batch_size=batch, **settings)
-        return [words(tokenizer, s.tokens) for s in segments]
+        said = [""] * len(clips)
+        for segment in segments:
+            clip = np.searchsorted(ends, (segment.start + segment.end) / 2)
+            said[min(clip, len(said) - 1)] += words(tokenizer, segment.tokens)
+        return said
 
     return run
 

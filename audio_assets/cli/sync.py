@@ -17,10 +17,11 @@ import dagster as dg
 from audio_assets.cli.project import Project
 from audio_assets.cli.sync_display import Display
 from audio_assets.defs import speech
-from audio_assets.defs.audio_table_daily import DAY, DayAttempt, look_at_days
-from audio_assets.defs.check_results import last_looked, put_on_record
+from audio_assets.defs.audio_table_daily import DAILY, DAY, EQUALS_AUDIO_TABLE, DayAttempt, look_at_days
+from audio_assets.defs.check_results import last_looked, put_on_record, report
 from audio_assets.defs.check_rules import CHECKS
 from audio_assets.defs.checks import look_at_table
+from audio_assets.defs.daily_checks import look_at_copy
 from audio_assets.defs.internals.dynamic_partitions import delete_partition_keys
 from audio_assets.defs.internals.instance_owner import claim
 from audio_assets.defs.internals.partition_statuses import keep_partition_statuses, refresh_partition_statuses
@@ -197,13 +198,18 @@ class Sync:
         They read every file of the table, which a sync that is started every few minutes does not do again
         and again.
         """
-        looked = last_looked(self._instance, CHECKS)
-        if looked is not None and self._clock() - looked < CHECKS_HOLD:
+        of_copy = last_looked(self._instance, [EQUALS_AUDIO_TABLE], DAILY)
+        looked = [last_looked(self._instance, CHECKS), of_copy]
+        if all(moment and self._clock() - moment < CHECKS_HOLD for moment in looked):
+            report(self._instance, [], [EQUALS_AUDIO_TABLE], DAILY, working=False)
             return
         self._display.doing("checking the whole table")
         of = self._project.resources
         found = list(look_at_table(self._instance, _log, of.bucket, of.whisper, of.tokeniser, patience_s=0))
         put_on_record(self._instance, found)
+        copy = look_at_copy(self._instance, of.bucket, patience_s=0)
+        put_on_record(self._instance, [copy], DAILY)
+        found.append(copy)
         self._display.say(f"  {sum(result.passed for result in found)} of {len(found)} asset checks passed")
         for result in found:
             if not result.passed:

@@ -16,6 +16,7 @@ from audio_assets.daily import DailyTable, DayRecord
 from audio_assets.daily_compaction import Compacted, compact
 from audio_assets.day_plots import svg
 from audio_assets.defs import lineage
+from audio_assets.defs.check_results import report
 from audio_assets.defs.failures import known_errors
 from audio_assets.defs.internals.instance_owner import claim
 from audio_assets.defs.internals.partition_metadata import add_partition_metadata
@@ -31,6 +32,8 @@ from audio_assets.settings import DAILY_INTERVAL_MINUTES, SETTLE_SECONDS
 
 DAY = "day"
 DAILY = dg.AssetKey(schema.AUDIO_TABLE_DAILY)
+EQUALS_AUDIO_TABLE = "equals_audio_table"
+"""The check of the daily copy."""
 
 SHARDS = dg.AssetKey(schema.TRAINING_SHARDS)
 MAKE_SHARDS = "make_training_shards"
@@ -247,6 +250,8 @@ def changed_days(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Sens
     claim(context.instance, bucket.source_uri, bucket.table_uri)
     outcome = look_at_days(context.instance, bucket, dt.datetime.now(dt.UTC), DAILY_INTERVAL_MINUTES.get())
     context.log.info(outcome.summary)
+    working = bool(outcome.runs or unfinished_days(context.instance))
+    report(context.instance, [], [EQUALS_AUDIO_TABLE], DAILY, working=working)
     requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = [
         day_partitions.build_add_request(part) for part in parts(outcome.plan.add, KEYS_AT_A_TIME)
     ]

@@ -1,4 +1,4 @@
-"""What Dagster has on record of the checks of `audio_table`, and how a result is kept in sight.
+"""What Dagster has on record of the checks of a table, and how a result is kept in sight.
 
 A result says in its metadata when the table was last looked at, under CHECKED_AT. What the checks look at
 is a matter of `checks.py`.
@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from audio_assets.defs.internals.check_target import target_of
 from audio_assets.defs.partitions import AUDIO_TABLE
 
 CHECKED_AT = "checked_at"
@@ -20,13 +21,13 @@ REPEATED_AFTER_SECONDS = 300
 
 
 def latest_results(
-    instance: dg.DagsterInstance, names: Sequence[str]
+    instance: dg.DagsterInstance, names: Sequence[str], asset: dg.AssetKey = AUDIO_TABLE
 ) -> Mapping[str, dg.AssetCheckEvaluation]:
     """By check, the evaluation that looked at the table last; a check without any is left out."""
     found: dict[str, dg.AssetCheckEvaluation] = {}
     for name in names:
         history = instance.event_log_storage.get_asset_check_execution_history(
-            dg.AssetCheckKey(AUDIO_TABLE, name), limit=LOOKED_BACK
+            dg.AssetCheckKey(asset, name), limit=LOOKED_BACK
         )
         looked = [e for e in map(_evaluation, history) if e is not None and CHECKED_AT in e.metadata]
         if looked:
@@ -39,18 +40,25 @@ def _checked_at(evaluation: dg.AssetCheckEvaluation) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def last_looked(instance: dg.DagsterInstance, names: Sequence[str]) -> dt.datetime | None:
+def last_looked(
+    instance: dg.DagsterInstance, names: Sequence[str], asset: dg.AssetKey = AUDIO_TABLE
+) -> dt.datetime | None:
     """When the table was last looked at by all of some checks; None where one never did."""
-    latest = latest_results(instance, names)
+    latest = latest_results(instance, names, asset)
     if len(latest) < len(names):
         return None
     return dt.datetime.fromtimestamp(min(map(_checked_at, latest.values())), dt.UTC)
 
 
-def put_on_record(instance: dg.DagsterInstance, results: Iterable[dg.AssetCheckResult]) -> None:
+def put_on_record(
+    instance: dg.DagsterInstance,
+    results: Iterable[dg.AssetCheckResult],
+    asset: dg.AssetKey = AUDIO_TABLE,
+) -> None:
     """Put results on record without a run."""
+    made = _last_made(instance, asset)
     for result in results:
-        instance.report_runless_asset_event(_event(result))
+        instance.report_runless_asset_event(_event(result, asset, made))
 
 
 def repeated(evaluation: dg.AssetCheckEvaluation) -> dg.AssetCheckResult:
@@ -69,18 +77,20 @@ def report(
     instance: dg.DagsterInstance,
     results: Sequence[dg.AssetCheckResult],
     names: Sequence[str],
+    asset: dg.AssetKey = AUDIO_TABLE,
     *,
     working: bool,
 ) -> list[str]:
     """Put on record, without a run, what has changed; and repeat what the UI no longer shows.
 
-    The UI shows a result only until `audio_table` is materialised again, be it a single partition of it. So
+    The UI shows a result only until the table is materialised again, be it a single partition of it. So
     that a run of the sensor does not leave the checks "not evaluated", their last results are repeated.
 
     Args:
         results: what was found just now, with CHECKED_AT. Put on record where the check passes or warns and
             did not before, or where its description is another.
         names: the checks whose last results are repeated.
+        asset: the table that they are of.
         working: whether runs are under way that will materialise more.
 
     Returns:
@@ -88,9 +98,9 @@ def report(
     """
     now = {str(result.check_name): result for result in results}
     wanted = list(dict.fromkeys([*now, *names]))
-    keys = {name: dg.AssetCheckKey(AUDIO_TABLE, name) for name in wanted}
+    keys = {name: dg.AssetCheckKey(asset, name) for name in wanted}
     shown = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys.values()))
-    made = instance.fetch_materializations(AUDIO_TABLE, limit=1).records
+    made = _last_made(instance, asset)
     reported: list[str] = []
     for name, key in keys.items():
         record = shown.get(key)
@@ -99,9 +109,9 @@ def report(
             continue
         result = now.get(name)
         if result is None or (record is not None and _is_the_same(_evaluation(record), result)):
-            result = _hidden(instance, record, made[0] if made else None, name, working=working)
+            result = _hidden(instance, record, made, key, working=working)
         if result is not None:
-            instance.report_runless_asset_event(_event(result))
+            instance.report_runless_asset_event(_event(result, asset, made))
             reported.append(name)
     return reported
 
@@ -123,7 +133,7 @@ def _hidden(
     instance: dg.DagsterInstance,
     record: Any,
     made: dg.EventLogRecord | None,
-    name: str,
+    key: dg.AssetCheckKey,
     *,
     working: bool,
 ) -> dg.AssetCheckResult | None:
@@ -137,7 +147,7 @@ def _hidden(
         return None
     if working and made.timestamp < record.create_timestamp + REPEATED_AFTER_SECONDS:
         return None
-    latest = latest_results(instance, [name]).get(name)
+    latest = latest_results(instance, [key.name], key.asset_key).get(key.name)
     return None if latest is None else repeated(latest)
 
 
@@ -157,12 +167,20 @@ def _evaluation(record: Any) -> dg.AssetCheckEvaluation | None:
     return record.evaluation if isinstance(record.evaluation, dg.AssetCheckEvaluation) else None
 
 
-def _event(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
+def _last_made(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dg.EventLogRecord | None:
+    """The last materialisation of a table, None where there is none."""
+    return next(iter(instance.fetch_materializations(asset, limit=1).records), None)
+
+
+def _event(
+    result: dg.AssetCheckResult, asset: dg.AssetKey, made: dg.EventLogRecord | None
+) -> dg.AssetCheckEvaluation:
     return dg.AssetCheckEvaluation(
-        asset_key=AUDIO_TABLE,
+        asset_key=asset,
         check_name=str(result.check_name),
         passed=result.passed,
         severity=result.severity,
         metadata=result.metadata or {},
         description=result.description,
+        target_materialization_data=target_of(made) if made else None,
     )

@@ -3,6 +3,7 @@
     tags.py                 the names of tags on runs and observations
     partition_statuses.py   the UI's counts of partitions, kept where partition keys come and go
     dynamic_partitions.py   many partition keys deleted at once
+    check_target.py         which materialisation the result of an asset check is of
     backfill.py             a backfill, launched by a job
     partition_metadata.py   the metadata of many partitions at once
     instance_owner.py       which source and table an instance serves
