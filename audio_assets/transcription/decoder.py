@@ -67,8 +67,12 @@ class Decoder:
 
     def _fill_cross_slot(self, cache: KVCache, slot: int, features: Tensor) -> None:
         for layer, block in enumerate(self.blocks):
+            kv = block.cross_kv(features)
+            if kv.device.type == "cpu":
+                # The cache's order there. Laid out as a whole, it is copied in several times faster.
+                kv = kv.t().contiguous().t()
             # [1500, 2, heads, head_dim] -> 2 x [heads, 1500, head_dim]
-            k, v = block.cross_kv(features).view(len(features), 2, self.heads, -1).permute(1, 2, 0, 3)
+            k, v = kv.view(len(features), 2, self.heads, -1).permute(1, 2, 0, 3)
             cache.cross_k[layer, slot].copy_(k)
             cache.cross_v[layer, slot].copy_(v)
 

@@ -30,6 +30,11 @@ def has_onednn(device: torch.device, dtype: torch.dtype) -> bool:
     )
 
 
+def has_amx() -> bool:
+    """Whether this processor has AMX, Intel's tiles for matrix products."""
+    return torch.cpu._is_amx_tile_supported()
+
+
 class Linear:
     """x [..., n_in] of `dtype` -> x @ weight.T + bias, [..., n_out] of `dtype`."""
 
@@ -107,10 +112,11 @@ def attend_to_all(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Returns:
         [batch, time, heads * head_dim], contiguous.
     """
-    if not has_onednn(q.device, q.dtype):
+    if not has_onednn(q.device, q.dtype) or has_amx():
         return F.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2).flatten(2)
     # A head's keys serve as the weight of a linear layer, and its values as that of another: oneDNN's
-    # products are twice as fast as those inside PyTorch's attention on processors without AMX.
+    # products are twice as fast as those inside PyTorch's attention on processors without AMX. On those with
+    # it PyTorch's are as fast, and write no scores to memory.
     product = torch.ops.mkldnn._linear_pointwise
     batch, heads, time, head_dim = q.shape
     out = q.new_empty(batch, time, heads, head_dim)
