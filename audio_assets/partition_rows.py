@@ -266,7 +266,10 @@ def transcript_values(transcript: "Transcript", duration_s: float) -> dict[str, 
         "worst_no_speech_prob": transcript.worst_no_speech_prob,
         "sampled_share": transcript.sampled_share,
     }
+    second = transcript.second_opinion
     return {
+        "second_text": second and second.text.strip(),
+        "second_word_error_rate": second and second.word_error_rate,
         "transcribed_text": transcript.text.strip(),
         "language": transcript.language,
         "runner_up_language": transcript.runner_up_language,

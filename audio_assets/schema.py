@@ -248,7 +248,16 @@ _SIGNAL = [
     ),
     _field("audio_sha256", pa.string(), "SHA-256 of the decoded samples, mono, and their rate."),
 ]
-_EVIDENCE = [*_LANGUAGES, *_WINDOWS, *_TEXT_EVIDENCE, *_SIGNAL]
+_SECOND = [
+    _field("second_text", pa.string(), "What WHISPER_SECOND_MODEL hears; null without it."),
+    _field(
+        "second_word_error_rate",
+        pa.float32(),
+        "Word error rate of transcribed_text against second_text; null where only the latter has words.",
+        minimum=0,
+    ),
+]
+_EVIDENCE = [*_LANGUAGES, *_WINDOWS, *_TEXT_EVIDENCE, *_SIGNAL, *_SECOND]
 _AUDIO = [
     _field("duration_s", pa.float64(), "Length of the source audio.", unit="s", minimum=0),
     _field("sample_rate_hz", pa.int32(), "Sample rate of the source audio.", unit="Hz", minimum=1),

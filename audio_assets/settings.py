@@ -347,7 +347,7 @@ WHISPER_BATCH_SIZE = Setting(
 WHISPER_TASK = Setting(
     name="WHISPER_TASK",
     meaning="`transcribe`, or `translate` into English."
-    " [What this and the next nine do](docs/transcription.md#options-of-whispertranscribe).",
+    " [What this and the next ten do](docs/transcription.md#options-of-whispertranscribe).",
     default="transcribe",
     example="translate",
     parse=_one_of("transcribe", "translate"),
@@ -427,6 +427,15 @@ WHISPER_LANGUAGE_DETECTION_THRESHOLD = Setting(
     parse=_threshold,
     rule="is a number or none",
 )
+WHISPER_SECOND_MODEL = Setting(
+    name="WHISPER_SECOND_MODEL",
+    meaning="A second model that hears the same audio, by name or path as `WHISPER_MODEL`:"
+    " [`second_text` and `second_word_error_rate`](docs/transcription.md#a-second-opinion) say what it hears"
+    " and how far both agree.",
+    default_words="none",
+    example="tiny.en",
+    parse=lambda text: text or None,
+)
 WHISPER_OPTIONS: dict[str, Setting[Any]] = {
     "task": WHISPER_TASK,
     "initial_prompt": WHISPER_INITIAL_PROMPT,
@@ -438,6 +447,7 @@ WHISPER_OPTIONS: dict[str, Setting[Any]] = {
     "word_timestamps": WHISPER_WORD_TIMESTAMPS,
     "hallucination_silence_threshold": WHISPER_HALLUCINATION_SILENCE_THRESHOLD,
     "language_detection_threshold": WHISPER_LANGUAGE_DETECTION_THRESHOLD,
+    "second_model": WHISPER_SECOND_MODEL,
 }
 """The options of `whisper.transcribe`, by the name of the argument that takes the value."""
 

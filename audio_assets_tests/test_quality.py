@@ -100,7 +100,7 @@ def test_every_column_with_a_limit_has_one_that_arrow_can_compare():
         *("language_probability", "runner_up_language_probability"),
         *("worst_avg_logprob", "worst_no_speech_prob", "sampled_share"),
         *("characters_per_second", "words_per_second", "unique_word_ratio", "longest_word_length"),
-        *("clipped_share", "speech_share", "bandwidth_hz"),
+        *("clipped_share", "speech_share", "bandwidth_hz", "second_word_error_rate"),
         *("codebooks", "codebook_size", "frame_rate_hz", "codec_sample_rate_hz"),
     }
 

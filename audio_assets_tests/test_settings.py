@@ -124,6 +124,7 @@ def test_what_is_not_set_or_empty_has_its_default(monkeypatch: pytest.MonkeyPatc
         "WHISPER_WORD_TIMESTAMPS": False,
         "WHISPER_HALLUCINATION_SILENCE_THRESHOLD": None,
         "WHISPER_LANGUAGE_DETECTION_THRESHOLD": 0.9,
+        "WHISPER_SECOND_MODEL": None,
         "TOKENISER": "simulated",
         "SETTLE_SECONDS": dt.timedelta(seconds=60),
         "DAILY_INTERVAL_MINUTES": dt.timedelta(hours=1),

@@ -169,7 +169,7 @@ def test_with_any_options_the_rules_are_those_of_transcribe(
 ):
     if not words:
         options = dataclasses.replace(options, word_timestamps=False, hallucination_silence_threshold=None)
-    ours_alone = {"temperatures", "language_detection_threshold"}
+    ours_alone = {"temperatures", "language_detection_threshold", "second_model"}
     arguments = {name: getattr(options, name) for name in set(NAMES) - ours_alone}
     script = Script(seed)
     same_script = Script(seed)
@@ -205,7 +205,7 @@ def test_a_model_for_english_alone_has_no_other_language():
 def test_defaults_are_those_of_transcribe():
     defaults = whisper.transcribe.__kwdefaults__ or {}
     renamed = {"temperatures": "temperature"}
-    for name in set(NAMES) - {"task", "language_detection_threshold"}:
+    for name in set(NAMES) - {"task", "language_detection_threshold", "second_model"}:
         assert getattr(DEFAULTS, name) == defaults[renamed.get(name, name)], name
     assert DEFAULTS.task == DecodingOptions().task
 
@@ -222,6 +222,7 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
     ({"no_speech_threshold": 0.3}, "no_speech_threshold=0.3"),
     ({"word_timestamps": True}, "word_timestamps=true"),
     ({"language_detection_threshold": None}, "language_detection_threshold=none"),
+    ({"second_model": "tiny.en"}, "second_model=tiny.en:d3dd57d32acc"),
     (
         {"word_timestamps": True, "hallucination_silence_threshold": 2.0},
         "word_timestamps=true hallucination_silence_threshold=2.0",

@@ -198,6 +198,41 @@ def engine_speed() -> str:
     return table(["engine", "precision", "tiny: s", times, "base: s", times], rows)
 
 
+def engine_speed_real() -> str:
+    """A row for each engine, on real weights and human speech, with the language detected and given."""
+    got = results_of("engine_cpu_real_base_wall")
+    rows = [
+        [
+            *name,
+            row["language"],
+            f"{row['median_s']:.1f}",
+            f"{row['times_seed']:.1f}",
+            percent(row["word_error_rate"], 1),
+        ]
+        for name, row in zip(_engine_names(got), got["engines"], strict=True)
+    ]
+    head = ["engine", "precision", "language", "s", "× the seed's loop", "words other than the seed's"]
+    return table(head, rows)
+
+
+def engine_lead_real() -> str:
+    """A row for each way to get the language: how far this engine is ahead of the fastest peer."""
+    leads = results_of("engine_cpu_real_base_wall")["leads"]
+    rows = [
+        [
+            language,
+            *(_lead(leads[f"{name}, language {language}"]) for name in ("float32", "each side's best")),
+        ]
+        for language in ("detected", "given")
+    ]
+    return table(["language", "both at float32", "each at its fastest precision"], rows)
+
+
+def _lead(lead: dict[str, Any]) -> str:
+    peer = _named(lead["peer"]).split(",")[0]
+    return f"{lead['times_best_peer']:.2f} × {peer} in {lead['peer_precision']}"
+
+
 def engine_speed_demo() -> str:
     """A row for each engine: seconds and errors with the demo's checkpoint."""
     got = results_of("engine_cpu_demo_wall")
@@ -213,12 +248,7 @@ def engine_lead() -> str:
     rows = []
     for shape in ("tiny", "base", "demo"):
         leads = results_of(f"engine_cpu_{shape}_wall")["leads"]
-        cells = [
-            f"{lead['times_best_peer']:.2f} × {_named(lead['peer']).split(',')[0]}"
-            f" in {lead['peer_precision']}"
-            for lead in leads.values()
-        ]
-        rows.append([shape, *cells])
+        rows.append([shape, *map(_lead, leads.values())])
     return table(["shape", "both at float32", "each at its fastest precision"], rows)
 
 
@@ -297,6 +327,29 @@ def real_agreement() -> str:
                 )
     head = ["weights and device", "heard", "precision", "texts that differ", "95 % interval of their share"]
     return table([*head, "languages that differ", "clips whose segments differ"], rows)
+
+
+def real_languages() -> str:
+    """A row for each precision and threshold: clips that take one window, and languages that differ."""
+    rows = []
+    for name, results in _real_results():
+        got = results.get("languages", {})
+        for precision in ("float32", "float16", "bfloat16"):
+            for row in got.get(precision, {}).get("by_threshold", []):
+                certain = row["certain_from"]
+                low, high = row["languages"]["interval"]
+                rows.append(
+                    [
+                        name,
+                        precision,
+                        "none" if certain is None else certain,
+                        f"{row['one_window']} of {got['clips']}",
+                        row["languages"]["differ"],
+                        f"{percent(low, 1)} to {percent(high, 1)}",
+                    ]
+                )
+    head = ["weights and device", "precision", "threshold", "clips encoded once", "languages that differ"]
+    return table([*head, "95 % interval of their share"], rows)
 
 
 def real_speed() -> str:
@@ -628,7 +681,15 @@ INCLUDES: dict[str, Callable[[], str]] = {
         *(cluster_speed, cluster_start),
         *(codec_batches, codec_pass),
         evidence_cost,
-        *(engine_speed_gpu, real_agreement, real_speed, real_words),
+        *(
+            engine_speed_real,
+            engine_lead_real,
+            engine_speed_gpu,
+            real_agreement,
+            real_languages,
+            real_speed,
+            real_words,
+        ),
     )
 }
 

@@ -281,7 +281,8 @@ class Whisper(dg.ConfigurableResource):
 
         with _naming(**_WHISPER):
             options = self._transcribe_options()
-            key = (self.model, self.device, language, batch_size, options, file_version(self.model))
+            files = [file_version(model) for model in (self.model, options.second_model) if model]
+            key = (self.model, self.device, language, batch_size, options, *files)
             if key not in _loaded:
                 # The earlier one goes first: two may not fit into the memory of the device.
                 _loaded.clear()

@@ -9,6 +9,7 @@ What users call, and what the rest of the package may know of it:
     transcriber.py  `Transcriber`: options in, transcripts out
     recogniser.py   `Recogniser`: what the pipeline asks of a recogniser; `Transcriber` is one
     transcript.py   `Transcript`, `Segment`, `Word`, `Stats`: what comes out
+    second_opinion.py  a second model's text beside each transcript, and how far the two agree
     options.py      `Options`: model, device, language, batch size, precision; checked and resolved
     transcribe_options.py  `TranscribeOptions`: the options of `whisper.transcribe`
     identity.py     names what shaped a transcript, and whether a run would make it anew

@@ -59,7 +59,7 @@ def identity_of(options: Options) -> str:
         "precision": resolve_precision(options.precision, device),
         "openai-whisper": importlib.metadata.version("openai-whisper"),
         "engine": ENGINE_VERSION,
-        **options.transcribe.identity_parts(),
+        **_option_parts(options.transcribe),
     }
     return " ".join([f"whisper {_model_name(options.model)}", *(f"{k}={v}" for k, v in parts.items())])
 
@@ -88,11 +88,23 @@ def expected_parts(
         "language": language_code(language) or "detected",
         "openai-whisper": importlib.metadata.version("openai-whisper"),
         "engine": ENGINE_VERSION,
-        **transcribe.identity_parts(),
+        **_option_parts(transcribe),
     }
     if model not in model_urls():
         parts["sha256"] = _file_digest(*_file_version(model))[:12]
     return (f"whisper {_model_name(model)}", *(f"{k}={v}" for k, v in parts.items()))
+
+
+def _option_parts(options: TranscribeOptions) -> dict[str, str]:
+    """By name, the options that differ from their default; a second model by its weights, too."""
+    parts = options.identity_parts()
+    if options.second_model is not None:
+        try:
+            weights = weights_digest(options.second_model)
+        except ArgumentError as error:
+            raise error.renamed({"model": "second_model"}) from error.__cause__
+        parts["second_model"] = f"{_model_name(options.second_model)}:{weights}".replace(" ", "_")
+    return parts
 
 
 def is_current(identity: str, parts: Sequence[str]) -> bool:

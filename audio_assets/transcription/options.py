@@ -11,6 +11,8 @@ from audio_assets.errors import ArgumentError
 from audio_assets.transcription.transcribe_options import DEFAULTS, TranscribeOptions
 from audio_assets.transcription.whisper_names import language_codes
 
+# The free memory of the device is the first model's to fill.
+SECOND_BATCH_SIZE = 64
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -41,6 +43,20 @@ class Options:
             device=device,
             language=language_code(self.language),
             precision=resolve_precision(self.precision, device),
+        )
+
+    @property
+    def of_second_model(self) -> "Options":
+        """The options of the second model, which there must be: the same, without words."""
+        assert self.transcribe.second_model is not None
+        transcribe = dataclasses.replace(
+            self.transcribe, second_model=None, word_timestamps=False, hallucination_silence_threshold=None
+        )
+        return dataclasses.replace(
+            self,
+            model=self.transcribe.second_model,
+            batch_size=self.batch_size or SECOND_BATCH_SIZE,
+            transcribe=transcribe,
         )
 
 

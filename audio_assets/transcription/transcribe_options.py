@@ -18,7 +18,7 @@ TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 @dataclass(frozen=True)
 class TranscribeOptions:
     """As the arguments of `whisper.transcribe` (openai-whisper 20250625), which has `temperature` for
-    `temperatures`, and no `language_detection_threshold`.
+    `temperatures`, and neither `language_detection_threshold` nor `second_model`.
 
     Attributes:
         task: `transcribe`, or `translate` into English; a model for English alone only transcribes.
@@ -37,6 +37,8 @@ class TranscribeOptions:
             least as probable, it counts. Below, and always where this is None, the window decides that
             Whisper detects it on, at the price of a second pass of the encoder. docs/transcription.md has
             what was measured to differ.
+        second_model: a name or a checkpoint's path, as for the model itself. It hears the same audio with the
+            same options, but for words; each `Transcript` then has a `second_opinion`.
     """
 
     task: str = "transcribe"
@@ -49,6 +51,7 @@ class TranscribeOptions:
     word_timestamps: bool = False
     hallucination_silence_threshold: float | None = None
     language_detection_threshold: float | None = 0.9
+    second_model: str | None = None
 
     def __post_init__(self) -> None:
         """See that each option is right.

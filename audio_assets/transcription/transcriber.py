@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from audio_assets.errors import ArgumentError
 from audio_assets.transcription.identity import identity_of
 from audio_assets.transcription.options import Options
+from audio_assets.transcription.second_opinion import with_second_opinion
 from audio_assets.transcription.transcribe_options import DEFAULTS, TranscribeOptions
 from audio_assets.transcription.transcript import Stats, Transcript
 
@@ -24,8 +26,10 @@ class Transcriber:
         stats: what it has done so far.
     """
 
-    def __init__(self, engine: "Engine", identity: str) -> None:
+    def __init__(self, engine: "Engine", identity: str, second: "Engine | None" = None) -> None:
+        """second: what runs the second model, where there is one."""
         self._engine = engine
+        self._second = second
         self.identity = identity
 
     @classmethod
@@ -47,6 +51,7 @@ class Transcriber:
         word_timestamps: bool = DEFAULTS.word_timestamps,
         hallucination_silence_threshold: float | None = DEFAULTS.hallucination_silence_threshold,
         language_detection_threshold: float | None = DEFAULTS.language_detection_threshold,
+        second_model: str | None = DEFAULTS.second_model,
     ) -> "Transcriber":
         """Load a model.
 
@@ -60,7 +65,7 @@ class Transcriber:
             precision: `float32`, `bfloat16`, `float16`, or `auto` for what Whisper itself uses on the device.
             task, initial_prompt, condition_on_previous_text, temperatures, compression_ratio_threshold,
                 logprob_threshold, no_speech_threshold, word_timestamps, hallucination_silence_threshold,
-                language_detection_threshold: as `TranscribeOptions` describes them.
+                language_detection_threshold, second_model: as `TranscribeOptions` describes them.
 
         Raises:
             ArgumentError: an argument is wrong, or the model does not fit into the device's free memory.
@@ -76,12 +81,13 @@ class Transcriber:
             word_timestamps,
             hallucination_silence_threshold,
             language_detection_threshold,
+            second_model,
         )
         options = Options(model, device, language, batch_size, precision, transcribe).resolve()
         identity = identity_of(options)
         from audio_assets.transcription.engine import Engine
 
-        return cls(Engine.load(options), identity)
+        return cls(Engine.load(options), identity, _load_second(options))
 
     @property
     def device(self) -> str:
@@ -95,6 +101,8 @@ class Transcriber:
 
     @property
     def stats(self) -> Stats:
+        if self._second is not None:
+            self._engine.stats.second_s = self._second.stats.busy_s
         return self._engine.stats
 
     def transcribe(self, audio: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, Transcript | Exception]]:
@@ -111,4 +119,18 @@ class Transcriber:
         Raises:
             Exception: whatever `audio` itself raises, and faults of the device.
         """
-        return self._engine.transcribe(audio)
+        if self._second is None:
+            return self._engine.transcribe(audio)
+        return with_second_opinion(audio, self._engine.transcribe, self._second.transcribe)
+
+
+def _load_second(options: Options) -> "Engine | None":
+    """The second model of resolved options, None where there is none."""
+    if options.transcribe.second_model is None:
+        return None
+    from audio_assets.transcription.engine import Engine
+
+    try:
+        return Engine.load(options.of_second_model)
+    except ArgumentError as error:
+        raise error.renamed({"model": "second_model"}) from error.__cause__

@@ -38,6 +38,20 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class SecondOpinion:
+    """What a second model hears in the same file.
+
+    Attributes:
+        text: as that of a `Transcript`.
+        word_error_rate: of the transcript's words against those of `text`, by
+            `second_opinion.word_error_rate`; None where only the second model hears words.
+    """
+
+    text: str
+    word_error_rate: float | None
+
+
+@dataclass(frozen=True)
 class Transcript:
     """The text of one file, and how sure Whisper is of it.
 
@@ -61,6 +75,7 @@ class Transcript:
         worst_avg_logprob: the lowest of a window that was not skipped as silence (of any, if all were).
         worst_no_speech_prob: the highest of a window.
         sampled_share: share of the windows whose text was sampled, above temperature 0.
+        second_opinion: None where no second model was asked.
 
     A file of less than one frame (10 ms) has no window: empty text, and NaN for the figures.
     """
@@ -78,6 +93,7 @@ class Transcript:
     worst_avg_logprob: float = math.nan
     worst_no_speech_prob: float = math.nan
     sampled_share: float = math.nan
+    second_opinion: SecondOpinion | None = None
 
     @property
     def words(self) -> tuple[Word, ...] | None:
@@ -104,8 +120,10 @@ class Stats:
     decode_s: float = 0.0
     align_s: float = 0.0
     """where word timestamps are asked for"""
+    second_s: float = 0.0
+    """of the second model, where there is one"""
 
     @property
     def busy_s(self) -> float:
         """Seconds inside the engine, waiting for audio not included."""
-        return self.mel_s + self.encode_s + self.language_s + self.decode_s + self.align_s
+        return self.mel_s + self.encode_s + self.language_s + self.decode_s + self.align_s + self.second_s
