@@ -48,7 +48,7 @@ DOCUMENTS = [
     ROOT / "fuzz" / "README.md",
 ]
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
-BY_HAND = 5
+BY_HAND = 6
 """How many tables of figures are marked `<!-- figures by hand: why -->`."""
 
 
@@ -212,7 +212,7 @@ def table_path(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
     "document", sorted({s.document for s in snippets("python")} - {CONTRIBUTING}), ids=name_of
 )
 def test_python_snippets_run(document: pathlib.Path, table_path: str, place: LocalPlace) -> None:
-    """Those of a document run one after another, as a reader tries them; `tiny` is the demo's model here."""
+    """Those of a document run one after another, as a reader tries them; all models are the demo's here."""
     names = {"path": table_path, "daily_path": f"{table_path}_daily", "audio": np.zeros(8_000, np.float32)}
     if document.name == "training.md":
         names |= data_sets(place)
@@ -220,7 +220,7 @@ def test_python_snippets_run(document: pathlib.Path, table_path: str, place: Loc
         add_tokens_of_a_codec(pathlib.Path(table_path).parent)
     for snippet in snippets("python"):
         if snippet.document == document:
-            exec(snippet.text.replace('load("tiny"', f'load("{CHECKPOINT}"'), names)
+            exec(re.sub(r'"(tiny|small)"', f'"{CHECKPOINT}"', snippet.text), names)
 
 
 def add_tokens_of_a_codec(tables: pathlib.Path) -> None:

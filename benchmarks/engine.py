@@ -28,6 +28,7 @@ import torch
 import whisper
 
 from audio_assets.demo.make_checkpoint import CHECKPOINT
+from audio_assets.transcription.layers import Linear
 from benchmarks import peers
 from benchmarks.common import RESULTS, machine, spoken_clips, word_error_rate
 from benchmarks.real import speech
@@ -123,6 +124,7 @@ def _on_cpu(model: whisper.Whisper, batch: int) -> list[Entry]:
         ("CTranslate2", "int8", lambda: peers.ctranslate2_batched(model, "int8", batch)),
         (OURS, "float32", lambda: peers.ours(model, "float32")),
         (OURS, "bfloat16", lambda: peers.ours(model, "bfloat16")),
+        ("the same, language detected", "float32", lambda: peers.ours(model, "float32", None)),
         ("the same, language detected", "bfloat16", lambda: peers.ours(model, "bfloat16", None)),
         (FROM_FILES, "float32", lambda: peers.ours_from_files(model, "float32")),
         (FROM_FILES, "bfloat16", lambda: peers.ours_from_files(model, "bfloat16")),
@@ -188,9 +190,9 @@ def measure(shape: str, args: argparse.Namespace) -> dict:
             elif [text.strip() for text in texts] != said:
                 raise RuntimeError(f"{contender.name} {contender.precision} departs from the script")
         print(f"{shape}: round {turn + 1} of {args.rounds}", flush=True)
-    rates = device_rates() if args.device == "cuda" else None
-    limit_s = roofline_s(model.dims, args.clips, args.tokens, *rates) if rates else None
-    return report(shape, entered, audio_s, limit_s)
+    # How many tokens are decoded is known of the script alone.
+    limits = {} if shape in (DEMO, REAL) else rooflines(model.dims, args)
+    return report(shape, entered, audio_s, limits)
 
 
 def processor_s() -> float:
@@ -198,7 +200,19 @@ def processor_s() -> float:
     return sum(os.times()[:4])
 
 
-def report(shape: str, entered: list[Contender], audio_s: float, limit_s: float | None) -> dict:
+def rooflines(dims: whisper.model.ModelDimensions, args: argparse.Namespace) -> dict[str, float]:
+    """By precision, the least seconds that this machine could take, by its own products and reads."""
+    if args.device == "cuda":
+        return {"float16": roofline_s(dims, args.clips, args.tokens, *device_rates(), 2)}
+    return {
+        precision: roofline_s(
+            dims, args.clips, args.tokens, *cpu_rates(getattr(torch, precision)), item_bytes
+        )
+        for precision, item_bytes in (("float32", 4), ("bfloat16", 2))
+    }
+
+
+def report(shape: str, entered: list[Contender], audio_s: float, limits: dict[str, float]) -> dict:
     seed = next((c.median_s for c in entered if c.name == SEED), None)
     rows = []
     print(f"\n{shape}, {audio_s:.0f} s of audio")
@@ -209,8 +223,10 @@ def report(shape: str, entered: list[Contender], audio_s: float, limit_s: float 
         row["audio_s_per_s"] = round(audio_s / c.median_s, 1)
         if seed:
             row["times_seed"] = round(seed / c.median_s, 2)
-        if limit_s:
-            row |= {"share_of_roofline": round(limit_s / c.median_s, 3), "peak_gb": round(c.peak_gb, 1)}
+        if limit_s := limits.get(c.precision):
+            row["share_of_roofline"] = round(limit_s / c.median_s, 3)
+        if c.peak_gb:
+            row["peak_gb"] = round(c.peak_gb, 1)
         if shape in (DEMO, REAL):
             row["word_error_rate"] = round(c.word_error_rate, 4)
         rows.append(row | {"seconds": [round(s, 3) for s in c.seconds]})
@@ -245,7 +261,12 @@ def leads_of(entered: Sequence[Contender]) -> dict[str, dict]:
 
 
 def roofline_s(
-    d: whisper.model.ModelDimensions, clips: int, tokens: int, per_second: float, bytes_per_second: float
+    d: whisper.model.ModelDimensions,
+    clips: int,
+    tokens: int,
+    per_second: float,
+    bytes_per_second: float,
+    item_bytes: int,
 ) -> float:
     """The least time that a device could take, if it multiplied and read at its best throughout.
 
@@ -255,18 +276,37 @@ def roofline_s(
     Args:
         clips: of 30 s each, padding included.
         tokens: that are decoded for each clip.
-        per_second: operations in half precision.
+        per_second: operations at the precision.
         bytes_per_second: read from the device's memory.
+        item_bytes: of a number at the precision.
     """
     width = d.n_audio_state
     flops = 2 * 3000 * 3 * d.n_mels * width + 2 * 1500 * 3 * width**2
     flops += d.n_audio_layer * (24 * 1500 * width**2 + 4 * 1500**2 * width)
     flops += d.n_text_layer * 4 * 1500 * width**2
-    weights = 2 * (d.n_text_layer * 14 * width**2 + d.n_vocab * width)
-    cache = 2 * d.n_text_layer * 2 * 1500 * width
+    weights = item_bytes * (d.n_text_layer * 14 * width**2 + d.n_vocab * width)
+    cache = item_bytes * d.n_text_layer * 2 * 1500 * width
     batches = -(-clips // 256)
     steps_s = tokens * (batches * weights + clips * cache) / bytes_per_second
     return clips * flops / per_second + steps_s
+
+
+def cpu_rates(dtype: torch.dtype) -> tuple[float, float]:
+    """Measured: operations per second in products of the encoder's form, and bytes per second in a sum."""
+    product = Linear(torch.randn(2048, 2048), None, dtype, rows=1500)
+    x = torch.randn(1500, 2048).to(dtype)
+    big = torch.zeros(1 << 28)
+
+    def fastest(work: Callable[[], object]) -> float:
+        times = []
+        for _ in range(10):
+            started = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    with torch.inference_mode():
+        return 2 * 1500 * 2048**2 / fastest(lambda: product(x)), big.nbytes / fastest(big.sum)
 
 
 def device_rates() -> tuple[float, float]:

@@ -228,6 +228,24 @@ def engine_lead_real() -> str:
     return table(["language", "both at float32", "each at its fastest precision"], rows)
 
 
+def engine_roofline() -> str:
+    """A row for each precision: the share of the roofline that this engine reaches on a CPU."""
+    results = {shape: results_of(f"engine_cpu_{shape}_wall")["engines"] for shape in ("tiny", "base")}
+    rows = [
+        [
+            precision,
+            *(
+                percent(row["share_of_roofline"], 0)
+                for engines in results.values()
+                for row in engines
+                if (row["engine"], row["precision"]) == ("this engine", precision)
+            ),
+        ]
+        for precision in ("float32", "bfloat16")
+    ]
+    return table(["precision", *results], rows)
+
+
 def _lead(lead: dict[str, Any]) -> str:
     peer = _named(lead["peer"]).split(",")[0]
     return f"{lead['times_best_peer']:.2f} × {peer} in {lead['peer_precision']}"
@@ -350,6 +368,26 @@ def real_languages() -> str:
                 )
     head = ["weights and device", "precision", "threshold", "clips encoded once", "languages that differ"]
     return table([*head, "95 % interval of their share"], rows)
+
+
+def options_cost() -> str:
+    """A row for each device: a pass with the language given, detected where it is certain or is not, and a
+    pass with a second model."""
+    rows = []
+    for path in sorted(RESULTS.glob("options_*.json")):
+        got = results_of(path.stem)
+        given = got["passes"]["given"]["s"]
+        cells = [
+            f"{got['passes'][name]['s']:.2f} ({got['passes'][name]['s'] / given:.2f})"
+            for name in ("certain", "not certain", "second model")
+        ]
+        shape = got["settings"]["shape"]
+        clips = got["settings"]["clips"]
+        rows.append([f"{shape}, {_device_of(got)}", clips, f"{given:.2f}", *cells])
+    head = ["shape and device", "clips", "language given, s", "detected and certain, s (times)"]
+    return table(
+        [*head, "detected and not certain, s (times)", "given, and tiny as second model, s (times)"], rows
+    )
 
 
 def real_speed() -> str:
@@ -681,9 +719,11 @@ INCLUDES: dict[str, Callable[[], str]] = {
         *(cluster_speed, cluster_start),
         *(codec_batches, codec_pass),
         evidence_cost,
+        options_cost,
         *(
             engine_speed_real,
             engine_lead_real,
+            engine_roofline,
             engine_speed_gpu,
             real_agreement,
             real_languages,

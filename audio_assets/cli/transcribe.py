@@ -171,6 +171,8 @@ def _as_dict(name: str, seconds: float, heard: "Transcript") -> dict[str, Any]:
     if heard.words is None:
         for segment in said["segments"]:
             del segment["words"]
+    if heard.second_opinion is None:
+        del said["second_opinion"]
     return said
 
 
@@ -184,6 +186,10 @@ def _show(console: "Console", name: str, seconds: float, heard: "Transcript") ->
     console.print(Text(f"  {heard.text.strip() or '(nothing heard)'}"))
     said = f"  {seconds:.1f} s, {heard.language}, avg_logprob {heard.avg_logprob:.2f}"
     console.print(Text(f"{said}, no_speech_prob {heard.no_speech_prob:.2f}", style="dim"))
+    if heard.second_opinion is not None:
+        rate = heard.second_opinion.word_error_rate
+        agreement = "" if rate is None else f" (word error rate {rate:.2f})"
+        console.print(Text(f"  second model{agreement}: {heard.second_opinion.text.strip()}", style="dim"))
     if len(heard.segments) > 1:
         lines = [(_clock(s.start_s), _clock(s.end_s), s.text.strip()) for s in heard.segments]
         small_table(console, "", ("from", "to", "text"), lines)

@@ -1,0 +1,103 @@
+"""What options cost: a language that is detected, certain or not, and a second model.
+
+    python -m benchmarks.options --device cuda --shape large-v3-turbo --clips 256
+    python -m benchmarks.options --shape base
+
+The models read out a script (`benchmarks/scripted.py`), so that each run says the same tokens. Where a
+language is certain it is taken from the window that is transcribed, else from another one: both are forced by
+the threshold. The second model has the shape of tiny. Figures are medians of three passes over all clips.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+import whisper
+
+from audio_assets.transcription.engine import Engine
+from audio_assets.transcription.options import SECOND_BATCH_SIZE, Options
+from audio_assets.transcription.second_opinion import with_second_opinion
+from audio_assets.transcription.transcribe_options import DEFAULTS, TranscribeOptions
+from benchmarks.common import RESULTS, machine
+from benchmarks.engine import noises
+from benchmarks.scripted import SHAPES, scripted_whisper
+
+TOKENS = 40
+PASSES = 3
+
+
+def engine_of(
+    model: whisper.Whisper,
+    args: argparse.Namespace,
+    language: str | None = "en",
+    threshold: float | None = DEFAULTS.language_detection_threshold,
+    batch_size: int | None = None,
+) -> Engine:
+    options = Options(
+        "benchmark",
+        device=args.device,
+        language=language,
+        batch_size=batch_size,
+        transcribe=TranscribeOptions(language_detection_threshold=threshold),
+    )
+    with torch.inference_mode():
+        return Engine(model, options.resolve())
+
+
+def measure(run: Callable[[], Iterable[Any]], engine: Engine) -> dict[str, Any]:
+    """Median seconds of a pass over all clips, and how many windows it encodes with the first model."""
+
+    def timed() -> float:
+        started = time.perf_counter()
+        for _ in run():
+            pass
+        if engine.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    timed()
+    windows = engine.stats.windows
+    seconds = [timed() for _ in range(PASSES)]
+    taken = (engine.stats.windows - windows) // PASSES
+    return {"s": round(statistics.median(seconds), 3), "windows": taken}
+
+
+def passes(args: argparse.Namespace, clips: list[np.ndarray]) -> dict[str, dict[str, Any]]:
+    model = scripted_whisper(args.shape, TOKENS).to(args.device)
+    first = engine_of(model, args)
+    found = {"given": measure(lambda: first.transcribe(enumerate(clips)), first)}
+    second = engine_of(scripted_whisper("tiny", TOKENS).to(args.device), args, batch_size=SECOND_BATCH_SIZE)
+    found["second model"] = measure(
+        lambda: with_second_opinion(enumerate(clips), first.transcribe, second.transcribe), first
+    )
+    for name, threshold in (("certain", 0.0), ("not certain", None)):
+        engine = engine_of(model, args, None, threshold)
+        found[name] = measure(lambda engine=engine: engine.transcribe(enumerate(clips)), engine)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--shape", choices=list(SHAPES), default="base")
+    parser.add_argument("--clips", type=int, default=24)
+    args = parser.parse_args()
+    clips = noises(args.clips, 3.0, 15.0)
+    found = {
+        "machine": machine(),
+        "settings": vars(args),
+        "audio_s": round(sum(map(len, clips)) / 16_000, 1),
+        "passes": passes(args, clips),
+    }
+    path = RESULTS / f"options_{args.device}_{args.shape}.json"
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found["passes"], indent=1))
+
+
+if __name__ == "__main__":
+    main()
