@@ -129,7 +129,8 @@ def strip(page: Page, dev: DagsterDev, bucket: pathlib.Path, images: pathlib.Pat
     put = bucket / STRIP_KEY
     shutil.copy(bucket / "p225" / "p225_001_mic1.flac", put)
     # Its minute is over, so that the sensor need not wait for it.
-    os.utime(put, (STRIP_UPLOADED.timestamp(),) * 2)
+    uploaded = STRIP_UPLOADED.timestamp()
+    os.utime(put, (uploaded, uploaded))
     partition = f"p225@{STRIP_UPLOADED:%Y-%m-%d-%H:%M}"
     run = dev.wait_for("run of the sensor", lambda: _succeeded(dev, partition))
     page.set_viewport_size({"width": 1600, "height": 1000})
