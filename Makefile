@@ -31,9 +31,9 @@ dev: .venv/installed $(DAGSTER_HOME)/dagster.yaml
 	@mkdir -p demo_bucket
 	@exec $(BIN)/python -m audio_assets.services --port $(PORT)
 
-# Two more than two cores: the tests of services, of the UI and of Ray wait more than they work.
+# More than there are cores: the tests of services, of the UI and of Ray wait more than they work.
 test: lint
-	$(BIN)/python -m pytest -n 4 --dist loadgroup
+	$(BIN)/python -m pytest -n 6 --dist loadgroup
 
 torture: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 audio_assets_tests/faults audio_assets_tests/test_services.py --torture
