@@ -146,6 +146,7 @@ def strip(page: Page, dev: DagsterDev, bucket: pathlib.Path, images: pathlib.Pat
         ).stdout
         said = f"$ cp speech.flac {BUCKET}/{STRIP_KEY}\n$ ls -l {BUCKET}/p225\n{listed}"
         style = "margin:0;padding:40px;background:#16181d;color:#e6e6e6;font:26px/1.5 monospace;height:100vh"
+        _blank(page)
         page.set_content(f'<body style="margin:0"><pre style="{style}">{html.escape(said)}</pre>')
 
     def in_run() -> None:
@@ -160,7 +161,8 @@ def strip(page: Page, dev: DagsterDev, bucket: pathlib.Path, images: pathlib.Pat
         page.goto(_listening_page(bucket))
         page.wait_for_selector("body.complete")
         page.fill("#query", pathlib.Path(STRIP_KEY).stem)
-        page.locator(".row").first.click()
+        page.locator(".row", has_text=STRIP_KEY).click()
+        page.locator("#detail", has_text=STRIP_KEY).wait_for()
         page.wait_for_selector(".wave canvas[style]")
 
     shots = {
@@ -174,11 +176,19 @@ def strip(page: Page, dev: DagsterDev, bucket: pathlib.Path, images: pathlib.Pat
         show()
         page.wait_for_timeout(MILLISECONDS_TO_SETTLE)
         picture = base64.b64encode(page.screenshot()).decode()
-        cells.append(f"<figure><figcaption>{caption}</figcaption><img src='data:image/png;base64,{picture}'>")
+        cells.append(
+            f"<figure><figcaption>{caption}</figcaption><img src='data:image/png;base64,{picture}'></figure>"
+        )
+    _blank(page)
     page.set_content(STRIP_STYLE + "".join(cells))
     page.wait_for_timeout(MILLISECONDS_TO_SETTLE)
     page.screenshot(path=images / "strip.png", full_page=True)
     print(images / "strip.png")
+
+
+def _blank(page: Page) -> None:
+    """Leave the UI, whose security policy refuses styles within a page."""
+    page.goto("about:blank")
 
 
 def _succeeded(dev: DagsterDev, partition: str) -> str | None:
