@@ -104,7 +104,8 @@ def test_both_texts_are_those_that_each_model_gives_alone(checkpoints: dict[str,
         str(DEMO_CHECKPOINT), device="cpu", language="en", second_model=other, word_timestamps=True
     )
     for i, answer in both.transcribe(enumerate(clips)):
-        expected, second = alone[i], of_other[i]
+        expected = alone[i]
+        second = of_other[i]
         assert isinstance(answer, Transcript)
         assert isinstance(expected, Transcript)
         assert isinstance(second, Transcript)

@@ -67,7 +67,8 @@ def word_error_rate(text: str, other: str, language: str) -> float | None:
     import jiwer
 
     normalise = _normaliser(language)
-    words, others = normalise(text).split(), normalise(other).split()
+    words = normalise(text).split()
+    others = normalise(other).split()
     if not words:
         return None if others else 0.0
     return jiwer.wer(" ".join(words), " ".join(others))
