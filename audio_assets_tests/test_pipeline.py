@@ -134,8 +134,8 @@ def test_transcripts_say_what_each_stage_took_in_their_own_run(project: Project)
         assert event.asset_materialization
         metadata = event.asset_materialization.metadata
         assert metadata["clips_computed"].value == 1
-        # One to detect the language, one to transcribe.
-        assert metadata["windows"].value == 2
+        # The language is certain, so that the window that is transcribed tells it.
+        assert metadata["windows"].value == 1
         assert metadata["halvings"].value == 0
         encode_s = metadata["encode_s"].value
         assert isinstance(encode_s, float)
