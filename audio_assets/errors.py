@@ -27,8 +27,9 @@ is tried again at once, a few times
     ConflictError         another run replaced the same file meanwhile (optimistic concurrency)
 """
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 # --- of one object --------------------------------------------------------------------------------------
 
@@ -109,7 +110,8 @@ class ReportError(ValueError):
 class ArgumentError(ValueError):
     """An argument is wrong.
 
-    Plain code names its own argument. Whoever took the value from a setting names that instead, by `renamed`.
+    Plain code names its own argument. Whoever took the value from a setting names that instead, by
+    `renaming`.
 
     Attributes:
         argument: its name, e.g. `batch_size`.
@@ -131,3 +133,12 @@ class ArgumentError(ValueError):
         # The space before it and the = behind it tell an argument from other words.
         problem = re.sub(r"(?<= )(\w+)(?==)", lambda found: names.get(found[1], found[1]), self.problem)
         return ArgumentError(names.get(self.argument, self.argument), problem)
+
+
+@contextlib.contextmanager
+def renaming(names: Mapping[str, str]) -> Iterator[None]:
+    """Raise errors of arguments under other names, as `ArgumentError.renamed` says."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise error.renamed(names) from error.__cause__

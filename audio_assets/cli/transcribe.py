@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from audio_assets.cli.command import FAILED, complain, examples, go_to_settings, in_words
-from audio_assets.errors import AudioError
+from audio_assets.errors import AudioError, renaming
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +80,6 @@ def _load(model: str | None, language: str | None, *, words: bool) -> "Transcrib
         ArgumentError: a setting or an option is wrong; named as whoever typed it knows it.
     """
     from audio_assets import settings
-    from audio_assets.errors import ArgumentError
     from audio_assets.transcription import Transcriber
 
     if model is None and not settings.WHISPER_MODEL.is_set:
@@ -98,7 +97,7 @@ def _load(model: str | None, language: str | None, *, words: bool) -> "Transcrib
     options = {argument: setting.get() for argument, setting in settings.WHISPER_OPTIONS.items()}
     if words:
         options["word_timestamps"] = True
-    try:
+    with renaming(names):
         return Transcriber.load(
             model or settings.WHISPER_MODEL.get(),
             device=settings.WHISPER_DEVICE.get(),
@@ -108,8 +107,6 @@ def _load(model: str | None, language: str | None, *, words: bool) -> "Transcrib
             batch_size=settings.WHISPER_BATCH_SIZE.get(),
             **options,
         )
-    except ArgumentError as e:
-        raise e.renamed(names) from e.__cause__
 
 
 class _Reader:

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import boto3
@@ -22,7 +21,7 @@ from audio_assets.audio import check_formats
 from audio_assets.daily import DailyTable
 from audio_assets.defs.internals.instance_owner import claim
 from audio_assets.defs.internals.run_launcher import record_worker
-from audio_assets.errors import ArgumentError
+from audio_assets.errors import renaming
 from audio_assets.sensor.event_queue import EventQueue
 from audio_assets.source import AudioSource
 from audio_assets.speech import Tokenising, Transcribing
@@ -36,14 +35,9 @@ if TYPE_CHECKING:
     from audio_assets.transcription.transcribe_options import TranscribeOptions
 
 
-@contextlib.contextmanager
-def _naming(**variables: settings.Variable) -> Iterator[None]:
+def _naming(**variables: settings.Variable) -> contextlib.AbstractContextManager[None]:
     """Raise errors of arguments in the words of the settings that their values come from."""
-    try:
-        yield
-    except ArgumentError as e:
-        names = {argument: variable.name for argument, variable in variables.items()}
-        raise e.renamed(names) from e.__cause__
+    return renaming({argument: variable.name for argument, variable in variables.items()})
 
 
 class Bucket(dg.ConfigurableResource):

@@ -7,7 +7,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from audio_assets.errors import ArgumentError
+from audio_assets.errors import ArgumentError, renaming
 from audio_assets.transcription import transcribe_options
 from audio_assets.transcription.options import Options, language_code, resolve_device, resolve_precision
 from audio_assets.transcription.transcribe_options import DEFAULTS, TranscribeOptions
@@ -99,10 +99,8 @@ def _option_parts(options: TranscribeOptions) -> dict[str, str]:
     """By name, the options that differ from their default; a second model by its weights, too."""
     parts = options.identity_parts()
     if options.second_model is not None:
-        try:
+        with renaming({"model": "second_model"}):
             weights = weights_digest(options.second_model)
-        except ArgumentError as error:
-            raise error.renamed({"model": "second_model"}) from error.__cause__
         parts["second_model"] = f"{_model_name(options.second_model)}:{weights}".replace(" ", "_")
     return parts
 

@@ -1,11 +1,12 @@
 """The engine's front door: options in, transcripts out. Loads torch only when a model is loaded."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from audio_assets.errors import ArgumentError
+from audio_assets.errors import renaming
 from audio_assets.transcription.identity import identity_of
 from audio_assets.transcription.options import Options
 from audio_assets.transcription.second_opinion import with_second_opinion
@@ -87,7 +88,12 @@ class Transcriber:
         identity = identity_of(options)
         from audio_assets.transcription.engine import Engine
 
-        return cls(Engine.load(options), identity, _load_second(options))
+        first = Engine.load(options)
+        second = None
+        if second_model is not None:
+            with renaming({"model": "second_model"}):
+                second = Engine.load(options.of_second_model)
+        return cls(first, identity, second)
 
     @property
     def device(self) -> str:
@@ -101,9 +107,9 @@ class Transcriber:
 
     @property
     def stats(self) -> Stats:
-        if self._second is not None:
-            self._engine.stats.second_s = self._second.stats.busy_s
-        return self._engine.stats
+        if self._second is None:
+            return self._engine.stats
+        return dataclasses.replace(self._engine.stats, second_s=self._second.stats.busy_s)
 
     def transcribe(self, audio: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, Transcript | Exception]]:
         """Transcribe files, each as soon as its turn comes, in any order, every one exactly once.
@@ -122,15 +128,3 @@ class Transcriber:
         if self._second is None:
             return self._engine.transcribe(audio)
         return with_second_opinion(audio, self._engine.transcribe, self._second.transcribe)
-
-
-def _load_second(options: Options) -> "Engine | None":
-    """The second model of resolved options, None where there is none."""
-    if options.transcribe.second_model is None:
-        return None
-    from audio_assets.transcription.engine import Engine
-
-    try:
-        return Engine.load(options.of_second_model)
-    except ArgumentError as error:
-        raise error.renamed({"model": "second_model"}) from error.__cause__
