@@ -137,10 +137,12 @@ class DaysOutcome:
     Attributes:
         plan: what is to be done.
         runs: to ask for now, in order.
+        compacting: the days that a queued or running run compacts already, or makes shards of.
     """
 
     plan: DayPlan
     runs: list[DayAttempt]
+    compacting: Collection[str]
 
     @property
     def summary(self) -> str:
@@ -188,7 +190,7 @@ def look_at_days(
     )
     found = attempts(decided.due, records, now, wait_after_failure=wait_after_failure)
     room = max(0, MAX_DAYS_IN_FLIGHT - len(compacting))
-    return DaysOutcome(decided, found[:room])
+    return DaysOutcome(decided, found[:room], compacting)
 
 
 def day_records(instance: dg.DagsterInstance, asset: dg.AssetKey = DAILY) -> dict[str, DayRecord]:
@@ -250,7 +252,7 @@ def changed_days(context: dg.SensorEvaluationContext, bucket: Bucket) -> dg.Sens
     claim(context.instance, bucket.source_uri, bucket.table_uri)
     outcome = look_at_days(context.instance, bucket, dt.datetime.now(dt.UTC), DAILY_INTERVAL_MINUTES.get())
     context.log.info(outcome.summary)
-    working = bool(outcome.runs or unfinished_days(context.instance))
+    working = bool(outcome.runs or outcome.compacting)
     report(context.instance, [], [EQUALS_AUDIO_TABLE], DAILY, working=working)
     requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = [
         day_partitions.build_add_request(part) for part in parts(outcome.plan.add, KEYS_AT_A_TIME)
