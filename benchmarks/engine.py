@@ -97,24 +97,24 @@ def _detecting(model: whisper.Whisper, batch: int) -> list[Entry]:
 
 
 def _given_english(model: whisper.Whisper, batch: int) -> list[Entry]:
-    return [
-        (SEED, "float32", lambda: peers.seed_loop(model, "en")),
-        ("whisper.decode", "float32", lambda: peers.decode_batched(model, batch)),
-        ("HF generate", "float32", lambda: peers.hugging_face(model, "float32", batch)),
-        ("HF generate", "bfloat16", lambda: peers.hugging_face(model, "bfloat16", batch)),
-        ("faster-whisper", "float32", lambda: peers.faster_whisper(model, "float32", batch)),
-        ("faster-whisper", "int8", lambda: peers.faster_whisper(model, "int8", batch)),
-        ("CTranslate2", "float32", lambda: peers.ctranslate2_batched(model, "float32", batch)),
-        ("CTranslate2", "int8", lambda: peers.ctranslate2_batched(model, "int8", batch)),
-        (OURS, "float32", lambda: peers.ours(model, "float32")),
-        (OURS, "bfloat16", lambda: peers.ours(model, "bfloat16")),
-    ]
+    return [(SEED, "float32", lambda: peers.seed_loop(model, "en")), *_batching(model, batch)]
 
 
 def _on_cpu(model: whisper.Whisper, batch: int) -> list[Entry]:
     return [
         (SEED, "float32", lambda: peers.seed_loop(model)),
         ("the same, language given", "float32", lambda: peers.seed_loop(model, "en")),
+        *_batching(model, batch),
+        ("the same, language detected", "float32", lambda: peers.ours(model, "float32", None)),
+        ("the same, language detected", "bfloat16", lambda: peers.ours(model, "bfloat16", None)),
+        (FROM_FILES, "float32", lambda: peers.ours_from_files(model, "float32")),
+        (FROM_FILES, "bfloat16", lambda: peers.ours_from_files(model, "bfloat16")),
+    ]
+
+
+def _batching(model: whisper.Whisper, batch: int) -> list[Entry]:
+    """On a CPU, what takes many clips at once; English is given."""
+    return [
         ("whisper.decode", "float32", lambda: peers.decode_batched(model, batch)),
         ("HF generate", "float32", lambda: peers.hugging_face(model, "float32", batch)),
         ("HF generate", "bfloat16", lambda: peers.hugging_face(model, "bfloat16", batch)),
@@ -124,10 +124,6 @@ def _on_cpu(model: whisper.Whisper, batch: int) -> list[Entry]:
         ("CTranslate2", "int8", lambda: peers.ctranslate2_batched(model, "int8", batch)),
         (OURS, "float32", lambda: peers.ours(model, "float32")),
         (OURS, "bfloat16", lambda: peers.ours(model, "bfloat16")),
-        ("the same, language detected", "float32", lambda: peers.ours(model, "float32", None)),
-        ("the same, language detected", "bfloat16", lambda: peers.ours(model, "bfloat16", None)),
-        (FROM_FILES, "float32", lambda: peers.ours_from_files(model, "float32")),
-        (FROM_FILES, "bfloat16", lambda: peers.ours_from_files(model, "bfloat16")),
     ]
 
 

@@ -17,67 +17,53 @@ from typing import Any
 
 import numpy as np
 import torch
-import whisper
 
-from audio_assets.transcription.engine import Engine
-from audio_assets.transcription.options import SECOND_BATCH_SIZE, Options
+from audio_assets.transcription import Transcriber
+from audio_assets.transcription.options import SECOND_BATCH_SIZE
 from audio_assets.transcription.second_opinion import with_second_opinion
-from audio_assets.transcription.transcribe_options import DEFAULTS, TranscribeOptions
+from audio_assets.transcription.transcribe_options import TranscribeOptions
 from benchmarks.common import RESULTS, machine
 from benchmarks.engine import noises
+from benchmarks.peers import our_transcriber
 from benchmarks.scripted import SHAPES, scripted_whisper
 
 TOKENS = 40
 PASSES = 3
 
 
-def engine_of(
-    model: whisper.Whisper,
-    args: argparse.Namespace,
-    language: str | None = "en",
-    threshold: float | None = DEFAULTS.language_detection_threshold,
-    batch_size: int | None = None,
-) -> Engine:
-    options = Options(
-        "benchmark",
-        device=args.device,
-        language=language,
-        batch_size=batch_size,
-        transcribe=TranscribeOptions(language_detection_threshold=threshold),
-    )
-    with torch.inference_mode():
-        return Engine(model, options.resolve())
-
-
-def measure(run: Callable[[], Iterable[Any]], engine: Engine) -> dict[str, Any]:
+def measure(run: Callable[[], Iterable[Any]], first: Transcriber) -> dict[str, Any]:
     """Median seconds of a pass over all clips, and how many windows it encodes with the first model."""
 
     def timed() -> float:
         started = time.perf_counter()
         for _ in run():
             pass
-        if engine.device.type == "cuda":
+        if first.device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - started
 
     timed()
-    windows = engine.stats.windows
+    windows = first.stats.windows
     seconds = [timed() for _ in range(PASSES)]
-    taken = (engine.stats.windows - windows) // PASSES
+    taken = (first.stats.windows - windows) // PASSES
     return {"s": round(statistics.median(seconds), 3), "windows": taken}
 
 
 def passes(args: argparse.Namespace, clips: list[np.ndarray]) -> dict[str, dict[str, Any]]:
     model = scripted_whisper(args.shape, TOKENS).to(args.device)
-    first = engine_of(model, args)
-    found = {"given": measure(lambda: first.transcribe(enumerate(clips)), first)}
-    second = engine_of(scripted_whisper("tiny", TOKENS).to(args.device), args, batch_size=SECOND_BATCH_SIZE)
-    found["second model"] = measure(
-        lambda: with_second_opinion(enumerate(clips), first.transcribe, second.transcribe), first
-    )
+    tiny = scripted_whisper("tiny", TOKENS).to(args.device)
+    first = our_transcriber(model, "auto", "en")
+    second = our_transcriber(tiny, "auto", "en", SECOND_BATCH_SIZE)
+    found = {
+        "given": measure(lambda: first.transcribe(enumerate(clips)), first),
+        "second model": measure(
+            lambda: with_second_opinion(enumerate(clips), first.transcribe, second.transcribe), first
+        ),
+    }
     for name, threshold in (("certain", 0.0), ("not certain", None)):
-        engine = engine_of(model, args, None, threshold)
-        found[name] = measure(lambda engine=engine: engine.transcribe(enumerate(clips)), engine)
+        options = TranscribeOptions(language_detection_threshold=threshold)
+        detecting = our_transcriber(model, "auto", None, transcribe=options)
+        found[name] = measure(lambda by=detecting: by.transcribe(enumerate(clips)), detecting)
     return found
 
 

@@ -27,6 +27,7 @@ from audio_assets.tokenisation import load_tokeniser, tokenise
 from audio_assets.transcription import Transcriber
 from audio_assets.transcription.engine import Engine
 from audio_assets.transcription.options import Options
+from audio_assets.transcription.transcribe_options import DEFAULTS, TranscribeOptions
 from benchmarks.common import transcripts
 
 Clip = np.ndarray
@@ -112,8 +113,14 @@ def ours(model: Whisper, precision: str, language: str | None = "en") -> Run:
     return lambda clips: [t.text for t in transcripts(transcriber, clips)]
 
 
-def our_transcriber(model: Whisper, precision: str, language: str | None) -> Transcriber:
-    options = Options("benchmark", device=str(model.device), language=language, precision=precision)
+def our_transcriber(
+    model: Whisper,
+    precision: str,
+    language: str | None,
+    batch_size: int | None = None,
+    transcribe: TranscribeOptions = DEFAULTS,
+) -> Transcriber:
+    options = Options("benchmark", str(model.device), language, batch_size, precision, transcribe)
     with torch.inference_mode():
         return Transcriber(Engine(model, options.resolve()), "benchmark")
 
