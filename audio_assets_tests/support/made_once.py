@@ -20,6 +20,7 @@ from dagster._core.storage.defs_state.blob_storage_state_storage import UPathDef
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
+from dagster._utils import ensure_file
 from dagster.components.core import component_tree, load_defs
 from dagster.components.core.component_tree import ComponentTree
 from dagster.components.utils import project_paths
@@ -64,7 +65,7 @@ def _create_engine(
 @contextlib.contextmanager
 def _to_file_alone(stream: TextIO, path: str) -> Iterator[None]:
     """Keep what a step prints, without showing it: that takes four more processes for each step."""
-    compute_logs.ensure_file(path)
+    ensure_file(path)
     with compute_logs.redirect_to_file(stream, path):
         yield
 
