@@ -155,7 +155,20 @@ def test_the_process_of_the_run(run: Run, large: Backfill) -> None:
     assert run.starts == 2
 
 
-def test_the_head(run: Run, large: Backfill, nodes: RayCluster) -> None:
+def test_the_head_alone(run: Run, large: Backfill, nodes: RayCluster) -> None:
+    run.until_written(random_moment())
+    nodes.kill(0)
+    time.sleep(2)
+    nodes.start_head(0)
+    for number in range(1, NODES):
+        # A node whose head is gone ends by itself; whoever runs the machines starts it again.
+        nodes.until_ended(number)
+        nodes.add_node(number, gpus=2)
+    run.finish()
+    assert large.files() == large.expected
+
+
+def test_all_nodes_at_once(run: Run, large: Backfill, nodes: RayCluster) -> None:
     run.until_written(random_moment())
     nodes.kill()
     time.sleep(2)

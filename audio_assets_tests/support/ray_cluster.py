@@ -97,6 +97,13 @@ class RayCluster:
         """The process ids of the actors, oldest first."""
         return sorted(pid for pid, command in self.processes().items() if command.startswith(ACTOR))
 
+    def until_ended(self, node: int) -> None:
+        """Wait until no process of a node is left."""
+        deadline = time.monotonic() + 180
+        while pids := self.processes(node):
+            assert time.monotonic() < deadline, pids
+            time.sleep(0.5)
+
     def kill(self, node: int | None = None) -> None:
         """SIGKILL of all processes of a node, of all nodes where None."""
         deadline = time.monotonic() + 10
