@@ -17,7 +17,7 @@ import dagster as dg
 import pytest
 
 from audio_assets.settings import PROJECT
-from audio_assets_tests.cluster.conftest import Backfill, speech_files
+from audio_assets_tests.cluster.conftest import SPEECH, Backfill, speech_files
 from audio_assets_tests.support.audio import UPLOADED, flac
 from audio_assets_tests.support.environment import clear_settings
 from audio_assets_tests.support.places import LocalPlace
@@ -96,7 +96,9 @@ class Run:
                 storage.free_concurrency_slots_for_run(run_id)
 
     def written(self) -> int:
-        return len(speech_files(self._backfill.place))
+        """How many files there are; those that are being written are none yet."""
+        tables = self._backfill.place.folder / "output_parquet"
+        return sum(len(list((tables / name).rglob("*.parquet"))) for name in SPEECH)
 
     def until_written(self, files: int) -> None:
         deadline = time.monotonic() + 180

@@ -75,10 +75,14 @@ class RayCluster:
         host = f"--node-ip-address=127.0.0.{2 + number}"
         environment = self.environment | {_MARK: f"{self.folder.name}-{number}"}
         command += [host, *_options(None, gpus)]
-        started = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=120, check=False
-        )
-        assert not started.returncode, f"{started.stdout} {started.stderr}"
+        # A head that has just begun may take longer for its first answer than a node waits for it.
+        for _ in range(3):
+            started = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=120, check=False
+            )
+            if not started.returncode:
+                return
+        raise AssertionError(f"{started.stdout} {started.stderr}")
 
     def processes(self, node: int | None = None) -> dict[int, bytes]:
         """The command lines of the processes of a node, of all where None, by process id."""
