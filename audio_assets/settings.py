@@ -155,6 +155,22 @@ def _batch_size(text: str) -> int | None:
     return int(text)
 
 
+def _texts(text: str) -> int | None:
+    if text == "none":
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,2}", text):
+        raise ValueError
+    return int(text)
+
+
+def _patience(text: str) -> float | None:
+    if text == "none":
+        return None
+    if not 0 < (patience := float(text)) < 1000:
+        raise ValueError
+    return patience
+
+
 def _true_or_false(text: str) -> bool:
     return _one_of("true", "false")(text) == "true"
 
@@ -347,7 +363,7 @@ WHISPER_BATCH_SIZE = Setting(
 WHISPER_TASK = Setting(
     name="WHISPER_TASK",
     meaning="`transcribe`, or `translate` into English."
-    " [What this and the next ten do](docs/transcription.md#options-of-whispertranscribe).",
+    " [What this and the next thirteen do](docs/transcription.md#options-of-whispertranscribe).",
     default="transcribe",
     example="translate",
     parse=_one_of("transcribe", "translate"),
@@ -375,6 +391,33 @@ WHISPER_TEMPERATURES = Setting(
     example="0.0",
     parse=_temperatures,
     rule="is one temperature or several with commas between them, each from 0 to 1",
+)
+WHISPER_BEAM_SIZE = Setting(
+    name="WHISPER_BEAM_SIZE",
+    meaning="How many texts a beam search keeps at temperature 0; `none` for greedy decoding."
+    " The command `whisper` has 5.",
+    default="none",
+    example="5",
+    parse=_texts,
+    rule="is a number of texts or none",
+)
+WHISPER_PATIENCE = Setting(
+    name="WHISPER_PATIENCE",
+    meaning="How many texts end before a beam search does, as a multiple of `WHISPER_BEAM_SIZE`; `none` for"
+    " 1.",
+    default="none",
+    example="2.0",
+    parse=_patience,
+    rule="is a number above 0, or none",
+)
+WHISPER_BEST_OF = Setting(
+    name="WHISPER_BEST_OF",
+    meaning="How many texts are drawn at a temperature above 0, of which the most probable is kept; `none`"
+    " for 1. The command `whisper` has 5.",
+    default="none",
+    example="5",
+    parse=_texts,
+    rule="is a number of texts or none",
 )
 WHISPER_COMPRESSION_RATIO_THRESHOLD = Setting(
     name="WHISPER_COMPRESSION_RATIO_THRESHOLD",
@@ -441,6 +484,9 @@ WHISPER_OPTIONS: dict[str, Setting[Any]] = {
     "initial_prompt": WHISPER_INITIAL_PROMPT,
     "condition_on_previous_text": WHISPER_CONDITION_ON_PREVIOUS_TEXT,
     "temperatures": WHISPER_TEMPERATURES,
+    "beam_size": WHISPER_BEAM_SIZE,
+    "patience": WHISPER_PATIENCE,
+    "best_of": WHISPER_BEST_OF,
     "compression_ratio_threshold": WHISPER_COMPRESSION_RATIO_THRESHOLD,
     "logprob_threshold": WHISPER_LOGPROB_THRESHOLD,
     "no_speech_threshold": WHISPER_NO_SPEECH_THRESHOLD,

@@ -118,6 +118,9 @@ def test_what_is_not_set_or_empty_has_its_default(monkeypatch: pytest.MonkeyPatc
         "WHISPER_INITIAL_PROMPT": None,
         "WHISPER_CONDITION_ON_PREVIOUS_TEXT": True,
         "WHISPER_TEMPERATURES": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
+        "WHISPER_BEAM_SIZE": None,
+        "WHISPER_PATIENCE": None,
+        "WHISPER_BEST_OF": None,
         "WHISPER_COMPRESSION_RATIO_THRESHOLD": 2.4,
         "WHISPER_LOGPROB_THRESHOLD": -1.0,
         "WHISPER_NO_SPEECH_THRESHOLD": 0.6,
@@ -175,6 +178,8 @@ def test_what_is_set_is_read_as_a_value(monkeypatch: pytest.MonkeyPatch):
             "WHISPER_TEMPERATURES is one temperature or several with commas between them, each from 0 to 1,"
             " not '0.0,1.5'",
         ),
+        ("WHISPER_BEAM_SIZE", "0", "WHISPER_BEAM_SIZE is a number of texts or none, not '0'"),
+        ("WHISPER_PATIENCE", "0", "WHISPER_PATIENCE is a number above 0, or none, not '0'"),
         ("WHISPER_LOGPROB_THRESHOLD", "nan", "WHISPER_LOGPROB_THRESHOLD is a number or none, not 'nan'"),
         (
             "WHISPER_HALLUCINATION_SILENCE_THRESHOLD",
@@ -308,6 +313,7 @@ def test_a_malicious_checkpoint_fails_the_run_before_audio_is_fetched(
         ("WHISPER_LANGUAGE", "klingon", "WHISPER_LANGUAGE='klingon'"),
         ("WHISPER_BATCH_SIZE", "many", "WHISPER_BATCH_SIZE is a number of clips or auto, not 'many'"),
         ("WHISPER_HALLUCINATION_SILENCE_THRESHOLD", "2", "SILENCE_THRESHOLD=2.0 needs word_timestamps"),
+        ("WHISPER_PATIENCE", "2", "WHISPER_PATIENCE=2.0 needs beam_size"),
         ("WHISPER_DEVICE", "gpu", "WHISPER_DEVICE='gpu'"),
         ("WHISPER_DEVICE", "cuda:99", "WHISPER_DEVICE='cuda:99', but PyTorch sees"),
         ("TOKENISER", "no.such:thing", "TOKENISER='no.such:thing' is neither"),

@@ -27,7 +27,7 @@ from whisper.tokenizer import get_tokenizer
 from audio_assets.errors import ArgumentError
 from audio_assets.settings import DEMO_CHECKPOINT
 from audio_assets.transcription import Transcriber, Transcript, layers, model_identity
-from audio_assets.transcription.batch import DecodeBatch, Row
+from audio_assets.transcription.batch import DecodeBatch, Running
 from audio_assets.transcription.decoder import Decoder
 from audio_assets.transcription.encoder import Encoder
 from audio_assets.transcription.graphs import Graphs, bucket
@@ -329,7 +329,7 @@ def decode_batch(slots: int) -> DecodeBatch:
     model = Whisper(DIMS)
     tokenizer = get_tokenizer(True)
     decoder = Decoder(model.decoder, torch.float32, slots)
-    return DecodeBatch(decoder, Sampler(model, tokenizer), tokenizer, DIMS.n_audio_ctx, slots)
+    return DecodeBatch(decoder, Sampler(model, tokenizer), tokenizer, DIMS.n_audio_ctx, slots, beam_size=2)
 
 
 def tensors_of(batch: DecodeBatch) -> dict[str, torch.Tensor]:
@@ -353,9 +353,10 @@ def test_a_row_moves_with_all_that_it_holds():
     batch.state.done[0] = False
     batch.state.done[2] = True
     before = {name: tensor.clone() for name, tensor in tensors.items()}
-    batch.rows = [Row(owner, 0.0, 3) for owner in "abc"]
+    for owner in "abc":
+        batch._add_row(Running(owner, 0.0, 3, 0.0))
     batch._close_gap(0, [10, 10, DIMS.n_text_ctx])
-    assert [row.owner for row in batch.rows] == ["c", "b"]
+    assert [(row.decode.owner, row.slot) for row in batch.rows] == [("c", 0), ("b", 1)]
     for name, tensor in tensors.items():
         assert not torch.equal(before[name][0], before[name][2]), name
         assert torch.equal(tensor[0], before[name][2]), name

@@ -9,7 +9,7 @@ import dataclasses
 import sys
 import types
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -28,7 +28,12 @@ from audio_assets.transcription import Transcript, model_identity
 from audio_assets.transcription.identity import expected_parts, is_current
 from audio_assets.transcription.longform import Align, Decode, Decoded, DetectLanguage, transcribe_windows
 from audio_assets.transcription.mel import LogMel
-from audio_assets.transcription.transcribe_options import DEFAULTS, NAMES, TranscribeOptions
+from audio_assets.transcription.transcribe_options import (
+    DEFAULTS,
+    NAMES,
+    TranscribeArguments,
+    TranscribeOptions,
+)
 from audio_assets.transcription.words import TOKENS_PER_SECOND, Aligned, in_language
 
 TOKENIZER = get_tokenizer(multilingual=True, language="en")
@@ -169,7 +174,9 @@ def test_with_any_options_the_rules_are_those_of_transcribe(
 ):
     if not words:
         options = dataclasses.replace(options, word_timestamps=False, hallucination_silence_threshold=None)
+    # Those of a beam are the model's business, compared in `test_transcription_beam.py`.
     ours_alone = {"temperatures", "language_detection_threshold", "second_model"}
+    ours_alone |= {"beam_size", "patience", "best_of"}
     arguments = {name: getattr(options, name) for name in set(NAMES) - ours_alone}
     script = Script(seed)
     same_script = Script(seed)
@@ -202,10 +209,17 @@ def test_a_model_for_english_alone_has_no_other_language():
     assert TOKENIZER.language == "en"
 
 
+def test_each_option_is_a_keyword_argument_of_the_same_type():
+    assert get_type_hints(TranscribeArguments) == get_type_hints(TranscribeOptions)
+
+
 def test_defaults_are_those_of_transcribe():
     defaults = whisper.transcribe.__kwdefaults__ or {}
     renamed = {"temperatures": "temperature"}
-    for name in set(NAMES) - {"task", "language_detection_threshold", "second_model"}:
+    for name in ("beam_size", "patience", "best_of"):
+        assert getattr(DEFAULTS, name) is getattr(DecodingOptions(), name) is None
+    elsewhere = {"task", "language_detection_threshold", "second_model", "beam_size", "patience", "best_of"}
+    for name in set(NAMES) - elsewhere:
         assert getattr(DEFAULTS, name) == defaults[renamed.get(name, name)], name
     assert DEFAULTS.task == DecodingOptions().task
 
@@ -217,6 +231,9 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
     ({"initial_prompt": "Zaphod, Trillian"}, "initial_prompt=0751958f1cf8"),
     ({"condition_on_previous_text": False}, "condition_on_previous_text=false"),
     ({"temperatures": (0.0, 0.4)}, "temperatures=0.0,0.4"),
+    ({"beam_size": 5}, "beam_size=5"),
+    ({"beam_size": 5, "patience": 2.0}, "beam_size=5 patience=2.0"),
+    ({"best_of": 5}, "best_of=5"),
     ({"compression_ratio_threshold": None}, "compression_ratio_threshold=none"),
     ({"logprob_threshold": -0.5}, "logprob_threshold=-0.5"),
     ({"no_speech_threshold": 0.3}, "no_speech_threshold=0.3"),

@@ -19,6 +19,7 @@ What decides, in plain Python without torch:
 
     scheduler.py    which files are taken in, what is encoded together, which decodes join, who leaves
     longform.py     `whisper.transcribe` for one file as a generator: windows, prompts, fallbacks, silence
+    beam.py         several texts for one window, of which the best is kept: beam search, samples
     words.py        the tokens' times -> words, and where the next window starts after them
 
 What computes, in the order in which audio flows:

@@ -8,8 +8,9 @@ Which decodes join, and when, is the business of `scheduler`; the tensors of a r
 """
 
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from whisper.tokenizer import Tokenizer
 
 from audio_assets.transcription.alignment import Aligner, Text
+from audio_assets.transcription.beam import BeamSearch, best_of
 from audio_assets.transcription.decoder import Decoder
 from audio_assets.transcription.graphs import Graphs
 from audio_assets.transcription.kv_cache import DecodeState
@@ -30,14 +32,29 @@ ROWS_FOR_A_THREAD = 8
 
 
 @dataclass(eq=False)
-class Row:
-    """One decode under way: whose it is, and what of it the host must know."""
+class Running:
+    """One decode under way: whose it is, and what of it the host must know.
+
+    Attributes:
+        begin: how many tokens were given.
+        rows: as many as texts are decoded side by side.
+        search: None where each row goes its own way.
+    """
 
     owner: Any
     temperature: float
     begin: int
-    """how many tokens were given"""
-    no_speech_prob: float = float("nan")
+    no_speech_prob: float
+    rows: "list[Row]" = field(default_factory=list)
+    search: BeamSearch | None = None
+
+
+@dataclass(eq=False)
+class Row:
+    """One text of a decode, in a slot."""
+
+    decode: Running
+    slot: int
 
 
 class DecodeBatch:
@@ -49,8 +66,15 @@ class DecodeBatch:
     """
 
     def __init__(
-        self, decoder: Decoder, sampler: Sampler, tokenizer: Tokenizer, audio_ctx: int, slots: int
+        self,
+        decoder: Decoder,
+        sampler: Sampler,
+        tokenizer: Tokenizer,
+        audio_ctx: int,
+        slots: int,
+        beam_size: int | None = None,
     ) -> None:
+        """beam_size: of the decodes that search with a beam, if any do."""
         self.decoder = decoder
         self.sampler = sampler
         self.tokenizer = tokenizer
@@ -60,11 +84,15 @@ class DecodeBatch:
         self.sample_limit = self.text_ctx // 2
         self.device = decoder.positions.device
         self.cache = decoder.new_cache(slots, audio_ctx)
-        self.state = DecodeState.zeros(slots=slots, text_ctx=self.text_ctx, device=self.device)
+        self.candidates = 0 if beam_size is None else beam_size + 1
+        self.state = DecodeState.zeros(
+            slots=slots, text_ctx=self.text_ctx, device=self.device, candidates=self.candidates
+        )
         self.longest = 0
         self.graphs = Graphs(self._advance, self.device)
-        # Asking a CUDA device whether rows are done makes it wait, so it is asked every few steps.
-        self.steps_at_once = 1 if self.device.type == "cpu" else 4
+        # Asking a CUDA device whether rows are done makes it wait, so it is asked every few steps. A beam
+        # search asks after each.
+        self.steps_at_once = 1 if self.device.type == "cpu" or self.candidates else 4
 
     def join(self, requests: Sequence[tuple[Any, Decode]], features: Sequence[Tensor]) -> None:
         """Start decodes: the prefill of their initial tokens, and the first token. There must be room.
@@ -77,18 +105,45 @@ class DecodeBatch:
         given = [initial_tokens(self.tokenizer, r, self.text_ctx) for _, r in requests]
         self.decoder.fill_cross_cache(self.cache, first, features)
         tokens = torch.from_numpy(padded(given, self.tokenizer.eot)).to(self.device)
-        length = torch.tensor([len(g) for g in given], device=self.device)
         sot = torch.tensor([g.index(self.tokenizer.sot) for g in given], device=self.device)
 
         hidden = self.decoder.prefill(self.cache, first, tokens)
         every = torch.arange(len(requests), device=self.device)
         no_speech = self._no_speech(hidden[every, sot])
-        for (owner, request), g, p in zip(requests, given, no_speech, strict=True):
-            self.rows.append(Row(owner, request.temperature, len(g), p))
+        decodes = [
+            self._running(owner, request, len(g), p)
+            for (owner, request), g, p in zip(requests, given, no_speech, strict=True)
+        ]
+        of = [*range(len(requests)), *self._add_rows(decodes, requests, tokens.shape[1])]
+        length = torch.tensor([len(given[i]) for i in of], device=self.device)
         joined = slice(first, len(self.rows))
-        self._start(joined, [r for _, r in requests], tokens, length)
-        self._sample(hidden[every, length - 1], joined, sampling=self._sampling(first))
+        self._start(joined, [requests[i][1] for i in of], tokens[of], length)
+        self._sample(hidden[of, length - 1], joined, sampling=self._sampling(first))
+        self._search(decodes)
         self.longest = max(self.longest, tokens.shape[1] + 1)
+
+    def _running(self, owner: Any, request: Decode, begin: int, no_speech_prob: float) -> Running:
+        """A decode in the next free slot."""
+        decode = Running(owner, request.temperature, begin, no_speech_prob)
+        if request.beam_size is not None:
+            decode.search = BeamSearch(request.beam_size, request.patience, self.tokenizer.eot)
+        self._add_row(decode)
+        return decode
+
+    def _add_row(self, decode: Running) -> None:
+        row = Row(decode, len(self.rows))
+        self.rows.append(row)
+        decode.rows.append(row)
+
+    def _add_rows(
+        self, decodes: Sequence[Running], requests: Sequence[tuple[Any, Decode]], length: int
+    ) -> Iterator[int]:
+        """Give decodes the rest of their rows, which begin as the first; yields whose each is."""
+        for number, (decode, (_, request)) in enumerate(zip(decodes, requests, strict=True)):
+            for _ in range(1, request.rows):
+                self._add_row(decode)
+                self.cache.move(decode.rows[0].slot, decode.rows[-1].slot, length)
+                yield number
 
     def _start(self, joined: slice, requests: Sequence[Decode], tokens: Tensor, length: Tensor) -> None:
         """Write the state of rows that have sampled nothing yet; tokens: int64 [rows, width]."""
@@ -100,9 +155,12 @@ class DecodeBatch:
         state.sum_logprob.zero_()
         state.temperature.copy_(torch.tensor([r.temperature for r in requests]))
         state.done.fill_(False)
+        samples: Counter[Decode] = Counter()
         for row, request in enumerate(requests):
             if request.temperature > 0:
-                state.uniform[row] = torch.from_numpy(draws(request, self.sample_limit))
+                numbers = draws(request, self.sample_limit, samples[request])
+                state.uniform[row] = torch.from_numpy(numbers)
+                samples[request] += 1
 
     def align(self, aligner: Aligner, requests: Sequence[Align], features: Sequence[Tensor]) -> list[Aligned]:
         """When each token of texts was said; works in free slots: there must be room.
@@ -142,10 +200,53 @@ class DecodeBatch:
             longest = min(self.longest, self.text_ctx)
             self.graphs.run(len(self.rows), self.slots, longest, self.text_ctx, sampling)
             self.longest += 1
+        if self.candidates:
+            self._search(list(dict.fromkeys(row.decode for row in self.rows)))
         return self._leave()
 
+    def _search(self, decodes: Sequence[Running]) -> None:
+        """Let beam searches choose among the best tokens of the latest step, and rearrange their rows.
+
+        What the step itself has chosen for these rows is written over.
+        """
+        searches = [(decode.search, decode.rows) for decode in decodes if decode.search is not None]
+        slots = [row.slot for _, rows in searches for row in rows]
+        if not slots:
+            return
+        best = self.state.best[slots].tolist()
+        logprobs = self.state.best_logprob[slots].tolist()
+        sources: list[int] = []
+        for search, rows in searches:
+            of = slice(len(sources), len(sources) + len(rows))
+            sources += [rows[beam].slot for beam in search.extend(best[of], logprobs[of])]
+        self._rearrange(sources, slots)
+        self._write([search for search, _ in searches], slots)
+
+    def _write(self, searches: Sequence[BeamSearch], slots: list[int]) -> None:
+        """Write down what searches have chosen; slots: of their beams, one search after the other."""
+        texts = [text for search in searches for text, _ in search.beams]
+        stamps = [[token for token in text if token >= self.tokenizer.timestamp_begin] for text in texts]
+        is_over = [search.is_over for search in searches for _ in search.beams]
+        state = self.state
+        length = state.length[slots]
+        state.tokens[slots, length - 1] = torch.tensor([text[-1] for text in texts], device=self.device)
+        # They never decrease.
+        state.last_timestamp[slots] = torch.tensor([max(s, default=-1) for s in stamps], device=self.device)
+        too_long = (length > self.text_ctx) | (length - state.begin[slots] >= self.sample_limit)
+        state.done[slots] = too_long | torch.tensor(is_over, device=self.device)
+
+    def _rearrange(self, sources: list[int], targets: list[int]) -> None:
+        """Let rows go on from others of the same decode."""
+        moved = [
+            (source, target) for source, target in zip(sources, targets, strict=True) if source != target
+        ]
+        if moved:
+            sources, targets = map(list, zip(*moved, strict=True))
+            self.state.tokens[targets] = self.state.tokens[sources]
+            self.cache.rearrange(sources, targets, min(self.longest, self.text_ctx))
+
     def _sampling(self, first: int) -> bool:
-        return any(r.temperature > 0 for r in self.rows[first:])
+        return any(row.decode.temperature > 0 for row in self.rows[first:])
 
     def _advance(self, count: int, longest: int, sampling: bool) -> None:
         """A decode step of the first `count` slots, shared by a CPU's threads. Never waits for a GPU."""
@@ -179,14 +280,14 @@ class DecodeBatch:
         if sampling:
             temperature = state.temperature
             uniform = state.uniform.gather(1, sampled.clamp(max=self.sample_limit - 1)[:, None])[:, 0]
+        logits = self.decoder.logits(hidden)
+        recent = latest(1), latest(2), state.last_timestamp
+        if self.candidates:
+            best = self.sampler.best(logits, *recent, self.candidates)
+            state.best.copy_(best[0])
+            state.best_logprob.copy_(best[1])
         chosen, logprob = self.sampler.choose(
-            self.decoder.logits(hidden),
-            latest(1),
-            latest(2),
-            state.last_timestamp,
-            temperature,
-            uniform,
-            self.decoder.logit_factors(hidden),
+            logits, *recent, temperature, uniform, self.decoder.logit_factors(hidden)
         )
         state.sum_logprob.add_(torch.where(state.done, 0.0, logprob))
         stamped = (chosen >= self.tokenizer.timestamp_begin) & ~state.done
@@ -205,38 +306,47 @@ class DecodeBatch:
             return []
         lengths = self.state.length[:count].tolist()
         sums = self.state.sum_logprob[:count].tolist()
-        finished = []
         # From the end, so that the row that fills a gap is never one that leaves too.
-        for i in reversed(range(count)):
-            if done[i]:
-                finished.append((self.rows[i].owner, self._result(i, lengths[i], sums[i])))
-                self._close_gap(i, lengths)
-        self.longest = max((lengths[i] for i in range(len(self.rows))), default=0)
+        leaving = [row for row in reversed(self.rows) if all(done[other.slot] for other in row.decode.rows)]
+        decodes = dict.fromkeys(row.decode for row in leaving)
+        finished = [(decode.owner, self._result(decode, lengths, sums)) for decode in decodes]
+        for row in leaving:
+            self._close_gap(row.slot, lengths)
+        self.longest = max(lengths[: len(self.rows)], default=0)
         return finished
 
-    def _result(self, i: int, length: int, sum_logprob: float) -> Decoded:
-        row = self.rows[i]
-        tokens = self.state.tokens[i, row.begin : length].tolist()
-        if tokens[-1] == self.tokenizer.eot:
-            tokens.pop()
+    def _result(self, decode: Running, lengths: list[int], sums: list[float]) -> Decoded:
+        """The best text of a decode; lengths, sums: of each slot."""
+        if decode.search is not None:
+            results = decode.search.results()
+        else:
+            results = [self._text(row, lengths[row.slot], sums[row.slot]) for row in decode.rows]
+        tokens, sum_logprob = best_of(results)
         return Decoded(
-            tokens=tuple(tokens),
-            text=self.tokenizer.decode(tokens).strip(),
+            tokens=tokens,
+            text=self.tokenizer.decode(list(tokens)).strip(),
             avg_logprob=sum_logprob / (len(tokens) + 1),
-            no_speech_prob=row.no_speech_prob,
-            temperature=row.temperature,
+            no_speech_prob=decode.no_speech_prob,
+            temperature=decode.temperature,
         )
 
-    def _close_gap(self, i: int, lengths: list[int]) -> None:
-        """Move the last row to where row i was; `lengths` follows."""
+    def _text(self, row: Row, length: int, sum_logprob: float) -> tuple[tuple[int, ...], float]:
+        tokens = self.state.tokens[row.slot, row.decode.begin : length].tolist()
+        if tokens[-1] == self.tokenizer.eot:
+            tokens.pop()
+        return tuple(tokens), sum_logprob
+
+    def _close_gap(self, slot: int, lengths: list[int]) -> None:
+        """Move the last row to where another one was; `lengths` follows."""
         last = len(self.rows) - 1
         moved = self.rows.pop()
-        if i == last:
+        if slot == last:
             return
-        self.rows[i] = moved
-        lengths[i] = lengths[last]
-        self.cache.move(last, i, min(lengths[last], self.text_ctx))
-        self.state.move(last, i)
+        self.rows[slot] = moved
+        moved.slot = slot
+        lengths[slot] = lengths[last]
+        self.cache.move(last, slot, min(lengths[last], self.text_ctx))
+        self.state.move(last, slot)
 
     def _no_speech(self, hidden: Tensor) -> list[float]:
         """Probability of <|nospeech|> after <|startoftranscript|>; hidden: float32 [rows, n_state]."""
@@ -275,8 +385,10 @@ def padded(sequences: Sequence[Sequence[int]], padding: int) -> np.ndarray:
     return array
 
 
-def draws(request: Decode, count: int) -> np.ndarray:
-    """Uniform random numbers for a decode, float64 [count]; the same audio always gets the same ones."""
+def draws(request: Decode, count: int, sample: int) -> np.ndarray:
+    """Uniform random numbers for a decode's n-th sample, float64 [count]; the same audio always gets the same
+    ones."""
     heard = request.window.mel.cpu().numpy().tobytes()
-    seed = np.random.SeedSequence([zlib.crc32(heard), len(request.prompt), round(request.temperature * 10)])
+    words = [zlib.crc32(heard), len(request.prompt), round(request.temperature * 10)]
+    seed = np.random.SeedSequence(words, spawn_key=(sample,) if sample else ())
     return np.random.Generator(np.random.PCG64(seed)).random(count)

@@ -78,7 +78,8 @@ class Engine:
         self.aligner = Aligner(model)
         share = free_bytes(self.device) // CACHE_SHARE[self.device.type]
         slots = min(most_slots, share // self.decoder.slot_bytes(self.dims.n_audio_ctx))
-        self.scheduler = Scheduler(options.batch_size or max(1, slots))
+        most_rows = self.options.most_rows
+        self.scheduler = Scheduler(options.batch_size or max(most_rows, slots), most_rows)
         self._batch: DecodeBatch | None = None
 
     @classmethod
@@ -165,6 +166,7 @@ class Engine:
                 self.tokenizer,
                 self.dims.n_audio_ctx,
                 self.scheduler.batch_size,
+                self.options.beam_size,
             )
         answers = list(self._answer_at_once(self._batch, step))
         for join in step.join:

@@ -58,6 +58,13 @@ class KVCache:
             valid = slice(length) if declared.metadata.get("grows") else slice(None)
             cache[:, target, :, valid] = cache[:, source, :, valid]
 
+    def rearrange(self, sources: list[int], targets: list[int], length: int) -> None:
+        """Copy what slots of the same window hold of their `length` tokens over other ones, all at once."""
+        for declared in dataclasses.fields(self):
+            if declared.metadata.get("grows"):
+                cache: Tensor = getattr(self, declared.name)
+                cache[:, targets, :, :length] = cache[:, sources, :, :length]
+
 
 @dataclass(frozen=True, eq=False)
 class DecodeState:
@@ -72,6 +79,8 @@ class DecodeState:
         temperature: float32 [slots].
         uniform: float64 [slots, n_text_ctx / 2] in [0, 1), which pick the tokens above temperature 0.
         done: bool [slots], whether the row's text has ended.
+        best: int64 [slots, candidates], the most probable tokens of the latest step, for a beam search.
+        best_logprob: float32 [slots, candidates].
     """
 
     tokens: Tensor
@@ -82,9 +91,11 @@ class DecodeState:
     temperature: Tensor
     uniform: Tensor
     done: Tensor
+    best: Tensor
+    best_logprob: Tensor
 
     @classmethod
-    def zeros(cls, *, slots: int, text_ctx: int, device: torch.device) -> "DecodeState":
+    def zeros(cls, *, slots: int, text_ctx: int, device: torch.device, candidates: int = 0) -> "DecodeState":
         def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
             return torch.zeros(slots, *shape, dtype=dtype, device=device)
 
@@ -97,6 +108,8 @@ class DecodeState:
             temperature=zeros(dtype=torch.float32),
             uniform=zeros(text_ctx // 2, dtype=torch.float64),
             done=zeros(dtype=torch.bool),
+            best=zeros(candidates),
+            best_logprob=zeros(candidates, dtype=torch.float32),
         )
 
     def __getitem__(self, slots: slice) -> "DecodeState":

@@ -8,6 +8,7 @@ generator, many files can take their steps side by side, and their decodes run a
 No model code here: torch and whisper are imported for their types alone.
 """
 
+import dataclasses
 import math
 import zlib
 from collections.abc import Generator, Iterator
@@ -69,12 +70,26 @@ class Detected:
 
 @dataclass(frozen=True, eq=False)
 class Decode:
-    """Asks for the text of a window, given the text before it; the answer is a `Decoded`."""
+    """Asks for the text of a window, given the text before it; the answer is a `Decoded`.
+
+    Attributes:
+        beam_size: how many texts a beam search keeps, at temperature 0; None for the most probable token.
+        patience: of the beam search, as `TranscribeOptions` has it.
+        samples: how many texts are drawn, of which the best is kept.
+    """
 
     window: Window
     language: str
     prompt: tuple[int, ...]
     temperature: float
+    beam_size: int | None = None
+    patience: float | None = None
+    samples: int = 1
+
+    @property
+    def rows(self) -> int:
+        """How many texts are decoded side by side."""
+        return self.beam_size or self.samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,12 +211,22 @@ def _decode_with_fallback(
     window: Window, language: str, prompt: tuple[int, ...], options: TranscribeOptions
 ) -> Generator[Request, Any, Decoded]:
     """Decode at rising temperatures until the text is neither repetitive nor improbable, or is silence."""
-    result: Decoded = yield Decode(window, language, prompt, options.temperatures[0])
+    result: Decoded = yield _decode(window, language, prompt, options.temperatures[0], options)
     for temperature in options.temperatures[1:]:
         if not _has_failed(result, options):
             break
-        result = yield Decode(window, language, prompt, temperature)
+        result = yield _decode(window, language, prompt, temperature, options)
     return result
+
+
+def _decode(
+    window: Window, language: str, prompt: tuple[int, ...], temperature: float, options: TranscribeOptions
+) -> Decode:
+    """A beam is for temperature 0, several samples for those above it."""
+    decode = Decode(window, language, prompt, temperature)
+    if temperature == 0:
+        return dataclasses.replace(decode, beam_size=options.beam_size, patience=options.patience)
+    return dataclasses.replace(decode, samples=options.best_of or 1)
 
 
 def _has_failed(result: Decoded, options: TranscribeOptions) -> bool:

@@ -37,6 +37,10 @@ class Options:
         """
         if self.batch_size is not None and self.batch_size < 1:
             raise ArgumentError("batch_size", f"={self.batch_size} is not at least 1")
+        rows = self.transcribe.most_rows
+        if self.batch_size is not None and self.batch_size < rows:
+            problem = f"={self.batch_size} has no room for the {rows} texts of beam_size or best_of"
+            raise ArgumentError("batch_size", problem)
         device = resolve_device(self.device)
         return dataclasses.replace(
             self,

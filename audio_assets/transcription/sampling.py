@@ -94,6 +94,28 @@ class Sampler:
         of_drawn = logits.gather(1, drawn[:, None])[:, 0]
         return torch.where(hot, drawn, token), torch.where(hot, of_drawn, best) - total
 
+    def best(
+        self, logits: Tensor, last: Tensor, before_last: Tensor, last_timestamp: Tensor, count: int
+    ) -> tuple[Tensor, Tensor]:
+        """The most probable next tokens of each row, the best first, and their log-probabilities.
+
+        Args:
+            logits, last, before_last, last_timestamp: as those of `choose`; `logits` is overwritten.
+            count: how many tokens; a row that may say fewer gets others besides, at -inf.
+
+        Returns:
+            int64 [rows, count] and float32 [rows, count].
+        """
+        logits.index_fill_(1, self.suppressed, -torch.inf)
+        stretches = self._stretches(
+            logits.float(), self._allowed(last, before_last, last_timestamp, logits.shape[1])
+        )
+        *_, total, only_timestamps = _pick(
+            [s.best for s in stretches], [s.token for s in stretches], [s.sum for s in stretches]
+        )
+        best, token = _only_allowed(stretches, only_timestamps).topk(count, dim=1)
+        return token, best - total[:, None]
+
     def _allowed(self, last: Tensor, before_last: Tensor, last_timestamp: Tensor, n_vocab: int) -> Allowed:
         """The rules of timestamps: they come in pairs, never decrease, and start at 1.0 s at the latest."""
         first = last < 0

@@ -9,7 +9,7 @@ order    A file that has begun goes before those that have not. So a long file, 
          keeps its place.
 detect   A file's language is detected shortly before it joins, as the features of its first window are kept.
 join     Decode requests join the batch in groups of up to 16, once there is room for the whole group: each
-         join costs a pass over the prompts.
+         join costs a pass over the prompts. A request takes a slot for each of its texts.
 leave    A file leaves when it asks for nothing more.
 memory   When the device runs out of it, the batch is halved, and the decodes that were in it start again.
 
@@ -93,12 +93,14 @@ class Scheduler:
 
     Attributes:
         batch_size: slots of the decode batch.
+        most_rows: how many slots a decode takes at the most.
         encode_at_once: how many windows the encoder is given at a time.
         files: the files under way, in the order in which they were taken in.
     """
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int, most_rows: int = 1) -> None:
         self.batch_size = batch_size
+        self.most_rows = most_rows
         self.encode_at_once = ENCODED_AT_ONCE
         self.clear()
 
@@ -140,31 +142,33 @@ class Scheduler:
 
     @property
     def _free_files(self) -> int:
-        return max(0, FILES_PER_SLOT * self.batch_size - len(self.files))
+        return max(0, FILES_PER_SLOT * (self.batch_size // self.most_rows) - len(self.files))
 
     @property
     def _group(self) -> int:
-        return min(JOINED_AT_ONCE, self.batch_size)
+        return min(JOINED_AT_ONCE, self.batch_size // self.most_rows)
 
     # --- steps --------------------------------------------------------------------------------------
 
     def schedule(self) -> Step:
         """What to run now. All that is scheduled is to be run, and its answers go to `postprocess`."""
-        room = self.batch_size - len(self._decoding)
+        room = self.batch_size - sum(_rows(f.request) for f in self._decoding)
         waiting = [(f, f.request) for f in itertools.chain(self._continuing, self._fresh)]
         # These work in free slots, which stay free.
         aligns = self._if_room([(f, r) for f, r in waiting if isinstance(r, Align)], room)
         decodes = [(f, r) for f, r in waiting if isinstance(r, Decode)]
         languages = [(f, r) for f, r in waiting if isinstance(r, DetectLanguage)]
         languages = languages[: max(0, ENCODED_AHEAD - len(decodes))]
-        join = []
-        for group in _groups(decodes, self._group):
-            if room < len(group):
-                break
-            join.append(group)
-            room -= len(group)
+        join = self._that_fit(_groups(decodes, self._group), room)
         self._begin(f for group in join for f, _ in group)
         return Step(_groups(languages, self._group), join, _groups(aligns, self._group))
+
+    def _that_fit(
+        self, groups: list[list[tuple[File, Decode]]], room: int
+    ) -> list[list[tuple[File, Decode]]]:
+        """The first groups that the free slots hold, all of them together."""
+        ends = itertools.accumulate(sum(request.rows for _, request in group) for group in groups)
+        return [group for group, end in zip(groups, ends, strict=True) if end <= room]
 
     def _if_room(self, requests: list[T], room: int) -> list[T]:
         """All requests, or none yet where a group of them has no room."""
@@ -211,8 +215,8 @@ class Scheduler:
     # --- out of memory ------------------------------------------------------------------------------
 
     def halve_batch(self) -> bool:
-        """Halve the decode batch and start its decodes again; False where it has but one slot."""
-        if self.batch_size == 1:
+        """Halve the decode batch and start its decodes again; False where a decode may not fit then."""
+        if self.batch_size // 2 < self.most_rows:
             return False
         self.batch_size //= 2
         self._decoding.clear()
@@ -225,6 +229,10 @@ class Scheduler:
             return False
         self.encode_at_once //= 2
         return True
+
+
+def _rows(request: Request | None) -> int:
+    return request.rows if isinstance(request, Decode) else 0
 
 
 def _groups(items: Sequence[T], size: int) -> list[list[T]]:

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import TypedDict
 
 from audio_assets.errors import ArgumentError
 
@@ -25,6 +26,11 @@ class TranscribeOptions:
         initial_prompt: text to go before the first window, such as names and how they are spelt.
         condition_on_previous_text: whether a window's text is the prompt of the next one.
         temperatures: to decode at, one after the other, until no threshold fails; each from 0 to 1.
+        beam_size: how many texts a beam search keeps at temperature 0; None to take the most probable token
+            each time, as `whisper.transcribe` does by default. The command `whisper` has 5.
+        patience: how many texts end before the beam search does, as a multiple of `beam_size`; None for 1.
+        best_of: how many texts are drawn at a temperature above 0, of which the most probable is kept; None
+            for 1. The command `whisper` has 5.
         compression_ratio_threshold: a text that compresses better has failed; None to let it pass.
         logprob_threshold: a text whose mean log-probability is lower has failed; None to let it pass.
         no_speech_threshold: a window whose probability of no speech is higher, and whose text has failed by
@@ -52,6 +58,9 @@ class TranscribeOptions:
     hallucination_silence_threshold: float | None = None
     language_detection_threshold: float | None = 0.9
     second_model: str | None = None
+    beam_size: int | None = None
+    patience: float | None = None
+    best_of: int | None = None
 
     def __post_init__(self) -> None:
         """See that each option is right.
@@ -68,6 +77,7 @@ class TranscribeOptions:
             threshold = getattr(self, name)
             if threshold is not None and not math.isfinite(threshold):
                 raise ArgumentError(name, f"={threshold} is neither a finite number nor None")
+        self._check_beam()
         silence_s = self.hallucination_silence_threshold
         if silence_s is not None and silence_s <= 0:
             problem = f"={silence_s} is not a number of seconds above 0"
@@ -76,6 +86,24 @@ class TranscribeOptions:
             problem = f"={silence_s} needs word_timestamps, which tell where silence is"
             raise ArgumentError("hallucination_silence_threshold", problem)
 
+    def _check_beam(self) -> None:
+        for name in ("beam_size", "best_of"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise ArgumentError(name, f"={number} is not at least 1")
+        if self.patience is None:
+            return
+        if self.beam_size is None:
+            raise ArgumentError("patience", f"={self.patience} needs beam_size, of which it is a multiple")
+        if not (math.isfinite(self.patience) and round(self.beam_size * self.patience) >= 1):
+            problem = f"={self.patience} with beam_size={self.beam_size} lets no text end"
+            raise ArgumentError("patience", problem)
+
+    @property
+    def most_rows(self) -> int:
+        """How many texts are decoded side by side for one window, at the most."""
+        return max(self.beam_size or 1, self.best_of or 1)
+
     def identity_parts(self) -> dict[str, str]:
         """By name, the options that differ from their default, as words of an identity."""
         return {
@@ -83,6 +111,25 @@ class TranscribeOptions:
             for field in dataclasses.fields(self)
             if getattr(self, field.name) != field.default
         }
+
+
+class TranscribeArguments(TypedDict, total=False):
+    """The same as keyword arguments, each of which may be left out."""
+
+    task: str
+    initial_prompt: str | None
+    condition_on_previous_text: bool
+    temperatures: tuple[float, ...]
+    compression_ratio_threshold: float | None
+    logprob_threshold: float | None
+    no_speech_threshold: float | None
+    word_timestamps: bool
+    hallucination_silence_threshold: float | None
+    language_detection_threshold: float | None
+    second_model: str | None
+    beam_size: int | None
+    patience: float | None
+    best_of: int | None
 
 
 _THRESHOLDS = (

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from audio_assets.errors import renaming
 from audio_assets.transcription.identity import identity_of
 from audio_assets.transcription.options import Options
 from audio_assets.transcription.second_opinion import with_second_opinion
-from audio_assets.transcription.transcribe_options import DEFAULTS, TranscribeOptions
+from audio_assets.transcription.transcribe_options import TranscribeArguments, TranscribeOptions
 from audio_assets.transcription.transcript import Stats, Transcript
 
 if TYPE_CHECKING:
@@ -42,17 +42,7 @@ class Transcriber:
         language: str | None = None,
         batch_size: int | None = None,
         precision: str = "auto",
-        task: str = DEFAULTS.task,
-        initial_prompt: str | None = DEFAULTS.initial_prompt,
-        condition_on_previous_text: bool = DEFAULTS.condition_on_previous_text,
-        temperatures: tuple[float, ...] = DEFAULTS.temperatures,
-        compression_ratio_threshold: float | None = DEFAULTS.compression_ratio_threshold,
-        logprob_threshold: float | None = DEFAULTS.logprob_threshold,
-        no_speech_threshold: float | None = DEFAULTS.no_speech_threshold,
-        word_timestamps: bool = DEFAULTS.word_timestamps,
-        hallucination_silence_threshold: float | None = DEFAULTS.hallucination_silence_threshold,
-        language_detection_threshold: float | None = DEFAULTS.language_detection_threshold,
-        second_model: str | None = DEFAULTS.second_model,
+        **transcribe: Unpack[TranscribeArguments],
     ) -> "Transcriber":
         """Load a model.
 
@@ -64,33 +54,21 @@ class Transcriber:
                 file's first 30 s.
             batch_size: how many windows are decoded at a time; None takes what the device's memory holds.
             precision: `float32`, `bfloat16`, `float16`, or `auto` for what Whisper itself uses on the device.
-            task, initial_prompt, condition_on_previous_text, temperatures, compression_ratio_threshold,
-                logprob_threshold, no_speech_threshold, word_timestamps, hallucination_silence_threshold,
-                language_detection_threshold, second_model: as `TranscribeOptions` describes them.
+            transcribe: the options of `whisper.transcribe`, as `TranscribeOptions` describes them, such as
+                `word_timestamps=True`.
 
         Raises:
             ArgumentError: an argument is wrong, or the model does not fit into the device's free memory.
         """
-        transcribe = TranscribeOptions(
-            task,
-            initial_prompt,
-            condition_on_previous_text,
-            temperatures,
-            compression_ratio_threshold,
-            logprob_threshold,
-            no_speech_threshold,
-            word_timestamps,
-            hallucination_silence_threshold,
-            language_detection_threshold,
-            second_model,
-        )
-        options = Options(model, device, language, batch_size, precision, transcribe).resolve()
+        options = Options(
+            model, device, language, batch_size, precision, TranscribeOptions(**transcribe)
+        ).resolve()
         identity = identity_of(options)
         from audio_assets.transcription.engine import Engine
 
         first = Engine.load(options)
         second = None
-        if second_model is not None:
+        if options.transcribe.second_model is not None:
             with renaming({"model": "second_model"}):
                 second = Engine.load(options.of_second_model)
         return cls(first, identity, second)

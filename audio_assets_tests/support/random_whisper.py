@@ -77,8 +77,8 @@ def save_models(folder: pathlib.Path) -> dict[str, str]:
 
 
 def draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both sides draw their n-th token of a decode with the same number."""
-    numbers = np.random.default_rng(5).random(448)
+    """Both sides draw the n-th token of a decode's sample with the same number."""
+    numbers = np.random.default_rng(5).random((5, 448))
     taken = 0
 
     class Categorical:
@@ -88,7 +88,7 @@ def draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         def sample(self) -> torch.Tensor:
             nonlocal taken
             taken += 1
-            return draw(self.logits, torch.full((len(self.logits),), numbers[taken - 1], dtype=torch.float64))
+            return draw(self.logits, torch.from_numpy(numbers[: len(self.logits), taken - 1]))
 
     def restart(_: object) -> None:
         nonlocal taken
@@ -96,7 +96,9 @@ def draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(whisper.decoding, "Categorical", Categorical)
     monkeypatch.setattr(whisper.decoding.GreedyDecoder, "reset", restart)
-    monkeypatch.setattr(audio_assets.transcription.batch, "draws", lambda request, count: numbers[:count])
+    monkeypatch.setattr(
+        audio_assets.transcription.batch, "draws", lambda _, count, sample: numbers[sample, :count]
+    )
 
 
 def noise(seconds: float, seed: int) -> np.ndarray:
