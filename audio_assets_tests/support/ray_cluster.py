@@ -76,13 +76,15 @@ class RayCluster:
         environment = self.environment | {_MARK: f"{self.folder.name}-{number}"}
         command += [host, *_options(None, gpus)]
         # A head that has just begun may take longer for its first answer than a node waits for it.
+        said = ""
         for _ in range(3):
             started = subprocess.run(
                 command, env=environment, capture_output=True, text=True, timeout=120, check=False
             )
             if not started.returncode:
                 return
-        raise AssertionError(f"{started.stdout} {started.stderr}")
+            said = f"{started.stdout} {started.stderr}"
+        raise AssertionError(said)
 
     def processes(self, node: int | None = None) -> dict[int, bytes]:
         """The command lines of the processes of a node, of all where None, by process id."""
