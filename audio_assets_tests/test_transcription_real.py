@@ -31,7 +31,7 @@ def test_text_language_and_segments_are_those_of_whisper_transcribe(model: str, 
     with pytest.MonkeyPatch.context() as patch:
         give_both_the_same_draws(patch.setattr)
         stock = whisper.load_model(model, device="cpu")
-        theirs = [by_whisper(stock, audio, None, False) for audio in heard]
+        theirs = [by_whisper(stock, audio, None) for audio in heard]
         ours = transcripts(Transcriber.load(model, device="cpu", precision="float32"), heard)
     for expected, said in zip(theirs, map(by_engine, ours), strict=True):
         assert (said.text, said.language) == (expected.text, expected.language)

@@ -371,23 +371,48 @@ def real_languages() -> str:
 
 
 def options_cost() -> str:
-    """A row for each device: a pass with the language given, detected where it is certain or is not, and a
-    pass with a second model."""
+    """A row for each device: a pass with the language given, detected where it is certain or is not, a pass
+    with a second model, and one with a beam search."""
     rows = []
     for path in sorted(RESULTS.glob("options_*.json")):
         got = results_of(path.stem)
         given = got["passes"]["given"]["s"]
-        cells = [
-            f"{got['passes'][name]['s']:.2f} ({got['passes'][name]['s'] / given:.2f})"
-            for name in ("certain", "not certain", "second model")
-        ]
+        taken = [got["passes"].get(name) for name in ("certain", "not certain", "second model", "beam")]
+        cells = [f"{one['s']:.2f} ({one['s'] / given:.2f})" if one else "–" for one in taken]
         shape = got["settings"]["shape"]
         clips = got["settings"]["clips"]
         rows.append([f"{shape}, {_device_of(got)}", clips, f"{given:.2f}", *cells])
     head = ["shape and device", "clips", "language given, s", "detected and certain, s (times)"]
     return table(
-        [*head, "detected and not certain, s (times)", "given, and tiny as second model, s (times)"], rows
+        [
+            *head,
+            "detected and not certain, s (times)",
+            "given, and tiny as second model, s (times)",
+            "given, a beam of 5, s (times)",
+        ],
+        rows,
     )
+
+
+def real_beam() -> str:
+    """A row for each checkpoint heard with a beam search: seconds of both sides, texts that differ."""
+    rows = []
+    for name, results in _real_results():
+        got = results.get("beam", {"precisions": []})
+        for precision in got["precisions"]:
+            found = got[precision]
+            rows.append(
+                [
+                    f"{name}, {precision}",
+                    f"{got['clips']} clips, {got['audio_s']:.0f} s",
+                    seconds(got["whisper_s"]),
+                    seconds(found["seconds"]),
+                    f"{found['times_whisper']:.1f}",
+                    f"{found['texts']['differ']} of {found['texts']['of']}",
+                ]
+            )
+    head = ["weights, device and precision", "heard", "`whisper.transcribe`, s", "this engine, s"]
+    return table([*head, "times as fast", "texts that differ"], rows)
 
 
 def real_speed() -> str:
@@ -720,6 +745,7 @@ INCLUDES: dict[str, Callable[[], str]] = {
         *(codec_batches, codec_pass),
         evidence_cost,
         options_cost,
+        real_beam,
         *(
             engine_speed_real,
             engine_lead_real,

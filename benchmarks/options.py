@@ -1,4 +1,4 @@
-"""What options cost: a language that is detected, certain or not, and a second model.
+"""What options cost: a language that is detected, certain or not, a second model, and a beam search.
 
     python -m benchmarks.options --device cuda --shape large-v3-turbo --clips 256
     python -m benchmarks.options --shape base
@@ -60,10 +60,14 @@ def passes(args: argparse.Namespace, clips: list[np.ndarray]) -> dict[str, dict[
             lambda: with_second_opinion(enumerate(clips), first.transcribe, second.transcribe), first
         ),
     }
-    for name, threshold in (("certain", 0.0), ("not certain", None)):
-        options = TranscribeOptions(language_detection_threshold=threshold)
-        detecting = our_transcriber(model, "auto", None, transcribe=options)
-        found[name] = measure(lambda by=detecting: by.transcribe(enumerate(clips)), detecting)
+    others = {
+        "certain": (None, TranscribeOptions(language_detection_threshold=0.0)),
+        "not certain": (None, TranscribeOptions(language_detection_threshold=None)),
+        "beam": ("en", TranscribeOptions(beam_size=5)),
+    }
+    for name, (language, options) in others.items():
+        other = our_transcriber(model, "auto", language, transcribe=options)
+        found[name] = measure(lambda by=other: by.transcribe(enumerate(clips)), other)
     return found
 
 

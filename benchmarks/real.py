@@ -3,6 +3,7 @@
     python -m benchmarks.real --model base.pt --speech flacs
     python -m benchmarks.real --model base.pt --speech flacs --device cuda --precisions float32 float16
     python -m benchmarks.real --model base.pt --speech flacs --languages 1000 --clips 0
+    python -m benchmarks.real --model base.pt --speech flacs --beam 40 --clips 0 --precisions float32
 
 The project ships neither weights nor speech: name a checkpoint that `whisper.load_model` reads, and a folder
 of FLAC, one folder in it for each language.
@@ -13,7 +14,8 @@ one after another. Where windows are sampled, above temperature 0, both sides ar
 numbers. Rates are told with their 95 % interval (Wilson 1927).
 
 With --languages, the detected language alone is compared: that of the window which is transcribed, and
-that of the window which Whisper takes, for clips under 30 s.
+that of the window which Whisper takes, for clips under 30 s. With --beam, both sides search with a beam of
+five, as the command `whisper` does.
 """
 
 import argparse
@@ -41,6 +43,7 @@ from benchmarks.agreement import give_both_the_same_draws
 from benchmarks.common import RESULTS, machine, transcripts
 
 CERTAIN_FROM = DEFAULTS.language_detection_threshold or math.inf
+BEAM_SIZE = 5
 TOLERANCE = 1e-3
 """How far two mean log probabilities may lie apart and count as equal."""
 
@@ -83,8 +86,8 @@ def recordings(clips: Sequence[np.ndarray], seconds: float, count: int) -> list[
 # --- both sides -----------------------------------------------------------------------------------------
 
 
-def by_whisper(model: whisper.Whisper, audio: np.ndarray, language: str | None, words: bool) -> Heard:
-    said: Any = model.transcribe(audio, language=language, fp16=False, word_timestamps=words)
+def by_whisper(model: whisper.Whisper, audio: np.ndarray, language: str | None, **options: Any) -> Heard:
+    said: Any = model.transcribe(audio, language=language, fp16=False, **options)
     segments = [s for s in said["segments"] if s["text"].strip() and s["start"] != s["end"]]
     return Heard(
         said["text"],
@@ -195,17 +198,16 @@ class Comparison:
         self.device: str = args.device
         self.stock = whisper.load_model(args.model, device=self.device)
 
-    def whispers(self, clips: Sequence[np.ndarray], *, words: bool = False) -> tuple[list[Heard], float]:
+    def whispers(self, clips: Sequence[np.ndarray], **options: Any) -> tuple[list[Heard], float]:
         started = time.perf_counter()
-        heard = [by_whisper(self.stock, clip, self.args.language, words) for clip in clips]
+        heard = [by_whisper(self.stock, clip, self.args.language, **options) for clip in clips]
         return heard, seconds_of(self.device, started)
 
     def engines(
-        self, clips: Sequence[np.ndarray], precision: str, *, words: bool = False
+        self, clips: Sequence[np.ndarray], precision: str, **options: Any
     ) -> tuple[list[Heard], float, int]:
         """What the engine hears, its seconds, and how many windows it sampled."""
         language = self.args.language
-        options: dict[str, Any] = {"word_timestamps": True} if words else {}
         transcriber = Transcriber.load(
             self.args.model, device=self.device, language=language, precision=precision, **options
         )
@@ -217,15 +219,15 @@ class Comparison:
         taken = seconds_of(self.device, started)
         return [by_engine(s) for s in said], taken, transcriber.stats.fallbacks - before
 
-    def of(self, clips: Sequence[np.ndarray]) -> dict[str, Any]:
-        theirs, stock_s = self.whispers(clips)
+    def of(self, clips: Sequence[np.ndarray], **options: Any) -> dict[str, Any]:
+        theirs, stock_s = self.whispers(clips, **options)
         found: dict[str, Any] = {
             "clips": len(clips),
             "audio_s": round(sum(map(len, clips)) / 16_000, 1),
             "whisper_s": round(stock_s, 2),
         }
         for precision in self.args.precisions:
-            ours, taken, fallbacks = self.engines(clips, precision)
+            ours, taken, fallbacks = self.engines(clips, precision, **options)
             found[precision] = {
                 "seconds": round(taken, 2),
                 "times_whisper": round(stock_s / taken, 2),
@@ -260,8 +262,8 @@ class Comparison:
         return compared
 
     def of_words(self, clips: Sequence[np.ndarray]) -> dict[str, Any]:
-        theirs, stock_s = self.whispers(clips, words=True)
-        ours, taken, _ = self.engines(clips, "float32", words=True)
+        theirs, stock_s = self.whispers(clips, word_timestamps=True)
+        ours, taken, _ = self.engines(clips, "float32", word_timestamps=True)
         found = {"times_whisper": round(stock_s / taken, 2), **compared_words(theirs, ours)}
         print(f"words, float32: {json.dumps(found)}", flush=True)
         return found
@@ -280,6 +282,7 @@ def main() -> None:
     parser.add_argument("--recordings", type=int, default=2, help="how many long ones")
     parser.add_argument("--words", type=int, default=20, help="clips whose word times are compared")
     parser.add_argument("--languages", type=int, default=0, help="clips whose language alone is compared")
+    parser.add_argument("--beam", type=int, default=0, help="clips that both sides search with a beam of 5")
     parser.add_argument("--warm-up", type=int, default=2, help="clips that are heard before time is taken")
     args = parser.parse_args()
     if args.model is None or args.speech is None:
@@ -306,7 +309,10 @@ def main() -> None:
             "machine": machine(),
             **{precision: comparison.of_languages(clips, precision) for precision in args.precisions},
         }
-    path = RESULTS / f"real_{args.device}_{name}.json"
+    if args.beam:
+        clips = speech(args.speech, args.beam, args.shortest)
+        found["beam"] = {"machine": machine(), "precisions": args.precisions}
+        found["beam"] |= comparison.of(clips, beam_size=BEAM_SIZE)
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     print(f"written to {path}")
 

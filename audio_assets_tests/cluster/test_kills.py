@@ -160,7 +160,7 @@ def test_the_process_of_the_run(run: Run, large: Backfill) -> None:
 def test_the_head_alone(run: Run, large: Backfill, nodes: RayCluster) -> None:
     run.until_written(random_moment())
     nodes.kill(0)
-    # A node whose head is gone ends by itself; whoever runs the machines starts all again.
+    # The raylet of a node whose head is gone ends by itself; whoever runs the machines starts all again.
     for number in range(1, NODES):
         nodes.until_ended(number)
     nodes.start_head(0)

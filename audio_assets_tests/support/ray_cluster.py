@@ -19,6 +19,7 @@ from audio_assets_tests.support.environment import NO_AWS_FILES
 TOKEN = "a-token-of-the-tests-that-is-long-enough"
 _MARK = "AUDIO_ASSETS_TEST_CLUSTER"
 ACTOR = b"ray::SpeechActor"
+RAYLET = b"raylet/raylet"
 # What a node needs of the object store at the least.
 _STORE_BYTES = 80 * 2**20
 
@@ -104,11 +105,14 @@ class RayCluster:
         return sorted(pid for pid, command in self.processes().items() if command.startswith(ACTOR))
 
     def until_ended(self, node: int) -> None:
-        """Wait until no process of a node is left."""
+        """Wait until a node's raylet has ended; what it leaves behind is killed, as with a container."""
         deadline = time.monotonic() + 180
-        while pids := self.processes(node):
-            assert time.monotonic() < deadline, pids
+        while raylets := [
+            pid for pid, line in self.processes(node).items() if RAYLET in line.split(b"\0")[0]
+        ]:
+            assert time.monotonic() < deadline, raylets
             time.sleep(0.5)
+        self.kill(node)
 
     def kill(self, node: int | None = None) -> None:
         """SIGKILL of all processes of a node, of all nodes where None."""
