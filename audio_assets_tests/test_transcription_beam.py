@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 import whisper
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from whisper.decoding import BeamSearchDecoder, Inference, MaximumLikelihoodRanker
+from whisper.model import Whisper
+from whisper.tokenizer import get_tokenizer
 
 from audio_assets.errors import ArgumentError
 from audio_assets.settings import DEMO_CHECKPOINT
@@ -16,7 +18,8 @@ from audio_assets.transcription import Transcriber
 from audio_assets.transcription.beam import BeamSearch, best_of
 from audio_assets.transcription.decoder import Decoder
 from audio_assets.transcription.graphs import Graphs, bucket
-from audio_assets_tests.support.random_whisper import noise, sample_speech, transcripts
+from audio_assets.transcription.sampling import Sampler, _only_allowed, _pick
+from audio_assets_tests.support.random_whisper import DIMS, noise, sample_speech, transcripts
 from audio_assets_tests.test_transcription import assert_same
 
 EOT = 0
@@ -83,6 +86,31 @@ def test_the_search_is_that_of_whisper(seed: int, size: int, patience: float | N
     found = ours(logits, size, patience)
     assert found[0] == expected[0]
     assert found[1] == pytest.approx(expected[1], abs=1e-5)
+
+
+@given(
+    st.integers(0, 10**9),
+    st.lists(st.tuples(st.integers(-1, 51864), st.integers(-1, 51864), st.integers(-1, 51864)), min_size=1),
+)
+@settings(max_examples=20)
+def test_the_best_tokens_are_those_that_the_rules_leave(seed: int, said: list[tuple[int, int, int]]):
+    tokenizer = get_tokenizer(True)
+    sampler = Sampler(Whisper(DIMS), tokenizer)
+    zero = tokenizer.timestamp_begin
+    last, before_last, stamp = (torch.tensor(column) for column in zip(*said, strict=True))
+    stamp = torch.where(stamp < zero, -1, stamp)
+    logits = torch.randn(len(said), DIMS.n_vocab, generator=torch.Generator().manual_seed(seed))
+    logits[:, zero:] += 2
+    token, logprob = sampler.best(logits.clone(), last, before_last, stamp, 6)
+    # What is drawn from holds the same rules.
+    masked = logits.index_fill(1, sampler.suppressed, -torch.inf)
+    stretches = sampler._stretches(masked, sampler._allowed(last, before_last, stamp, DIMS.n_vocab))
+    *_, only_timestamps = _pick(
+        [s.best for s in stretches], [s.token for s in stretches], [s.sum for s in stretches]
+    )
+    expected, places = _only_allowed(stretches, only_timestamps).log_softmax(dim=1).topk(6, dim=1)
+    torch.testing.assert_close(logprob, expected, atol=1e-4, rtol=0)
+    assert torch.equal(token[expected > -torch.inf], places[expected > -torch.inf])
 
 
 OPTIONS: list[tuple[str, dict[str, Any]]] = [

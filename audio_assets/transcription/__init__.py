@@ -38,7 +38,7 @@ What these stand on:
 
     checkpoint.py   the weights, checked and loaded
     layers.py       what encoder and decoder are made of
-    kernels.py      three loops on a CPU, compiled by numba
+    kernels.py      four loops on a CPU, compiled by numba
     workers.py      a CPU's threads, one window each
     graphs.py       decode steps as CUDA graphs
     memory.py       how much memory is free, and whether it has run out

@@ -5,7 +5,8 @@ cached keys and values. That is next to no arithmetic for each byte, so it is as
 PyTorch's products reach about half of that. This kernel reads each cache once, from end to end.
 
 The best token and the summed probability of a stretch of the vocabulary: PyTorch reads the stretch once for
-each of the conversion, the maximum, the difference, the exponential and the sum.
+each of the conversion, the maximum, the difference, the exponential and the sum. The best tokens, for a beam
+search: PyTorch sorts all of them.
 
 Dynamic time warping: each step needs the one before it.
 """
@@ -63,6 +64,24 @@ def best_and_sum(
     given = _array(logits), begin.numpy(), end.numpy(), row, column
     _best_and_sum(*given, best.numpy(), token.numpy(), total.numpy())
     return best, token, total
+
+
+def highest(logits: Tensor, begin: Tensor, end: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The highest logits of some stretches of each row together, the highest first, and where they are.
+
+    Args:
+        logits: [rows, n_vocab], float32 or bfloat16, contiguous.
+        begin, end: int64 [rows, stretches]; a stretch may be empty.
+        count: how many.
+
+    Returns:
+        float32 and int64 [rows, count]. Where there are fewer above -inf, the rest is -inf, at the places
+        0, 1 and so on.
+    """
+    best = torch.full((len(logits), count), -torch.inf)
+    token = torch.arange(count).repeat(len(logits), 1)
+    _most(_array(logits), begin.numpy(), end.numpy(), best.numpy(), token.numpy())
+    return best, token
 
 
 def warp(costs: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -229,6 +248,24 @@ def _best_and_sum(logits, begin, end, rows_of, columns, best, token, total):
                     break
             best[row, stretch] = top
             total[row, stretch] = top + np.log(_exponentials(values, n, top))
+
+
+@numba.njit(nogil=True, cache=True)
+def _most(logits, begin, end, best, token):
+    """As `highest`; writes `best`, from -inf on, and `token`."""
+    rows, count = best.shape
+    for row in range(rows):
+        for stretch in range(begin.shape[1]):
+            for j in range(begin[row, stretch], end[row, stretch]):
+                value = _wide(logits[row, j])
+                place = count
+                while place > 0 and value > best[row, place - 1]:
+                    place -= 1
+                if place < count:
+                    best[row, place + 1 :] = best[row, place:-1].copy()
+                    token[row, place + 1 :] = token[row, place:-1].copy()
+                    best[row, place] = value
+                    token[row, place] = j
 
 
 @numba.njit(nogil=True, cache=True)

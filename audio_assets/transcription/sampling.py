@@ -21,7 +21,7 @@ from whisper.decoding import DecodingTask
 from whisper.model import Whisper
 from whisper.tokenizer import Tokenizer
 
-from audio_assets.transcription.kernels import best_and_sum
+from audio_assets.transcription.kernels import best_and_sum, highest
 
 FIRST_TIMESTAMP_LIMIT = 50  # The first timestamp is at most 1.0 s.
 
@@ -107,9 +107,14 @@ class Sampler:
             int64 [rows, count] and float32 [rows, count].
         """
         logits.index_fill_(1, self.suppressed, -torch.inf)
-        stretches = self._stretches(
-            logits.float(), self._allowed(last, before_last, last_timestamp, logits.shape[1])
-        )
+        allowed = self._allowed(last, before_last, last_timestamp, logits.shape[1])
+        if logits.device.type == "cpu":
+            *_, total, only_timestamps = _pick(*self._sums_on_cpu(logits, allowed))
+            begin, end = self._ranges(allowed)
+            end[:, :2] = torch.where(only_timestamps[:, None], begin[:, :2], end[:, :2])
+            best, token = highest(logits, begin, end, count)
+            return token, best - total[:, None]
+        stretches = self._stretches(logits.float(), allowed)
         *_, total, only_timestamps = _pick(
             [s.best for s in stretches], [s.token for s in stretches], [s.sum for s in stretches]
         )
@@ -135,17 +140,21 @@ class Sampler:
         )
 
     def _sums_on_cpu(
-        self, logits: Tensor, allowed: Allowed, factors: tuple[Tensor, Tensor] | None
+        self, logits: Tensor, allowed: Allowed, factors: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Sequence[Tensor], ...]:
         """As the arguments of `_pick`, by a kernel that reads only what is allowed."""
+        best, token, total = best_and_sum(logits, *self._ranges(allowed), factors)
+        return best.unbind(1), token.unbind(1), total.unbind(1)
+
+    def _ranges(self, allowed: Allowed) -> tuple[Tensor, Tensor]:
+        """Where the words, specials and timestamps that are allowed begin and end, int64 [rows, 3] each."""
         words_begin = torch.zeros_like(allowed.stamp_begin)
         specials_begin = torch.full_like(allowed.stamp_begin, self.eot)
         begin = torch.stack([words_begin, specials_begin, allowed.stamp_begin], dim=1)
         words_end = torch.where(allowed.words, self.eot, 0)
         specials_end = torch.where(allowed.specials, self.zero, self.eot)
         end = torch.stack([words_end, specials_end, allowed.stamp_end], dim=1)
-        best, token, total = best_and_sum(logits, begin, end, factors)
-        return best.unbind(1), token.unbind(1), total.unbind(1)
+        return begin, end
 
     def _stretches(self, logits: Tensor, allowed: Allowed) -> "list[_Stretch]":
         """Words, specials and timestamps; logits: float32 [rows, n_vocab]."""
