@@ -170,9 +170,20 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return save_models(tmp_path_factory.mktemp("models"))
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Models this small spend their time waiting for threads."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def same_randomness(monkeypatch: pytest.MonkeyPatch) -> None:
     """Above temperature 0, `whisper.transcribe` and the engine draw with the same numbers."""
-    from audio_assets_tests.support.random_whisper import draw_the_same
+    from benchmarks.agreement import give_both_the_same_draws
 
-    draw_the_same(monkeypatch)
+    give_both_the_same_draws(monkeypatch.setattr)

@@ -1,6 +1,5 @@
 """The engine's words are those of `whisper.transcribe(word_timestamps=True)`, whatever shares their batch."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,7 @@ from audio_assets.transcription.encoder import Encoder
 from audio_assets.transcription.kernels import warp
 from audio_assets_tests.support.random_whisper import noise, sample_speech, transcripts
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small spend their time waiting for threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def assert_same_words(ours: Transcript, theirs: dict[str, Any]) -> int:

@@ -10,17 +10,13 @@ import pathlib
 from collections.abc import Iterable
 
 import numpy as np
-import pytest
 import soundfile
 import soxr
 import torch
-import whisper.decoding
 from whisper.model import ModelDimensions, Whisper
 
-import audio_assets.transcription.batch
 from audio_assets.settings import DEMO_CHECKPOINT
 from audio_assets.transcription import Transcriber, Transcript
-from audio_assets.transcription.sampling import draw
 
 DIMS = ModelDimensions(
     n_mels=80,
@@ -74,31 +70,6 @@ def save_models(folder: pathlib.Path) -> dict[str, str]:
         paths[name] = str(folder / f"{name}.pt")
         torch.save({"dims": dataclasses.asdict(DIMS), "model_state_dict": model.state_dict()}, paths[name])
     return paths
-
-
-def draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both sides draw the n-th token of a decode's sample with the same number."""
-    numbers = np.random.default_rng(5).random((5, 448))
-    taken = 0
-
-    class Categorical:
-        def __init__(self, logits: torch.Tensor) -> None:
-            self.logits = logits
-
-        def sample(self) -> torch.Tensor:
-            nonlocal taken
-            taken += 1
-            return draw(self.logits, torch.from_numpy(numbers[: len(self.logits), taken - 1]))
-
-    def restart(_: object) -> None:
-        nonlocal taken
-        taken = 0
-
-    monkeypatch.setattr(whisper.decoding, "Categorical", Categorical)
-    monkeypatch.setattr(whisper.decoding.GreedyDecoder, "reset", restart)
-    monkeypatch.setattr(
-        audio_assets.transcription.batch, "draws", lambda _, count, sample: numbers[sample, :count]
-    )
 
 
 def noise(seconds: float, seed: int) -> np.ndarray:
