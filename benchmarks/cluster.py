@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import dataclasses
 import datetime as dt
+import itertools
 import json
 import logging
 import os
@@ -19,12 +20,12 @@ import pathlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from dagster_aws.s3 import S3Resource
 
 from audio_assets.defs.passes import PassOfRun, rebuilt
-from audio_assets.defs.resources import AudioTokeniser, Bucket
+from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.digest import group
 from audio_assets.partitions import FolderMinute
 from audio_assets.rows import inventory_rows
@@ -42,18 +43,26 @@ LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """A bucket on the disk whose inventory is made."""
+    """A bucket on the disk whose inventory is made, and what works on it."""
 
     place: LocalPlace
     bucket: Bucket
     partitions: Sequence[FolderMinute]
+    whisper: Whisper
+    tokeniser: AudioTokeniser
 
     @classmethod
-    def filled(cls, folder: pathlib.Path, partitions: int) -> "Bench":
+    def filled(
+        cls,
+        folder: pathlib.Path,
+        minutes: Iterable[Sequence[bytes]],
+        whisper: Whisper,
+        tokeniser: AudioTokeniser,
+    ) -> "Bench":
+        """minutes: the objects of each partition."""
         place = LocalPlace(folder / "bucket")
-        body = flac(0.2)
-        for minute in range(partitions):
-            for clip in range(CLIPS):
+        for minute, bodies in enumerate(minutes):
+            for clip, body in enumerate(bodies):
                 uploaded = UPLOADED + dt.timedelta(minutes=minute)
                 place.put(f"p{minute % 10}/{minute}_{clip}.flac", body, uploaded)
         bucket = Bucket(source_uri=place.uri, table_uri=(folder / "tables").as_uri(), s3=S3Resource())
@@ -66,13 +75,11 @@ class Bench:
         for partition, objects in found.items():
             snapshot = bucket.inventory.read(partition)
             bucket.inventory.replace(partition, inventory_rows(objects), snapshot)
-        return cls(place, bucket, sorted(found))
+        return cls(place, bucket, sorted(found), whisper, tokeniser)
 
     def open_pass(self) -> PassOfRun:
-        whisper = StandInWhisper(seconds=CLIP_S, load_s=LOAD_S)
-        tokeniser = AudioTokeniser(name=TOKENISER)
-        tables = frozenset({"transcripts", "tokens"})
-        return PassOfRun(rebuilt(self.bucket), rebuilt(whisper), rebuilt(tokeniser), tables, recompute=False)
+        resources = rebuilt(self.bucket), rebuilt(self.whisper), rebuilt(self.tokeniser)
+        return PassOfRun(*resources, frozenset({"transcripts", "tokens"}), recompute=False)
 
     def forget(self) -> None:
         for name in ("transcripts", "tokens"):
@@ -80,14 +87,14 @@ class Bench:
 
 
 def on_cluster(
-    bench: Bench, address: str, workers: int, partitions: Sequence[FolderMinute]
+    bench: Bench, address: str, workers: int, partitions: Sequence[FolderMinute], gpus: float = 1
 ) -> dict[str, float]:
-    """One run of the driver."""
+    """One run of the driver; gpus: that a worker takes."""
     # Ray reads its token when it is imported.
     from audio_assets.cluster.driver import ClusterPass
     from audio_assets.cluster.messages import ActorOptions
 
-    options = ActorOptions(gpus=1, cpus=0, most=workers, idle_s=600)
+    options = ActorOptions(gpus=gpus, cpus=0, most=workers, idle_s=600)
     run = ClusterPass(address, ["benchmark"], bench.open_pass(), bench.bucket.inventory, options, LOG)
     started = time.perf_counter()
     cpu = time.process_time()
@@ -101,6 +108,7 @@ def on_cluster(
         "work_s": run.fleet.seconds,
         "driver_cpu_s": time.process_time() - cpu,
         "loads": run.fleet.loads,
+        "audio_s": run.fleet.audio_s,
     }
 
 
@@ -154,7 +162,9 @@ def main() -> None:
     parser.add_argument("--note", default="", help="what else the machine was doing")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, cluster(sum(args.workers)) as address:
-        bench = Bench.filled(pathlib.Path(folder), args.each * max(args.workers))
+        minutes = itertools.repeat([flac(0.2)] * CLIPS, args.each * max(args.workers))
+        stand_in = StandInWhisper(seconds=CLIP_S, load_s=LOAD_S)
+        bench = Bench.filled(pathlib.Path(folder), minutes, stand_in, AudioTokeniser(name=TOKENISER))
         embedded = without_ray(bench, bench.partitions[: args.each])
         bench.forget()
         results = {
