@@ -64,7 +64,7 @@ def audio_table(
             # and written in a row, which leaves other runs little time to come between.
             for updated in pool.map(lambda partition: table.update([partition], compute), partitions):
                 for partition, now in updated.items():
-                    made = PartitionRecord.of(now.rows, now.version, context.run_id)
+                    made = PartitionRecord.of(now.rows, now.version, context.run.run_id)
                     record = made.after(before.get(partition.key))
                     metadata[partition.key] = _describe(table, partition, now.rows, record)
                     log_record(context, partition.key, record, MADE_FROM)
