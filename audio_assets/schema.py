@@ -328,11 +328,11 @@ def conform(rows: pa.Table, columns: pa.Schema) -> pa.Table:
     Raises:
         ValueError: they lack a column that is not nullable, or a column is of a type that cannot be cast.
     """
-    if missing := [f.name for f in columns if f.name not in rows.column_names and not f.nullable]:
+    held = dict(zip(rows.column_names, rows.columns, strict=True))
+    if missing := [field.name for field in columns if field.name not in held and not field.nullable]:
         raise ValueError(f"it lacks the columns {missing}, which hold no null")
     arrays = [
-        rows[field.name] if field.name in rows.column_names else pa.nulls(len(rows), field.type)
-        for field in columns
+        held[field.name] if field.name in held else pa.nulls(len(rows), field.type) for field in columns
     ]
     return pa.table(arrays, columns.names).cast(columns)
 

@@ -284,9 +284,11 @@ class Table:
         names = self.schema.names if columns is None else list(columns)
         try:
             file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
-            present = [name for name in names if name in file.schema_arrow.names]
+            # pyarrow makes the schema anew each time that it is asked for.
+            held = file.schema_arrow.names
+            present = [name for name in names if name in held]
             # Without a column, rows would have no number.
-            rows = file.read(present or file.schema_arrow.names[:1])
+            rows = file.read(present or held[:1])
             return schema.conform(rows, pa.schema([self.schema.field(name) for name in names]))
         except (pa.ArrowException, ValueError, OSError) as e:
             raise StorageError(
@@ -328,6 +330,10 @@ def with_partition_columns(rows: pa.Table, partition: FolderMinute) -> pa.Table:
     """Append the columns that the Hive path carries."""
     minute = partition.minute
     values = (partition.folder, minute.date(), minute.hour, minute.minute)
-    for field, value in zip(schema.PARTITION_SCHEMA, values, strict=True):
-        rows = rows.append_column(field, pa.repeat(pa.scalar(value, field.type), len(rows)))
-    return rows
+    carried = [
+        pa.repeat(pa.scalar(value, field.type), len(rows))
+        for field, value in zip(schema.PARTITION_SCHEMA, values, strict=True)
+    ]
+    # Column by column, each would make the table anew.
+    columns = pa.schema([*rows.schema, *schema.PARTITION_SCHEMA], metadata=rows.schema.metadata)
+    return pa.Table.from_arrays([*rows.columns, *carried], schema=columns)

@@ -44,8 +44,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 # A busy machine is no failure of what is tested.
-hypothesis.settings.register_profile("no deadline", deadline=None)
-hypothesis.settings.load_profile("no deadline")
+hypothesis.settings.register_profile("few examples", deadline=None, max_examples=40)
+hypothesis.settings.register_profile("many examples", deadline=None, max_examples=400)
+hypothesis.settings.load_profile("few examples")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--torture"):
+        hypothesis.settings.load_profile("many examples")
 
 
 @pytest.fixture(scope="session", autouse=True)

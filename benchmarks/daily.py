@@ -5,9 +5,9 @@
 
 The same rows on a disk and on a canned S3 server in a process of its own, which answers at once: a real
 bucket takes longer for each of the requests that the daily copy saves. A day, a folder and everything, all
-columns, by pyarrow, Polars, DuckDB and `read_table`. Each reader works in a process of its own, and is ended
-after a while. DuckDB is not measured on S3: its httpfs is a download. Writes
-benchmarks/results/daily.json.
+columns, by pyarrow, Polars, DuckDB and `read_table`: medians of three readings. Each reader works in a
+process of its own, and is ended after a while. DuckDB is not measured on S3: its httpfs is a download. Takes
+about a quarter of an hour. Writes benchmarks/results/daily.json.
 """
 
 import argparse
@@ -301,8 +301,8 @@ def main() -> None:
     )
     parser.add_argument("--sizes", type=int, nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--stores", nargs="+", choices=("disk", "S3"), default=["disk", "S3"])
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--cap", type=float, default=30.0, help="seconds that a reader has for all slices")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cap", type=float, default=90.0, help="seconds that a reader has for all slices")
     parser.add_argument("--output", type=pathlib.Path, default=RESULTS)
     for name in ("--reader", "--copy", "--uri"):
         parser.add_argument(name, help=argparse.SUPPRESS)
