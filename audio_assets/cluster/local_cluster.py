@@ -131,13 +131,34 @@ def _has_node_of(address: str) -> bool:
     host, _, port = address.rpartition(":")
     with contextlib.suppress(OSError):
         host = socket.gethostbyname(host)
-    wanted = {f"--gcs-address={address}".encode(), f"--gcs-address={host}:{port}".encode()}
+    heads = [head.rpartition(":") for head in _heads_of_nodes()]
+    return any(
+        their_port == port and (their_host == host or (_is_here(host) and _is_here(their_host)))
+        for their_host, _, their_port in heads
+    )
+
+
+def _heads_of_nodes() -> Iterator[str]:
+    """The `host:port` of the cluster of each node's process on this machine."""
     for path in _PROC.glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             words = path.read_bytes().split(b"\0")
-            if words[0].endswith(b"raylet") and any(word.replace(b"_", b"-") in wanted for word in words):
-                return True
-    return False
+            if words[0].endswith(b"raylet"):
+                # The name of the option has been written with either sign.
+                options = [
+                    word.decode(errors="replace").replace("gcs_address", "gcs-address") for word in words
+                ]
+                yield from (o.partition("=")[2] for o in options if o.startswith("--gcs-address="))
+
+
+def _is_here(host: str) -> bool:
+    """Whether an address is one of this machine: Ray turns 127.0.0.1 into another one of them."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True
 
 
 def _run(command: list[str], environment: Mapping[str, str] | None) -> None:

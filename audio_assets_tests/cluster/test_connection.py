@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from audio_assets.cluster import local_cluster
 from audio_assets.cluster.connection import connected, prepare
 from audio_assets.defs.passes import pass_of_run, rebuilt
 from audio_assets.defs.resources import AudioTokeniser, Bucket
@@ -129,6 +130,30 @@ def test_a_token_turns_authentication_on(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("RAY_AUTH_MODE", "")
     prepare("10.0.0.1:6379")
     assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+@pytest.mark.parametrize(
+    ("address", "is_node"),
+    [
+        ("127.0.0.9:6379", True),
+        ("127.0.0.1:6379", True),
+        ("localhost:6379", True),
+        ("127.0.0.1:6380", False),
+        ("203.0.113.5:6379", False),
+        ("no-such-host.invalid:6379", False),
+    ],
+)
+def test_a_node_is_found_by_any_address_of_its_head(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, address: str, is_node: bool
+) -> None:
+    """`ray start --head` turns 127.0.0.1 into another address of the machine."""
+    for pid, words in enumerate(
+        [["python", "-m", "raylet"], ["/ray/raylet", "--gcs-address=127.0.0.9:6379"]]
+    ):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "cmdline").write_bytes("\0".join(words).encode())
+    monkeypatch.setattr(local_cluster, "_PROC", tmp_path)
+    assert local_cluster._has_node_of(address) is is_node
 
 
 def test_a_cluster_that_does_not_answer_is_named(
