@@ -36,7 +36,8 @@ test: lint
 	$(BIN)/python -m pytest -n 6 --dist loadgroup
 
 torture: .venv/installed-test
-	$(BIN)/python -m pytest -n 2 audio_assets_tests/faults audio_assets_tests/test_services.py --torture
+	$(BIN)/python -m pytest -n 2 $(addprefix audio_assets_tests/,faults test_services.py test_speech.py test_codecs.py \
+		test_table_properties.py) --torture
 
 # One after the other: each plays a cluster of several machines on this one.
 torture-fleet: .venv/installed-test

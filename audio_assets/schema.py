@@ -317,8 +317,9 @@ def matches(found: pa.Schema, columns: pa.Schema) -> bool:
 
     The file may lack nullable columns: they were added to the table after it was written.
     """
-    present = [field for field in columns if field.name in found.names]
-    missing = [field for field in columns if field.name not in found.names]
+    names = set(found.names)
+    present = [field for field in columns if field.name in names]
+    missing = [field for field in columns if field.name not in names]
     return found.equals(pa.schema(present)) and all(field.nullable for field in missing)
 
 
