@@ -120,7 +120,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
 def test_answers_are_those_of_transcribe(
     checkpoints: dict[str, str], same_randomness: None, name: str, options: dict[str, Any]
 ):
-    clips = [noise(s, i) for i, s in enumerate((0.05, 3, 31))]
+    clips = [noise(s, i) for i, s in enumerate((0.05, 0.2, 3, 31, 2))]
     stock = whisper.load_model(checkpoints[name], device="cpu")
     # Texts of several rows join and leave beside one another.
     transcriber = Transcriber.load(checkpoints[name], language="en", device="cpu", batch_size=11, **options)

@@ -20,17 +20,14 @@ from typing import Any
 from audio_assets.defs.resources import AudioTokeniser, Whisper
 from audio_assets.partitions import FolderMinute
 from benchmarks.cluster import Bench, cluster, on_cluster
-from benchmarks.common import RESULTS, machine
+from benchmarks.common import RESULTS, flac_files, machine
 
 WARM_UP = 4
 """Partitions for each actor, of those that are made before time is taken."""
 
 
 def filled(folder: pathlib.Path, args: argparse.Namespace) -> Bench:
-    files = [path.read_bytes() for path in sorted(args.speech.rglob("*.flac"))]
-    if not files:
-        raise SystemExit(f"{args.speech} holds no .flac; --speech names a folder of human speech")
-    bodies = itertools.cycle(files)
+    bodies = itertools.cycle([path.read_bytes() for path in flac_files(args.speech)])
     minutes = (list(itertools.islice(bodies, args.clips)) for _ in range(args.partitions))
     whisper = Whisper(model=args.model, device=args.device)
     return Bench.filled(folder, minutes, whisper, AudioTokeniser())

@@ -29,6 +29,13 @@ def spoken_clips(count: int) -> list[tuple[str, np.ndarray]]:
         return list(pool.map(make, range(count)))
 
 
+def flac_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Human speech of the user's own, in order."""
+    if found := sorted(folder.rglob("*.flac")):
+        return found
+    raise SystemExit(f"{folder} holds no .flac; --speech names a folder of human speech")
+
+
 def transcripts(transcriber: Transcriber, clips: Iterable[np.ndarray]) -> list[Transcript]:
     """In the order of the clips; none may fail."""
     answers: dict[int, Transcript] = {}

@@ -40,7 +40,7 @@ from audio_assets.transcription.mel import log_mels
 from audio_assets.transcription.options import Options
 from audio_assets.transcription.transcribe_options import DEFAULTS
 from benchmarks.agreement import give_both_the_same_draws
-from benchmarks.common import RESULTS, machine, transcripts
+from benchmarks.common import RESULTS, flac_files, machine, transcripts
 
 CERTAIN_FROM = DEFAULTS.language_detection_threshold or math.inf
 BEAM_SIZE = 5
@@ -62,10 +62,8 @@ class Heard:
 def speech(folder: pathlib.Path, count: int, shortest_s: float) -> list[np.ndarray]:
     """`count` clips, taken in turn from the folders and evenly from each, of at least `shortest_s`."""
     by_folder: dict[pathlib.Path, list[pathlib.Path]] = {}
-    for path in sorted(folder.rglob("*.flac")):
+    for path in flac_files(folder):
         by_folder.setdefault(path.parent, []).append(path)
-    if not by_folder:
-        raise SystemExit(f"{folder} holds no .flac; --speech names a folder of human speech")
     share = -(-count // len(by_folder))
     chosen: list[np.ndarray] = []
     for paths in by_folder.values():
