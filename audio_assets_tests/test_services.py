@@ -14,8 +14,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from audio_assets.cluster.local_cluster import free_port
 from audio_assets.settings import PROJECT
-from audio_assets_tests.support.dagster_dev import START_SECONDS, dagster_dev, free_port
+from audio_assets_tests.support.dagster_dev import START_SECONDS, dagster_dev
 from audio_assets_tests.support.environment import NO_AWS_FILES, is_setting
 
 TORTURE = pytest.mark.torture
@@ -31,7 +32,7 @@ class Services:
         home.mkdir()
         shutil.copy(PROJECT / "dagster.yaml", home)
         (folder / "bucket").mkdir()
-        self.port = free_port()
+        self.port = free_port("127.0.0.1")
         self.log = folder / "log"
         clean = {name: value for name, value in os.environ.items() if not is_setting(name)}
         own = {"DAGSTER_HOME": str(home), "AUDIO_SOURCE_URI": (folder / "bucket").as_uri()}

@@ -20,7 +20,6 @@ import hashlib
 import itertools
 import json
 import re
-import socket
 import subprocess
 import sys
 import urllib.parse
@@ -31,6 +30,8 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 from obstore.store import S3Store
+
+from audio_assets.cluster.local_cluster import free_port
 
 PAGE = 1000
 BUCKET = "canned"
@@ -398,9 +399,7 @@ async def serve(shape: Shape, port: int) -> None:
 @contextlib.contextmanager
 def canned_s3(shape: Shape) -> Iterator[dict[str, str]]:
     """A server in a process of its own; gives the environment of its users."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port("127.0.0.1")
     sizes = ("--objects", shape.objects, "--per-folder", shape.per_folder, "--per-minute", shape.per_minute)
     command = [sys.executable, "-m", "benchmarks.canned_s3", *map(str, sizes), "--port", str(port)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

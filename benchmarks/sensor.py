@@ -17,7 +17,6 @@ import datetime as dt
 import json
 import os
 import pathlib
-import socket
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ import boto3
 import dagster as dg
 import obstore
 
+from audio_assets.cluster.local_cluster import free_port
 from audio_assets.defs.internals.partition_statuses import (
     keep_partition_statuses,
     refresh_partition_statuses,
@@ -187,9 +187,7 @@ def measure_events(objects: int, per_folder: int, per_minute: int, put: int) -> 
 @contextlib.contextmanager
 def webserver(home: pathlib.Path) -> Iterator[tuple[str, int]]:
     """A webserver on an instance; gives the URL of its GraphQL, and its process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port("127.0.0.1")
     command = (
         "-m",
         "dagster_webserver",

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import pathlib
+import random
 import socket
 import subprocess
 import sys
@@ -20,6 +21,8 @@ _COMMAND = (sys.executable, "-m", "ray.scripts.scripts")
 # Reports are small; by default Ray keeps a third of the memory for objects.
 OBJECT_STORE_BYTES = 128 * 2**20
 _PROC = pathlib.Path("/proc")
+# Below those that Linux and macOS give to whoever asks for any port, and above those of Ray's workers.
+_PORTS = range(20000, 32768)
 
 
 def local_address(log: logging.Logger) -> str:
@@ -76,11 +79,26 @@ def start_head(
     """
     # The machine's own address may change while the cluster runs; Ray turns 127.0.0.1 into it.
     host = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
-    port = port or _free_port(host)
+    port = port or free_port(host)
     head = ["--head", f"--node-ip-address={host}", f"--port={port}", "--dashboard-host=127.0.0.1"]
     memory = f"--object-store-memory={OBJECT_STORE_BYTES}"
     _run([*_COMMAND, "start", *head, memory, "--disable-usage-stats", *options], environment)
     return f"{host}:{port}"
+
+
+def free_port(host: str) -> int:
+    """A port of this machine that nobody listens on, for a process that is yet to start.
+
+    Linux itself gives it to nobody in the meantime, unlike the port that it answers with when asked for any.
+
+    Raises:
+        ClusterError: all are in use.
+    """
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind((host, port))
+            return port
+    raise ClusterError(f"all ports from {_PORTS.start} to {_PORTS.stop - 1} are in use on {host}")
 
 
 @contextlib.contextmanager
@@ -181,9 +199,3 @@ def _environment(environment: Mapping[str, str] | None) -> dict[str, str]:
     """Without RAY_ADDRESS, by which `ray start` would go."""
     given = os.environ if environment is None else environment
     return {name: text for name, text in given.items() if name != "RAY_ADDRESS"}
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as listener:
-        listener.bind((host, 0))
-        return listener.getsockname()[1]

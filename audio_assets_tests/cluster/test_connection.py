@@ -3,6 +3,7 @@
 import logging
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -154,6 +155,17 @@ def test_a_node_is_found_by_any_address_of_its_head(
         (tmp_path / str(pid) / "cmdline").write_bytes("\0".join(words).encode())
     monkeypatch.setattr(local_cluster, "_PROC", tmp_path)
     assert local_cluster._has_node_of(address) is is_node
+
+
+def test_a_free_port_is_none_that_the_system_gives_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port := local_cluster.free_port("127.0.0.1")))
+        other.listen()
+        monkeypatch.setattr(local_cluster, "_PORTS", range(port, port + 1))
+        with pytest.raises(ClusterError, match=f"all ports from {port} to {port} are in use on 127.0.0.1"):
+            local_cluster.free_port("127.0.0.1")
+    given = range(*map(int, pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()))
+    assert port not in given
 
 
 def test_a_cluster_that_does_not_answer_is_named(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import dagster as dg
@@ -76,6 +77,10 @@ def test_as_many_steps_as_the_pool_has_places_go_on_at_once(
     inside = [Step(instance) for _ in range(places)]
     assert all(step.entered.wait(60) for step in inside)
     last = Step(instance)
+    deadline = time.monotonic() + 60
+    while "Another step has this place" not in caplog.text:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     assert not last.entered.wait(3 * SECONDS_BETWEEN_LOOKS)
     assert caplog.text.count("Another step has this place in the pool gpu") == 1
     inside[0].leave.set()
@@ -127,8 +132,19 @@ def test_a_run_of_the_project_waits_and_says_so(project: Project):
     project.instance.event_log_storage.set_concurrency_slots(GPU, 1)
     other = Step(project.instance)
     assert other.entered.wait(60)
-    threading.Timer(2, other.leave.set).start()
-    run = project.run("p225@2023-08-24-00:21", assets=["s3_inventory", "tokens"])
-    assert run.success
-    said = [entry.user_message for entry in project.instance.all_logs(run.run_id)]
-    assert said.count("Another step has this place in the pool gpu; waiting for its end") == 1
+    waiting = "Another step has this place in the pool gpu; waiting for its end"
+
+    def said() -> list[str]:
+        runs = project.instance.get_run_ids()
+        return [entry.user_message for run in runs for entry in project.instance.all_logs(run)]
+
+    def leave_once_it_waits() -> None:
+        while waiting not in said() and not project_ended.wait(0.1):
+            pass
+        other.leave.set()
+
+    project_ended = threading.Event()
+    threading.Thread(target=leave_once_it_waits, daemon=True).start()
+    assert project.run("p225@2023-08-24-00:21", assets=["s3_inventory", "tokens"]).success
+    project_ended.set()
+    assert said().count(waiting) == 1

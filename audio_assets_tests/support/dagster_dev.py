@@ -8,7 +8,6 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from audio_assets.cluster.local_cluster import free_port
 from audio_assets.services import STOP
 from audio_assets_tests.support.environment import NO_AWS_FILES, is_setting
 
@@ -143,7 +143,7 @@ def dagster_dev(
             (folder / name).symlink_to(PROJECT / name)
     own = {name for name in os.environ if is_setting(name) or name.startswith("DAGSTER_")}
     clean = {name: value for name, value in os.environ.items() if name not in own}
-    port = free_port()
+    port = free_port("127.0.0.1")
     log = folder / "services.log"
     # The second of the two processes. It ends all as soon as its input closes: when the test run dies.
     command = [sys.executable, "-m", "audio_assets.services", "--supervised", "--port", str(port)]
@@ -165,10 +165,3 @@ def dagster_dev(
         with contextlib.suppress(BrokenPipeError):
             process.communicate(STOP, timeout=60)
         running.kill()
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]

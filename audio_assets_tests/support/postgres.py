@@ -15,8 +15,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
+from audio_assets.cluster.local_cluster import free_port
 from audio_assets.settings import PROJECT
-from audio_assets_tests.support.dagster_dev import free_port
 
 SECONDS_TO_START = 60
 PROGRAMS = ("postgres", "initdb", "pg_isready", "psql")
@@ -124,7 +124,7 @@ def postgres() -> Iterator[Server]:
             check=True,
             capture_output=True,
         )
-        port = free_port()
+        port = free_port("127.0.0.1")
         listening = ["-k", name, "-p", str(port), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
         with open(folder / "log", "wb") as log:
             server = subprocess.Popen(
