@@ -2,6 +2,7 @@
 
 becomes a row of status `failed`; the other objects go on
     AudioError            the bytes are no audio that can be read
+    DecoderFailedError    a decoder raised another exception than that
     ObjectChangedError    the object is gone, or has another version by now
     ObjectRefusedError    the store does not give this object, but gives others
       ObjectNameError     it never gives an object of this name, whatever becomes of the others
@@ -36,6 +37,10 @@ from collections.abc import Iterator, Mapping
 
 class AudioError(ValueError):
     """The bytes are no audio that can be transcribed; says what is wrong and what to do."""
+
+
+class DecoderFailedError(RuntimeError):
+    """In a process that decodes, a decoder raised an exception that it should not; says what that said."""
 
 
 class ObjectChangedError(RuntimeError):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from audio_assets.audio import SAMPLE_RATE_HZ, Audio, check_size, decode, decoder_of
+from audio_assets.audio import SAMPLE_RATE_HZ, Audio, check_size, decode, decoder_of, decoding_processes
 from audio_assets.errors import (
     AudioError,
     CodecError,
@@ -56,11 +56,13 @@ class Transcribing:
         table: where they lie.
         identity: that of the recogniser, the value of `whisper_model`; a row with another one is made anew.
         load: gives the recogniser; called once, and only if an object needs it.
+        on_gpu: whether it runs on a GPU; then processes decode, and leave the interpreter lock to it.
     """
 
     table: Table
     identity: str
     load: "Callable[[], Recogniser]"
+    on_gpu: bool = False
     producer: ClassVar[str] = "whisper_model"
 
 
@@ -158,6 +160,8 @@ class SpeechPass:
         one_at_a_time = tokenising is not None and not tokenising.tokeniser.thread_safe
         self._tokeniser_lock = threading.Lock() if one_at_a_time else contextlib.nullcontext()
         self._access = _Access(source.store)
+        on_gpu = transcribing is not None and transcribing.on_gpu
+        self._decode_object = decoding_processes().decode if on_gpu else decode
 
     def run(self, partitions: Sequence[FolderMinute]) -> Iterator[Finished]:
         """Make the partitions' files, yielding each once it is written.
@@ -334,7 +338,7 @@ class SpeechPass:
         assert decoder is not None
         rates = {tokenising.tokeniser.sample_rate_hz} if tokenising else set()
         try:
-            return decode(
+            return self._decode_object(
                 decoder,
                 body,
                 functools.partial(self._memory.reserve, job.turn),

@@ -48,7 +48,7 @@ DOCUMENTS = [
     ROOT / "fuzz" / "README.md",
 ]
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
-BY_HAND = 8
+BY_HAND = 9
 """How many tables of figures are marked `<!-- figures by hand: why -->`."""
 
 

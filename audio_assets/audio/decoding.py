@@ -3,7 +3,9 @@
 Each object is decoded once, and resampled once for each rate, always from the rate of the source.
 """
 
-from collections.abc import Callable, Sequence
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import soxr
@@ -12,6 +14,8 @@ from audio_assets.audio import types
 from audio_assets.audio.types import SAMPLE_RATE_HZ, Audio, Decoder, too_long
 from audio_assets.errors import AudioError
 from audio_assets.evidence import SignalMeter
+
+_NO_SAMPLES = np.zeros(0, np.float32)
 
 
 def decode(
@@ -37,8 +41,23 @@ def decode(
     Raises:
         AudioError: the bytes are no sound audio of the format, or too long.
     """
+    return joined(decoded_parts(decoder, body, rates_hz, evidence=evidence), admit)
+
+
+def decoded_parts(
+    decoder: Decoder, body: bytes, rates_hz: Sequence[int], *, evidence: bool
+) -> Iterator[tuple[int, np.ndarray] | Audio]:
+    """What `decode` joins, as it is decoded.
+
+    Yields:
+        A rate in Hz, 16 kHz or one of `rates_hz`, with the next float32 [samples] at that rate; at last the
+        audio without its samples.
+
+    Raises:
+        AudioError: as `decode`.
+    """
     stream = decoder(body)
-    outputs = {rate: _Resampled(stream.rate_hz, rate) for rate in (SAMPLE_RATE_HZ, *rates_hz)}
+    resamplers = {rate: _resampler(stream.rate_hz, rate) for rate in (SAMPLE_RATE_HZ, *rates_hz)}
     meter = SignalMeter(stream.rate_hz) if evidence else None
     frames = 0
     for block in stream.blocks:
@@ -49,36 +68,39 @@ def decode(
         mono = _mix_down(values)
         if meter:
             meter.add(values, mono)
-        for output in outputs.values():
-            output.add(mono, admit)
+        for rate, resampler in resamplers.items():
+            yield rate, resampler.resample_chunk(mono) if resampler else mono
     if not frames:
         raise AudioError("the object holds no audio; upload it again")
-    arrays = {rate: output.finished() for rate, output in outputs.items()}
-    samples = arrays.pop(SAMPLE_RATE_HZ)
+    for rate, resampler in resamplers.items():
+        if resampler:
+            yield rate, resampler.resample_chunk(_NO_SAMPLES, last=True)
     gathered = meter.finished() if meter else None
-    return Audio(samples, frames / stream.rate_hz, stream.rate_hz, stream.channels, arrays, gathered)
+    none = dict.fromkeys(rates_hz, _NO_SAMPLES)
+    yield Audio(_NO_SAMPLES, frames / stream.rate_hz, stream.rate_hz, stream.channels, none, gathered)
 
 
-class _Resampled:
-    """Mono audio at one rate, which grows block by block."""
-
-    def __init__(self, from_hz: int, to_hz: int) -> None:
-        self._resampler = (
-            None if from_hz == to_hz else soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32")
-        )
-        # Grows in place: parts that are joined at the end would need the memory twice.
-        self._samples = bytearray()
-
-    def add(self, mono: np.ndarray, admit: Callable[[int], None] | None) -> None:
-        part = self._resampler.resample_chunk(mono) if self._resampler else mono
+def joined(
+    parts: Iterable[tuple[int, np.ndarray] | Audio], admit: Callable[[int], None] | None = None
+) -> Audio:
+    """The audio of all of `decoded_parts`; admit: as of `decode`."""
+    # Grows in place: parts that are joined at the end would need the memory twice.
+    held: dict[int, bytearray] = collections.defaultdict(bytearray)
+    for part in parts:
+        if isinstance(part, Audio):
+            arrays = {
+                rate: np.frombuffer(held[rate], np.float32) for rate in (SAMPLE_RATE_HZ, *part.resampled)
+            }
+            return dataclasses.replace(part, samples=arrays.pop(SAMPLE_RATE_HZ), resampled=arrays)
+        rate, samples = part
         if admit:
-            admit(part.nbytes)
-        self._samples += part.tobytes()
+            admit(samples.nbytes)
+        held[rate] += np.ascontiguousarray(samples).data
+    raise AssertionError("the audio itself comes last")
 
-    def finished(self) -> np.ndarray:
-        if self._resampler:
-            self._samples += self._resampler.resample_chunk(np.zeros(0, np.float32), last=True).tobytes()
-        return np.frombuffer(self._samples, np.float32)
+
+def _resampler(from_hz: int, to_hz: int) -> soxr.ResampleStream | None:
+    return None if from_hz == to_hz else soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32")
 
 
 def _as_floats(block: np.ndarray) -> np.ndarray:

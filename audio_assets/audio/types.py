@@ -68,7 +68,10 @@ class PcmStream:
 
 
 class Decoder(Protocol):
-    """Decodes the objects of one audio format. The pipeline calls it from several threads at once."""
+    """Decodes the objects of one audio format.
+
+    The pipeline calls it from several threads at once, or beside a GPU from several processes.
+    """
 
     def __call__(self, body: bytes) -> PcmStream:
         """Begin to decode one object; its blocks are decoded as they are taken.

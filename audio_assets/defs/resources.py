@@ -220,6 +220,7 @@ class Whisper(dg.ConfigurableResource):
             ValueError: a setting is wrong, or its checkpoint cannot be read.
         """
         from audio_assets.transcription import model_identity
+        from audio_assets.transcription.options import resolve_device
 
         settings.WHISPER_BATCH_SIZE.check(self.batch_size)
         language = settings.WHISPER_LANGUAGE.check(self.language)
@@ -227,7 +228,8 @@ class Whisper(dg.ConfigurableResource):
             identity = model_identity(
                 self.model, language=language, device=self.device, transcribe=self._transcribe_options()
             )
-        return Transcribing(table, identity, self.load)
+            on_gpu = resolve_device(self.device) != "cpu"
+        return Transcribing(table, identity, self.load, on_gpu)
 
     def expected_parts(self) -> tuple[str, ...]:
         """What the rows of a run would say of their model, as far as that is known without torch and whisper.
