@@ -5,7 +5,9 @@ import dataclasses
 import logging
 import os
 import pathlib
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -151,11 +153,21 @@ def test_an_object_that_ends_the_process_which_decodes_it_is_tried_twice(pids: p
     assert one.decode(read_noted, flac(0.2)).duration_s == pytest.approx(0.2)
 
 
-def test_a_process_that_died_meanwhile_is_replaced(pids: pathlib.Path):
-    one = DecodingProcesses()
-    one.decode(read_noted, flac(0.2))
-    os.kill(int(pids.read_text()), 9)
-    assert one.decode(read_noted, flac(0.2)).duration_s == pytest.approx(0.2)
+def test_processes_that_were_killed_meanwhile_are_replaced(pids: pathlib.Path):
+    some = DecodingProcesses()
+    together = threading.Barrier(4)
+
+    def wait_for_others(size: int) -> None:
+        together.wait()
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda body: some.decode(read_noted, body, wait_for_others), [flac(0.2)] * 4))
+    for pid in (killed := set(map(int, pids.read_text().split()))):
+        os.kill(pid, signal.SIGKILL)
+        # Until it is gone, which `some` is still to see.
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert len(killed) == 4
+    assert some.decode(read_noted, flac(0.2)).duration_s == pytest.approx(0.2)
 
 
 def test_a_fault_of_a_decoder_is_told_and_leaves_the_process(pids: pathlib.Path):

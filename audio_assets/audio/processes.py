@@ -88,7 +88,9 @@ class DecodingProcesses:
     def _taken(self) -> "_DecodingProcess | None":
         """One that nobody else uses; None where none can be started."""
         with contextlib.suppress(IndexError):
-            return self._idle.pop()
+            while not (process := self._idle.pop()).lives:
+                pass  # It was killed while nobody used it, as where memory is short.
+            return process
         if self._start_fails:
             return None
         try:
@@ -111,7 +113,6 @@ class _DecodingProcess:
     """
 
     def __init__(self) -> None:
-        self.lives = True
         self._channel, theirs = socket.socketpair()
         with theirs:
             # What this process can import, decoders of one's own too, that one can.
@@ -127,6 +128,10 @@ class _DecodingProcess:
         except BaseException:
             self.kill()
             raise
+
+    @property
+    def lives(self) -> bool:
+        return self._process.poll() is None
 
     def ask(self, request: bytes, body: bytes) -> Iterator[tuple[int, np.ndarray] | Audio]:
         """As `decoded_parts`.
@@ -154,13 +159,11 @@ class _DecodingProcess:
 
     def ended(self) -> str:
         """How it ended, which it does by itself, in words."""
-        self.lives = False
         self._channel.close()
         code = self._process.wait()
         return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
     def kill(self) -> None:
-        self.lives = False
         self._channel.close()
         self._process.kill()
         self._process.wait()
