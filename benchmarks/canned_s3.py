@@ -270,10 +270,15 @@ Answer = tuple[str, dict[str, Any], bytes]
 
 
 class Server(asyncio.Protocol):
-    """One connection: HTTP/1.1 with keep-alive, requests one after another."""
+    """One connection: HTTP/1.1 with keep-alive, requests one after another.
 
-    def __init__(self, buckets: dict[str, CannedBucket], queue: CannedQueue) -> None:
+    Args:
+        delay_s: of each answer.
+    """
+
+    def __init__(self, buckets: dict[str, CannedBucket], queue: CannedQueue, delay_s: float) -> None:
         self.buckets = buckets
+        self.delay_s = delay_s
         self.queue = queue
         self.received = b""
 
@@ -295,7 +300,11 @@ class Server(asyncio.Protocol):
             status, extra, answer = self.answer(method, target, headers, body)
             length = {} if "Content-Length" in extra else {"Content-Length": len(answer)}
             head = "".join(f"{name}: {value}\r\n" for name, value in (extra | length).items())
-            self.transport.write(f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + answer)
+            said = f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + answer
+            if self.delay_s:
+                asyncio.get_running_loop().call_later(self.delay_s, self.transport.write, said)
+            else:
+                self.transport.write(said)
 
     def answer(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Answer:
         if action := headers.get("x-amz-target"):
@@ -387,21 +396,28 @@ def _list(bucket: CannedBucket, query: str) -> bytes:
     )
 
 
-async def serve(shape: Shape, port: int) -> None:
+async def serve(shape: Shape, port: int, delay_s: float) -> None:
     buckets = {BUCKET: CannedBucket(shape), TABLES: CannedBucket(None)}
     queue = CannedQueue()
-    server = await asyncio.get_running_loop().create_server(lambda: Server(buckets, queue), "127.0.0.1", port)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Server(buckets, queue, delay_s), "127.0.0.1", port
+    )
     # Whoever started this process waits for the line, and ends it by closing its standard input.
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
 
 
 @contextlib.contextmanager
-def canned_s3(shape: Shape) -> Iterator[dict[str, str]]:
-    """A server in a process of its own; gives the environment of its users."""
+def canned_s3(shape: Shape, delay_s: float = 0.0) -> Iterator[dict[str, str]]:
+    """A server in a process of its own; gives the environment of its users.
+
+    Args:
+        delay_s: of each answer.
+    """
     port = free_port("127.0.0.1")
     sizes = ("--objects", shape.objects, "--per-folder", shape.per_folder, "--per-minute", shape.per_minute)
     command = [sys.executable, "-m", "benchmarks.canned_s3", *map(str, sizes), "--port", str(port)]
+    command += ["--delay-s", str(delay_s)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -439,8 +455,9 @@ def main() -> None:
     parser.add_argument("--per-folder", type=int, default=100)
     parser.add_argument("--per-minute", type=int, default=100)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--delay-s", type=float, default=0.0, help="of each answer")
     args = parser.parse_args()
-    asyncio.run(serve(Shape(args.objects, args.per_folder, args.per_minute), args.port))
+    asyncio.run(serve(Shape(args.objects, args.per_folder, args.per_minute), args.port, args.delay_s))
 
 
 if __name__ == "__main__":
