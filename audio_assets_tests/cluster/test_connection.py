@@ -164,8 +164,8 @@ def test_a_free_port_is_none_that_the_system_gives_to_others(monkeypatch: pytest
         monkeypatch.setattr(local_cluster, "_PORTS", range(port, port + 1))
         with pytest.raises(ClusterError, match=f"all ports from {port} to {port} are in use on 127.0.0.1"):
             local_cluster.free_port("127.0.0.1")
-    given = range(*map(int, pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()))
-    assert port not in given
+    # Where the ports begin that Linux gives by default (ip_local_port_range).
+    assert 20_000 <= port < 32_768
 
 
 def test_a_cluster_that_does_not_answer_is_named(
