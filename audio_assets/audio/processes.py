@@ -7,7 +7,6 @@ from it; processes do not. An object that ends the process which decodes it cost
 import contextlib
 import functools
 import logging
-import os
 import pickle
 import signal
 import socket
@@ -26,7 +25,7 @@ LARGEST_BODY = 32 * 2**20
 """A larger object is decoded by the thread that has it: a process would hold it a second time."""
 TRIES = 2
 """What ends so many processes in a row is to blame itself."""
-_PROGRAM = "from audio_assets.audio.decoding_process import main; main()"
+_PROGRAM = "import sys; sys.path = sys.argv[2:]; from audio_assets.audio.decoding_process import main; main()"
 _LOG = logging.getLogger(__name__)
 
 
@@ -116,12 +115,10 @@ class _DecodingProcess:
         self._channel, theirs = socket.socketpair()
         with theirs:
             # What this process can import, decoders of one's own too, that one can.
-            path = os.pathsep.join(filter(None, sys.path))
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, str(theirs.fileno())],
+                [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), *sys.path],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env=os.environ | {"PYTHONPATH": path},
             )
         try:
             receive(self._channel, len(READY))
