@@ -65,7 +65,7 @@ def test_sound_and_damaged_objects_of_each_format(form: str, some: DecodingProce
 
 def test_many_threads_get_each_their_own(some: DecodingProcesses):
     bodies = [flac(0.1 + seed / 100, seed=seed) for seed in range(60)]
-    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
         found = list(pool.map(lambda body: some.decode(read_flac, body).samples.tobytes(), bodies))
     assert found == [decode(read_flac, body).samples.tobytes() for body in bodies]
 
