@@ -14,7 +14,6 @@ the same random numbers.
 
 import argparse
 import itertools
-import json
 import random
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from whisper.tokenizer import get_tokenizer
 from audio_assets.demo.make_checkpoint import CHECKPOINT
 from audio_assets.transcription import Transcriber, Transcript, batch
 from audio_assets.transcription.sampling import draw
-from benchmarks.common import RESULTS, machine, spoken_clips, transcripts, word_error_rate
+from benchmarks.common import machine, spoken_clips, transcripts, word_error_rate, write_results
 
 
 @torch.inference_mode()
@@ -174,13 +173,8 @@ def compare_short(model: str, count: int) -> None:
         print("  ".join(f"{k} {v}" for k, v in row.items() if k != "differences"))
         for difference in row.get("differences", []):
             print(f"    {difference}")
-    RESULTS.mkdir(exist_ok=True)
     settings = {"clips": len(audio), "audio_s": round(sum(map(len, audio)) / 16_000, 1)}
-    path = RESULTS / "agreement.json"
-    path.write_text(
-        json.dumps({"machine": machine(), "settings": settings, "engines": rows}, indent=1) + "\n"
-    )
-    print(f"written to {path}")
+    write_results("agreement", {"machine": machine(), "settings": settings, "engines": rows})
 
 
 def main() -> None:

@@ -31,8 +31,6 @@ from xml.sax.saxutils import escape
 import numpy as np
 from obstore.store import S3Store
 
-from audio_assets.cluster.local_cluster import free_port
-
 PAGE = 1000
 BUCKET = "canned"
 TABLES = "tables"
@@ -414,10 +412,8 @@ def canned_s3(shape: Shape, delay_s: float = 0.0) -> Iterator[dict[str, str]]:
     Args:
         delay_s: of each answer.
     """
-    port = free_port("127.0.0.1")
     sizes = ("--objects", shape.objects, "--per-folder", shape.per_folder, "--per-minute", shape.per_minute)
-    command = [sys.executable, "-m", "benchmarks.canned_s3", *map(str, sizes), "--port", str(port)]
-    command += ["--delay-s", str(delay_s)]
+    command = [sys.executable, "-m", "benchmarks.canned_s3", *map(str, sizes), "--delay-s", str(delay_s)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     assert process.stdout is not None

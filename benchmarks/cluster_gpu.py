@@ -20,7 +20,7 @@ from typing import Any
 from audio_assets.defs.resources import AudioTokeniser, Whisper
 from audio_assets.partitions import FolderMinute
 from benchmarks.cluster import Bench, cluster, on_cluster
-from benchmarks.common import RESULTS, flac_files, machine
+from benchmarks.common import flac_files, machine, write_results
 
 WARM_UP = 4
 """Partitions for each actor, of those that are made before time is taken."""
@@ -97,9 +97,7 @@ def main() -> None:
         "embedded": alone,
         "ray": rows,
     }
-    path = RESULTS / "cluster_gpu.json"
-    path.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"written to {path}")
+    write_results("cluster_gpu", results)
 
 
 if __name__ == "__main__":

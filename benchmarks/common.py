@@ -1,9 +1,10 @@
 """What several benchmarks share: synthesised clips, the rate of wrong words, and what the machine is."""
 
+import json
 import pathlib
 import platform
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -55,6 +56,13 @@ def word_error_rate(said: list[str], heard: list[str]) -> float:
 
 def plain(text: str) -> str:
     return " ".join("".join(c for c in text.lower() if c.isalpha() or c == " ").split())
+
+
+def write_results(name: str, results: Mapping[str, Any]) -> None:
+    """Write what was measured into `RESULTS`, and say where."""
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"written to {path}")
 
 
 def machine() -> dict[str, Any]:

@@ -13,7 +13,6 @@ import collections
 import dataclasses
 import io
 import itertools
-import json
 import pathlib
 import random
 import statistics
@@ -26,9 +25,9 @@ import soundfile
 from audio_assets.audio import decode_flac
 from audio_assets.defs.resources import AudioTokeniser, Whisper
 from audio_assets.demo.make_checkpoint import save
-from audio_assets.demo.make_sample import SAMPLE
 from benchmarks.cluster import Bench
-from benchmarks.common import RESULTS, machine
+from benchmarks.common import machine, write_results
+from benchmarks.pipeline import sample_files
 from benchmarks.scripted import SHAPES, scripted_whisper
 
 DIFFERENT = 100
@@ -37,7 +36,7 @@ DIFFERENT = 100
 def clips() -> list[bytes]:
     """FLAC of 3 to 7.5 s at 48 kHz."""
     rng = random.Random(0)
-    paths = [path for path in sorted(SAMPLE.rglob("*.flac")) if "damaged" not in path.name]
+    paths = sample_files()
     rate = soundfile.info(paths[0]).samplerate
     waves = [soundfile.read(path, dtype="int16")[0] for path in paths]
     bodies = []
@@ -100,9 +99,7 @@ def main() -> None:
         "median_s": {name: statistics.median(seconds) for name, seconds in taken.items()},
         "seconds": taken,
     }
-    path = RESULTS / "decoding.json"
-    path.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"written to {path}")
+    write_results("decoding", results)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,11 @@ RESULTS = pathlib.Path(__file__).with_name("results") / "pipeline.json"
 CLIPS_PER_PARTITION = 40
 
 
+def sample_files() -> list[pathlib.Path]:
+    """The sound files of the demo's speech, in order: FLAC at 48 kHz."""
+    return [path for path in sorted(SAMPLE.rglob("*.flac")) if "damaged" not in path.name]
+
+
 @contextlib.contextmanager
 def bucket_of(clips: int) -> Iterator[dict[str, bytes]]:
     """A bucket on an S3 server on the loopback, and the environment that names it.
@@ -40,7 +45,7 @@ def bucket_of(clips: int) -> Iterator[dict[str, bytes]]:
     Yields:
         By key, `clips` objects of the sample's speech at 48 kHz, `CLIPS_PER_PARTITION` to each folder.
     """
-    sources = [path.read_bytes() for path in sorted(SAMPLE.rglob("*.flac")) if "damaged" not in path.name]
+    sources = [path.read_bytes() for path in sample_files()]
     keys = (f"p{i // CLIPS_PER_PARTITION:04}/{i:06}.flac" for i in range(clips))
     objects = dict(zip(keys, itertools.cycle(sources), strict=False))
     with canned_s3(Shape(0, 1)) as settings:

@@ -50,8 +50,8 @@ def decoded_parts(
     """What `decode` joins, as it is decoded.
 
     Yields:
-        A rate in Hz, 16 kHz or one of `rates_hz`, with the next float32 [samples] at that rate; at last the
-        audio without its samples.
+        A rate in Hz, 16 kHz or one of `rates_hz`, with the next float32 [samples] at that rate, which lie in
+        one piece; at last the audio without its samples.
 
     Raises:
         AudioError: as `decode`.
@@ -65,7 +65,7 @@ def decoded_parts(
         if frames > types.LONGEST_S * stream.rate_hz:
             raise too_long("it goes on after that")
         values = _as_floats(block)
-        mono = _mix_down(values)
+        mono = np.ascontiguousarray(_mix_down(values))
         if meter:
             meter.add(values, mono)
         for rate, resampler in resamplers.items():
@@ -95,7 +95,7 @@ def joined(
         rate, samples = part
         if admit:
             admit(samples.nbytes)
-        held[rate] += np.ascontiguousarray(samples).data
+        held[rate] += samples.data
     raise AssertionError("the audio itself comes last")
 
 

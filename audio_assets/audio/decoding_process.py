@@ -92,7 +92,7 @@ def _serve(channel: socket.socket, request: Request | None, body: bytes) -> None
         while isinstance(part := _next(parts), tuple):
             rate, samples = part
             channel.sendall(HEADER.pack(rate, samples.nbytes))
-            channel.sendall(np.ascontiguousarray(samples).data)
+            channel.sendall(samples.data)
     last = pickle.dumps(part)
     channel.sendall(HEADER.pack(0, len(last)) + last)
 
