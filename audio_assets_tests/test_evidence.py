@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from audio_assets.audio import Audio, decode, read_flac
 from audio_assets.demo.make_checkpoint import CHECKPOINT
 from audio_assets.evidence import HALLUCINATION_FLAGS, SignalMeter, text_evidence
-from audio_assets.evidence.text import PHRASES
+from audio_assets.evidence.hallucination import PHRASES
 from audio_assets.transcription import Transcriber
 from audio_assets_tests.support.audio import UPLOADED, flac
 from audio_assets_tests.support.project import Project

@@ -13,9 +13,9 @@ import pytest
 
 from audio_assets.definitions import defs
 from audio_assets.errors import ArgumentError, NotificationError
-from audio_assets.notification import post
 from audio_assets.partitions import FolderMinute
 from audio_assets.settings import FAILURE_WEBHOOK_URL, PROJECT
+from audio_assets.webhook import post
 from audio_assets_tests.support.audio import UPLOADED
 from audio_assets_tests.support.environment import clear_settings
 

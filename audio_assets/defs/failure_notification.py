@@ -11,8 +11,8 @@ from audio_assets.defs.internals.tags import (
     WILL_RETRY_TAG,
 )
 from audio_assets.errors import NotificationError
-from audio_assets.notification import post
 from audio_assets.settings import FAILURE_WEBHOOK_URL
+from audio_assets.webhook import post
 
 LONGEST_REASON = 300
 
