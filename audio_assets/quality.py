@@ -1,7 +1,7 @@
 """Data quality of `audio_table`: what its files hold and what is wrong with it, file by file.
 
-Plain Python and Arrow. Whether the rows are those of the bucket's objects is found in `comparison.py`. Which
-findings fail a check, and how the UI shows them, is decided in `defs/checks.py`.
+Plain Python and Arrow. Whether the rows are those of the bucket's objects is found in `bucket_comparison.py`.
+Which findings fail a check, and how the UI shows them, is decided in `defs/checks.py`.
 """
 
 import collections

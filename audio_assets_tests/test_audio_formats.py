@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import soxr
 
-from audio_assets.audio import BUILT_IN, SAMPLE_RATE_HZ, Audio, check_formats, decode, decoder_of, types
+from audio_assets.audio import BUILT_IN, SAMPLE_RATE_HZ, Audio, check_formats, decode, decoder_of, limits
 from audio_assets.errors import ArgumentError, AudioError
 from audio_assets.settings import AUDIO_FORMAT_NAMES
 from audio_assets_tests.support.encoded import FORMATS, RATE_HZ, encode, mux, speech
@@ -139,7 +139,7 @@ def test_what_is_of_another_kind_is_told_by_what_it_is(form: str):
 @pytest.mark.parametrize("form", FORMATS)
 def test_audio_longer_than_the_limit_is_refused(form: str, monkeypatch: pytest.MonkeyPatch):
     body = encode(form, speech(3.0))
-    monkeypatch.setattr(types, "LONGEST_S", 2)
+    monkeypatch.setattr(limits, "LONGEST_S", 2)
     assert re.search("h of audio in one object .*cut it into pieces", str(outcome(form, body)))
 
 
@@ -196,7 +196,7 @@ def mutated(body: bytes, seed: int) -> bytes:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_damaged_object_is_audio_or_a_reason_and_never_more(form: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(types, "LONGEST_S", 60)
+    monkeypatch.setattr(limits, "LONGEST_S", 60)
     body = encode(form, speech(0.5, 2))
     reasons = 0
     for seed in range(1_000):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audio_assets.audio import SAMPLE_RATE_HZ, Audio, decode_flac, types
+from audio_assets.audio import SAMPLE_RATE_HZ, Audio, decode_flac, limits
 from audio_assets.errors import AudioError
 from audio_assets_tests.support.bad_audio import constant_flac, constant_frame, damaged, stream_info
 from audio_assets_tests.support.project import Project
@@ -123,7 +123,7 @@ def test_hours_of_silence_are_audio():
 
 @pytest.mark.parametrize("claimed", [-1, 0], ids=["said", "unsaid"])
 def test_audio_longer_than_the_limit_is_refused(claimed: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(types, "LONGEST_S", 60)
+    monkeypatch.setattr(limits, "LONGEST_S", 60)
     assert decode_flac(constant_flac(60, claimed=claimed)).duration_s == 60
     with pytest.raises(AudioError, match="cut it into pieces"):
         decode_flac(constant_flac(60.1, claimed=claimed))
@@ -133,7 +133,7 @@ def test_memory_follows_the_audio_inside_whatever_an_object_claims_or_expands_to
     code = """if True:
         import resource
         from audio_assets import audio
-        from audio_assets.audio import types
+        from audio_assets.audio import limits
         from audio_assets.errors import AudioError
         from audio_assets_tests.support.bad_audio import constant_flac, damaged
 
@@ -144,7 +144,7 @@ def test_memory_follows_the_audio_inside_whatever_an_object_claims_or_expands_to
         bodies.append(constant_flac(1, claimed=16_000 * 86_400 * 40))
         # 80 kB that decode to 11 GB in float32, where nobody stops them.
         bodies.append(constant_flac(30 * 60, rate=192_000, channels=8, claimed=0))
-        types.LONGEST_S = 60
+        limits.LONGEST_S = 60
         before = peak_mb()
         for body in bodies:
             try:

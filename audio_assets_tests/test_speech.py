@@ -19,7 +19,7 @@ import pytest
 import soundfile
 
 from audio_assets import audio, schema, speech
-from audio_assets.audio import types as audio_types
+from audio_assets.audio import limits
 from audio_assets.digest import group
 from audio_assets.errors import ConflictError, MissingInputError, ObjectRefusedError, StorageError
 from audio_assets.parallel import MemoryBudget
@@ -848,7 +848,7 @@ def test_a_fault_ends_the_pass_though_threads_wait_for_memory(bench: Bench, monk
 
 
 def test_an_object_too_large_to_be_fetched_is_a_row(bench: Bench, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(audio_types, "LARGEST_BYTES", len(SILENCE))
+    monkeypatch.setattr(limits, "LARGEST_BYTES", len(SILENCE))
     bench.place.put("p225/a.flac", SILENCE)
     bench.place.put("p225/b.flac", SILENCE + b"x")
     bench.run()

@@ -12,7 +12,7 @@ import atheris  # pyright: ignore[reportMissingModuleSource]
 
 with atheris.instrument_imports(include=["audio_assets"]):
     from audio_assets import audio
-    from audio_assets.audio import types
+    from audio_assets.audio import limits
     from audio_assets.errors import AudioError
 
 from audio_assets_tests.support.bad_audio import frame, stream_info
@@ -45,6 +45,6 @@ def _stream(chosen: atheris.FuzzedDataProvider) -> bytes:
 
 
 if __name__ == "__main__":
-    types.LONGEST_S = 60  # A bomb ends here instead of after 12 h of audio.
+    limits.LONGEST_S = 60  # A bomb ends here instead of after 12 h of audio.
     atheris.Setup(sys.argv, one_input)
     atheris.Fuzz()

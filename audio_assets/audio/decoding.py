@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import soxr
 
-from audio_assets.audio import types
-from audio_assets.audio.types import SAMPLE_RATE_HZ, Audio, Decoder, too_long
+from audio_assets.audio import limits
+from audio_assets.audio.types import SAMPLE_RATE_HZ, Audio, Decoder
 from audio_assets.errors import AudioError
 from audio_assets.evidence import SignalMeter
 
@@ -62,8 +62,8 @@ def decoded_parts(
     frames = 0
     for block in stream.blocks:
         frames += len(block)
-        if frames > types.LONGEST_S * stream.rate_hz:
-            raise too_long("it goes on after that")
+        if frames > limits.LONGEST_S * stream.rate_hz:
+            raise limits.too_long("it goes on after that")
         values = _as_floats(block)
         mono = np.ascontiguousarray(_mix_down(values))
         if meter:

@@ -15,7 +15,8 @@ import soundfile
 from audio_assets.audio.decoding import decode
 from audio_assets.audio.flac_header import BYTES_PER_SAMPLE, FlacHeader, read_header
 from audio_assets.audio.kinds import corrupt
-from audio_assets.audio.types import Audio, PcmStream, check_length
+from audio_assets.audio.limits import check_length
+from audio_assets.audio.types import Audio, PcmStream
 from audio_assets.errors import AudioError
 
 # Samples of all channels in a block: bounds what decoding needs besides its result, whatever a header says.

@@ -6,7 +6,7 @@ No audio is decoded here; `flac.py` does that.
 import dataclasses
 
 from audio_assets.audio.kinds import corrupt, length_of_id3_tag, not_empty, other_kind
-from audio_assets.audio.types import check_rate
+from audio_assets.audio.limits import check_rate
 from audio_assets.errors import AudioError
 
 BYTES_PER_SAMPLE = {8: 1, 16: 2, 24: 3}

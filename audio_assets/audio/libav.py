@@ -13,7 +13,8 @@ import numpy as np
 
 from audio_assets.audio.framing import check_adts, check_mp4
 from audio_assets.audio.kinds import corrupt, not_empty, other_kind
-from audio_assets.audio.types import PcmStream, check_length, check_rate
+from audio_assets.audio.limits import check_length, check_rate
+from audio_assets.audio.types import PcmStream
 from audio_assets.errors import AudioError
 
 if TYPE_CHECKING:

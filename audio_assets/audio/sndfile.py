@@ -13,7 +13,8 @@ import soundfile
 
 from audio_assets.audio.framing import check_ogg, check_wav
 from audio_assets.audio.kinds import corrupt, not_empty, other_kind
-from audio_assets.audio.types import PcmStream, check_length, check_rate
+from audio_assets.audio.limits import check_length, check_rate
+from audio_assets.audio.types import PcmStream
 
 # Values of all channels in a block.
 _BLOCK_VALUES = 2**20

@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from audio_assets.audio import audio_suffixes
-from audio_assets.comparison import Differences
+from audio_assets.bucket_comparison import Differences
 from audio_assets.defs.check_results import CHECKED_AT
 from audio_assets.defs.metadata import markdown_table
 from audio_assets.defs.partitions import AUDIO_TABLE

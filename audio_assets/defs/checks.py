@@ -4,8 +4,8 @@ Executed on their own (by the schedule, the job, or *Execute all*) they read the
 bucket. In a run over partitions they read nothing: each repeats its last result, so that a run which made one
 healthy partition says nothing better of the table than is so.
 
-What is counted is in `quality.py` and `comparison.py`; which of it fails a check, and how badly, is said in
-`check_rules.py`.
+What is counted is in `quality.py` and `bucket_comparison.py`; which of it fails a check, and how badly, is
+said in `check_rules.py`.
 """
 
 import concurrent.futures
@@ -17,7 +17,7 @@ from typing import Any
 
 import dagster as dg
 
-from audio_assets.comparison import Differences, UnderWay, differing, look_again, partition_files
+from audio_assets.bucket_comparison import Differences, UnderWay, differing, look_again, partition_files
 from audio_assets.defs.audio_table import audio_table
 from audio_assets.defs.check_results import latest_results, repeated
 from audio_assets.defs.check_rules import CHECKS, DESCRIPTIONS, Listing, Results

@@ -12,13 +12,13 @@ from dagster._core.launcher import WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from audio_assets.defs.internals.run_launcher import WORKER_TAG, LocalRunLauncher, end_dead_runs
-from audio_assets.process import this_process
+from audio_assets.process_identity import this_process
 from audio_assets_tests.support.audio import flac
 from audio_assets_tests.support.project import Project
 
 NO_SERVER = json.dumps({"host": "localhost", "socket": "/nowhere/socket"})
 SLEEP = (
-    "import signal, time; from audio_assets.process import this_process\n"
+    "import signal, time; from audio_assets.process_identity import this_process\n"
     # Who starts tests in the background may have them ignore it.
     "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "print(this_process(), flush=True)\n"

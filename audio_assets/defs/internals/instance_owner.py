@@ -14,7 +14,7 @@ import time
 import dagster as dg
 
 from audio_assets.errors import InstanceInUseError
-from audio_assets.process import is_alive, this_process
+from audio_assets.process_identity import is_alive, this_process
 
 _NAME = "audio_assets/serves"
 # A process of another host cannot be asked. It ticks every 30 seconds as long as it lives.

@@ -18,7 +18,7 @@ from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionRes
 from dagster_shared.serdes import deserialize_value
 
 from audio_assets.defs.internals.tags import HIDDEN_TAG_PREFIX
-from audio_assets.process import interrupt, is_alive, this_process
+from audio_assets.process_identity import interrupt, is_alive, this_process
 
 WORKER_TAG = f"{HIDDEN_TAG_PREFIX}audio_assets/worker"
 """On a run: the process that executes it."""

@@ -7,8 +7,8 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from audio_assets import comparison, schema
-from audio_assets.comparison import UnderWay, differing, look_again, partition_files
+from audio_assets import bucket_comparison, schema
+from audio_assets.bucket_comparison import UnderWay, differing, look_again, partition_files
 from audio_assets.digest import Digest
 from audio_assets.partitions import FolderMinute
 from audio_assets.rows import inventory_rows
@@ -105,7 +105,7 @@ def test_what_is_right_by_now_is_no_difference(place: LocalPlace, source: AudioS
 def test_each_partition_that_differs_is_found_by_object_and_by_digest(
     place: LocalPlace, source: AudioSource, table: Table, by_object: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(comparison, "PARTITIONS_BY_OBJECT", by_object)
+    monkeypatch.setattr(bucket_comparison, "PARTITIONS_BY_OBJECT", by_object)
     for folder in ("changed", "lost", "made", "surplus"):
         place.put(f"{folder}/a.flac", b"a", MINUTE)
         place.put(f"{folder}/b.flac", b"b", MINUTE)
@@ -132,7 +132,7 @@ def test_each_partition_that_differs_is_found_by_object_and_by_digest(
 def test_of_a_folder_some_partitions_are_looked_at_by_object_and_the_others_by_digest(
     place: LocalPlace, source: AudioSource, table: Table, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(comparison, "PARTITIONS_BY_OBJECT", 2)
+    monkeypatch.setattr(bucket_comparison, "PARTITIONS_BY_OBJECT", 2)
     minutes = [at("p225", i) for i in range(5)]
     for i, partition in enumerate(minutes):
         place.put(f"p225/{i}.flac", b"a", partition.minute)

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from audio_assets import process
-from audio_assets.process import is_alive, this_process
+from audio_assets import process_identity
+from audio_assets.process_identity import is_alive, this_process
 
-CODE = "from audio_assets.process import this_process; print(this_process(), flush=True); input()"
+CODE = "from audio_assets.process_identity import this_process; print(this_process(), flush=True); input()"
 
 
 @pytest.fixture(params=["by /proc", "by ps"])
@@ -20,9 +20,10 @@ def tell(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     code = CODE
     if request.param == "by ps":
         absent = pathlib.Path("/nowhere/boot_id")
-        monkeypatch.setattr(process, "_BOOT_ID", absent)
+        monkeypatch.setattr(process_identity, "_BOOT_ID", absent)
         code = (
-            f"import pathlib, audio_assets.process as p; p._BOOT_ID = pathlib.Path({str(absent)!r}); {CODE}"
+            "import pathlib, audio_assets.process_identity as p;"
+            f" p._BOOT_ID = pathlib.Path({str(absent)!r}); {CODE}"
         )
     return code
 
@@ -72,7 +73,7 @@ def test_what_is_of_another_host_or_no_identity_is_not_judged(identity: str):
 def test_the_same_host_name_on_another_machine_is_another_host(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ):
-    monkeypatch.setattr(process, "_MACHINE_IDS", (tmp_path / "id",))
+    monkeypatch.setattr(process_identity, "_MACHINE_IDS", (tmp_path / "id",))
     (tmp_path / "id").write_text("a\n")
     identity = this_process()
     assert is_alive(identity) is True
