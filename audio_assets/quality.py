@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from audio_assets.partitions import FolderMinute
-from audio_assets.producers import made_by
 from audio_assets.record import PartitionRecord
 from audio_assets.rows import inventory_objects
 from audio_assets.schema import AUDIO_TABLE, FAILED, FieldMetadata, conform, matches
+from audio_assets.staleness import made_by
 from audio_assets.storage import ObjectInfo
 from audio_assets.table import Table
 

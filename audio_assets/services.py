@@ -27,7 +27,7 @@ import tomllib
 from collections.abc import Sequence
 from types import FrameType
 
-from audio_assets.defs.internals.code_server import answers
+from audio_assets.defs.internals.code_server_ping import answers
 
 HOST = "127.0.0.1"
 STOP = b"stop\n"

@@ -17,9 +17,9 @@ from audio_assets.defs.audio_table import audio_table
 from audio_assets.defs.check_results import CHECKED_AT, REPEATED_AFTER_SECONDS, latest_results, report
 from audio_assets.defs.check_rules import CHECKS, Results
 from audio_assets.defs.partitions import ASSETS, AUDIO_TABLE, FOLDER_MINUTE
-from audio_assets.producers import Producers
 from audio_assets.quality import Summary
 from audio_assets.record import PartitionRecord
+from audio_assets.staleness import Producers
 from audio_assets_tests.support.audio import UPLOADED, flac
 from audio_assets_tests.support.checks import shown_result
 from audio_assets_tests.support.project import Project

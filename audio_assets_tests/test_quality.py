@@ -11,10 +11,10 @@ import pytest
 
 from audio_assets import schema
 from audio_assets.partitions import FolderMinute
-from audio_assets.producers import Producers, stale_partitions
 from audio_assets.quality import EXAMPLES, Findings, PartitionFile, Summary
 from audio_assets.record import PartitionRecord
 from audio_assets.schema import FieldMetadata
+from audio_assets.staleness import Producers, stale_partitions
 from audio_assets.storage import ObjectStore
 from audio_assets.table import Table
 from audio_assets_tests.support.audio import MINUTE

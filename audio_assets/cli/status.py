@@ -20,8 +20,8 @@ from audio_assets.defs.producers import current_producers
 from audio_assets.defs.records import UNFINISHED, InstanceRecords, covered
 from audio_assets.defs.sensor import tick_inputs
 from audio_assets.partitions import folder_of_partition
-from audio_assets.producers import stale_partitions
 from audio_assets.sensor.tick import TickOutcome, tick
+from audio_assets.staleness import stale_partitions
 
 # Runs that failed longer ago are no news.
 NEWS = dt.timedelta(days=7)

@@ -17,8 +17,8 @@ from audio_assets.defs.metadata import markdown_table
 from audio_assets.defs.partitions import AUDIO_TABLE
 from audio_assets.digest import Digest
 from audio_assets.partitions import FolderMinute
-from audio_assets.producers import UNNAMED, Producers, decodable
 from audio_assets.quality import Findings, Sample, Summary
+from audio_assets.staleness import UNNAMED, Producers, decodable
 
 MAX_FAILED_SHARE = 0.05
 MAX_EMPTY_SHARE = 0.05

@@ -18,8 +18,8 @@ from audio_assets.defs.producers import current_producers
 from audio_assets.defs.records import UNFINISHED
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.parallel import map_ahead
-from audio_assets.producers import COLUMNS
 from audio_assets.schema import FAILED
+from audio_assets.staleness import COLUMNS
 from audio_assets.table import THREADS
 
 OWNERS = ["team:speech"]

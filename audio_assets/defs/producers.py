@@ -1,10 +1,10 @@
 """What today's settings make rows with.
 
-Which rows are stale by it is decided in `audio_assets/producers.py`.
+Which rows are stale by it is decided in `audio_assets/staleness.py`.
 """
 
 from audio_assets.defs.resources import AudioTokeniser, Whisper
-from audio_assets.producers import Producers
+from audio_assets.staleness import Producers
 from audio_assets.transcription.identity import is_current
 
 

@@ -26,7 +26,6 @@ from audio_assets.defs.records import FINGERPRINT_TAG, InstanceRecords
 from audio_assets.defs.resources import AudioTokeniser, Bucket, Whisper
 from audio_assets.errors import EventQueueError, StorageError
 from audio_assets.partitions import FolderMinute, shortened_key
-from audio_assets.producers import Producers, stale_partitions
 from audio_assets.rows import inventory_objects
 from audio_assets.sensor.event_queue import Event, EventQueue, Received
 from audio_assets.sensor.run_requests import RunLimits, RunRange
@@ -41,6 +40,7 @@ from audio_assets.settings import (
     REDO_STALE,
     SETTLE_SECONDS,
 )
+from audio_assets.staleness import Producers, stale_partitions
 from audio_assets.storage import ObjectInfo
 
 # With what a tick does besides, well below the 60 s after which Dagster gives it up.

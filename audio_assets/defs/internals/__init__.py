@@ -10,7 +10,7 @@
     pool.py                 one step on the GPU at a time, on SQLite too
     run_launcher.py         which process executes a run, and whether it still lives
     run_history.py          the logs of old runs deleted, without what the runs have made
-    code_server.py          whether the code server answers
+    code_server_ping.py     whether the code server answers
     daemon.py               the daemon, which begins on a new instance without warnings
     run_origin.py           a run that is executed in this process, listed with those of the daemon
 

@@ -46,42 +46,6 @@
     }
   }
 
-  /* Bounds of equal and round steps; what lies beyond is counted in the bins at both ends. */
-  function scale(values, aim) {
-    const sample = [];
-    const step = Math.max(1, Math.floor(values.length / 20000));
-    for (let i = 0; i < values.length; i += step) if (!Number.isNaN(values[i])) sample.push(values[i]);
-    if (!sample.length) return null;
-    sample.sort((a, b) => a - b);
-    const low = sample[Math.floor(sample.length * 0.005)];
-    const high = sample[Math.ceil(sample.length * 0.995) - 1];
-    const rough = Math.max((high - low) / aim, Math.abs(high) * 1e-3, 1e-6);
-    const power = 10 ** Math.floor(Math.log10(rough));
-    const width = [1, 2, 2.5, 5, 10].map((m) => m * power).find((w) => w >= rough * 0.999);
-    const first = Math.floor(low / width + 1e-6);
-    const bins = Math.max(1, Math.min(aim * 2, Math.floor(high / width + 1e-6) - first + 1));
-    return {low: first * width, step: width, bins};
-  }
-
-  function numeric(name, title, values, unit) {
-    const found = scale(values, 24);
-    if (!found) return null;
-    const {low, step, bins: n} = found;
-    const bins = new Uint16Array(values.length);
-    for (let i = 0; i < values.length; i++) {
-      const at = Math.floor((values[i] - low) / step + 1e-6);
-      // The last bin is of rows that have no value.
-      bins[i] = Number.isNaN(values[i]) ? n : at < 0 ? 0 : at >= n ? n - 1 : at;
-    }
-    const labels = [];
-    for (let b = 0; b < n; b++) {
-      const from = page.format.bound(low + b * step, step);
-      labels.push(`${from} to ${page.format.bound(low + (b + 1) * step, step)}${unit}`);
-    }
-    labels.push("none");
-    return new Dimension(name, title, bins, labels, {numeric: true, low, step, n});
-  }
-
   function category(name, title, values, labels, extra) {
     return new Dimension(name, title, values, labels, extra);
   }
@@ -117,7 +81,7 @@
   }
 
   page.filters = {
-    dimensions, numeric, category, apply, find, sortBy,
+    dimensions, category, apply, find, sortBy,
     start: (rows) => { mask = new Uint8Array(rows); },
     passes: (row, but = 0) => !(mask[row] & ~but),
     onChange: (listener) => changed.push(listener),

@@ -70,9 +70,9 @@
     const tone = (bin) => page.store.meta.dictionaries.status[bin] || "";
     const groups = [
       [coded("status", "status", "Status", {tone}), ""],
-      [page.filters.numeric("sure", "Confidence, avg_logprob", columns.avg_logprob, ""), ""],
-      [page.filters.numeric("long", "Duration", columns.duration_s, " s"), " s"],
-      [page.filters.numeric("rate", "Characters a second", rates, ""), ""],
+      [page.histograms.numeric("sure", "Confidence, avg_logprob", columns.avg_logprob, ""), ""],
+      [page.histograms.numeric("long", "Duration", columns.duration_s, " s"), " s"],
+      [page.histograms.numeric("rate", "Characters a second", rates, ""), ""],
       [coded("language", "language", "Language"), ""],
     ];
     const into = document.getElementById("groups");

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from audio_assets.defs.internals.code_server import answers
+from audio_assets.defs.internals.code_server_ping import answers
 from audio_assets.settings import PROJECT
 from audio_assets_tests.test_services import processes
 

@@ -7,9 +7,9 @@ import hypothesis.strategies as st
 import pytest
 
 from audio_assets.audio import DECODERS, read_flac
-from audio_assets.producers import Producers, stale_partitions
 from audio_assets.record import MANY, PartitionRecord
 from audio_assets.schema import FAILED, NOT_FLAC, OK
+from audio_assets.staleness import Producers, stale_partitions
 from audio_assets.transcription.identity import is_current
 from audio_assets_tests.support.rows import row, rows
 
