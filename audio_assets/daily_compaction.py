@@ -25,8 +25,9 @@ from audio_assets.parallel import map_ahead
 from audio_assets.partitions import FolderMinute
 from audio_assets.table import AHEAD, CONFLICT_ROUNDS, THREADS, Table, with_partition_columns
 
-ROW_GROUP_BYTES = 32 * 2**20
-"""Of a row group in memory: enough for readers to stream, little enough to find one folder by statistics."""
+ROW_GROUP_BYTES = 8 * 2**20
+"""Of a row group in memory: enough for readers to stream; little enough to find one folder by statistics, and
+for a small day to be read by several threads."""
 ROW_GROUP_ROWS = 2**16
 
 _SORTED_BY = ("FolderName", "LastModifiedHour", "LastModifiedMinute")

@@ -4,10 +4,9 @@ each leaves when it is done.
 So a row that repeats itself for 224 tokens holds no other row back, and the batch stays full. That makes
 decoding fast, because each step reads all of the decoder's weights, however many rows there are.
 
-Which decodes join, and when, is the business of `scheduler`; the tensors of a row are declared in `slots`.
+Which decodes join, and when, is the business of `scheduler`; the tensors of a row are declared in `kv_cache`.
 """
 
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from audio_assets.transcription.decoder import Decoder
 from audio_assets.transcription.graphs import Graphs
 from audio_assets.transcription.kv_cache import DecodeState
 from audio_assets.transcription.longform import FRAMES_PER_TIMESTAMP, Align, Decode, Decoded
-from audio_assets.transcription.sampling import Sampler
+from audio_assets.transcription.sampling import Sampler, draws
 from audio_assets.transcription.words import Aligned
 
 # Rows that a thread of a CPU steps on its own: fewer are not worth reading all of the weights once more.
@@ -383,12 +382,3 @@ def padded(sequences: Sequence[Sequence[int]], padding: int) -> np.ndarray:
     for row, sequence in zip(array, sequences, strict=True):
         row[: len(sequence)] = sequence
     return array
-
-
-def draws(request: Decode, count: int, sample: int) -> np.ndarray:
-    """Uniform random numbers for a decode's n-th sample, float64 [count]; the same audio always gets the same
-    ones."""
-    heard = request.window.mel.cpu().numpy().tobytes()
-    words = [zlib.crc32(heard), len(request.prompt), round(request.temperature * 10)]
-    seed = np.random.SeedSequence(words, spawn_key=(sample,) if sample else ())
-    return np.random.Generator(np.random.PCG64(seed)).random(count)

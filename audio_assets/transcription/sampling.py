@@ -11,9 +11,11 @@ so it is enough to know each stretch's best token and the sum of its probabiliti
 may use. Nothing here waits for the device, so that a CUDA graph can hold it.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from whisper import DecodingOptions
@@ -22,6 +24,7 @@ from whisper.model import Whisper
 from whisper.tokenizer import Tokenizer
 
 from audio_assets.transcription.kernels import best_and_sum, highest
+from audio_assets.transcription.longform import Decode
 
 FIRST_TIMESTAMP_LIMIT = 50  # The first timestamp is at most 1.0 s.
 
@@ -225,3 +228,12 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     cumulative = logits.double().softmax(dim=1).cumsum(dim=1)
     point = uniform[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, point, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
+
+
+def draws(request: Decode, count: int, sample: int) -> np.ndarray:
+    """Uniform random numbers for a decode's n-th sample, float64 [count]; the same audio always gets the same
+    ones."""
+    heard = request.window.mel.cpu().numpy().tobytes()
+    words = [zlib.crc32(heard), len(request.prompt), round(request.temperature * 10)]
+    seed = np.random.SeedSequence(words, spawn_key=(sample,) if sample else ())
+    return np.random.Generator(np.random.PCG64(seed)).random(count)
