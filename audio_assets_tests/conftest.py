@@ -34,13 +34,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--model", help="a checkpoint of real Whisper weights to compare with")
     parser.addoption("--speech", help="a folder of FLAC with human speech, for --model")
     parser.addoption("--schemas", help="a folder with the schemas that deploy/ is to follow")
+    parser.addoption("--nemo", help="the interpreter of an environment in which NeMo is installed")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--torture"):
         items[:] = [item for item in items if item.get_closest_marker("torture") is None]
-    if not config.getoption("--schemas"):
-        items[:] = [item for item in items if item.get_closest_marker("schemas") is None]
+    for name in ("schemas", "nemo"):
+        if not config.getoption(f"--{name}"):
+            items[:] = [item for item in items if item.get_closest_marker(name) is None]
 
 
 # A busy machine is no failure of what is tested.

@@ -4,11 +4,13 @@ the table; the libraries that people train with read them."""
 import collections
 import dataclasses
 import datetime as dt
+import hashlib
 import io
 import json
 import os
 import pathlib
 import re
+import subprocess
 from typing import Any
 
 import hypothesis.strategies as st
@@ -486,6 +488,40 @@ def test_a_manifest_for_nemo_names_what_its_reader_asks_for(place: Place, tmp_pa
     assert "sampling_rate" not in stereo
     if where.startswith("/"):
         assert soundfile.info(mono["audio_filepath"]).frames == 800
+
+
+@pytest.mark.nemo
+def test_nemo_reads_each_row_of_shards_and_of_manifests(
+    corpus: Corpus, shards: pathlib.Path, tmp_path: pathlib.Path, request: pytest.FixtureRequest
+):
+    assert isinstance(corpus.place, LocalPlace)
+    out = ObjectStore((tmp_path / "out").as_uri())
+    export_manifests(corpus.table, out, corpus.place.uri, NEMO, Selection(), Splits(validation=0, test=0))
+    script = pathlib.Path(__file__).with_name("support") / "nemo_reader.py"
+
+    def read_by_nemo(kind: str, *files: pathlib.Path) -> list[dict[str, Any]]:
+        command = [request.config.getoption("--nemo"), str(script), kind, *map(str, files)]
+        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        # NeMo prints lines of its own, too.
+        found = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+        return sorted(found, key=lambda one: one["id"])
+
+    expected = []
+    for key in sorted([*keys_of("p1", 30), *keys_of("p2", 10)]):
+        samples, rate = soundfile.read(corpus.place.folder / key, dtype="float32")
+        expected.append(
+            {
+                "id": key,
+                "samples": hashlib.sha256(samples.tobytes()).hexdigest(),
+                "rate": rate,
+                "duration": 0.05,
+                "text": f"Text of {key}",
+                "language": "en",
+                "avg_logprob": -0.5,
+            }
+        )
+    assert read_by_nemo("parquet", *sorted(shards.rglob("*.parquet"))) == expected
+    assert read_by_nemo("nemo", tmp_path / "out" / "train.jsonl") == expected
 
 
 @pytest.mark.parametrize("kind", [NEMO, LHOTSE])
