@@ -10,6 +10,7 @@ import pathlib
 import re
 import shutil
 import tomllib
+from collections.abc import Iterator
 
 import dagster as dg
 import pyarrow as pa
@@ -19,6 +20,7 @@ import soundfile
 from rich.console import Console
 
 from audio_assets import schema
+from audio_assets.cli import completion
 from audio_assets.cli.counts import FailedRow, count
 from audio_assets.cli.export import as_term
 from audio_assets.cli.project import open_project
@@ -28,10 +30,11 @@ from audio_assets.definitions import defs
 from audio_assets.demo.__main__ import read_truth
 from audio_assets.demo.make_sample import SAMPLE
 from audio_assets.settings import PROJECT
+from audio_assets.storage import ObjectInfo
 from audio_assets.table import Table
 from audio_assets_tests.support.audio import flac
 from audio_assets_tests.support.command_line import here, in_process
-from audio_assets_tests.support.places import LocalPlace
+from audio_assets_tests.support.places import LocalPlace, Place
 from audio_assets_tests.support.project import Project
 from audio_assets_tests.support.rows import at, row, write
 
@@ -72,6 +75,62 @@ def test_help_does_nothing(folder: pathlib.Path, tmp_path: pathlib.Path, command
     assert command == ("audio_assets.cli", "--help") or "example" in done.stdout.lower()
     assert "Sample speech" not in done.stdout
     assert sorted(tmp_path.rglob("*")) == before
+
+
+# --- completion -----------------------------------------------------------------------------------------
+
+
+def completed(folder: pathlib.Path, line: str) -> list[str]:
+    """What a shell offers in the place of the last word of a line, empty after a blank."""
+    words = line.split(" ")
+    asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    done = in_process(folder, environment={"_AUDIO_ASSETS_COMPLETE": "complete_bash", **asked})
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_a_shell_completes_commands_options_folders_and_columns(folder: pathlib.Path):
+    assert completed(folder, "audio-assets re") == ["read", "retire", "report"]
+    assert completed(folder, "audio-assets read --col") == ["--columns"]
+    assert completed(folder, "audio-assets read p2") == ["p225"]
+    assert completed(folder, "audio-assets worst --folder ") == ["p225"]
+    assert completed(folder, "audio-assets read --columns Key,tran") == ["Key,transcribed_text"]
+    assert completed(folder, "audio-assets export --format n") == ["nemo"]
+
+
+def test_a_folder_is_completed_by_nothing_and_without_a_word_where_the_settings_are_wrong(
+    folder: pathlib.Path,
+):
+    (folder / ".env").write_text("AUDIO_SOURCE_URI=nowhere\n")
+    assert completed(folder, "audio-assets read p2") == []
+
+
+@pytest.mark.parametrize(("requests", "found"), [(20, ["a b", "p1", "p2", "p3"]), (2, ["a b", "p1"])])
+def test_folders_are_found_by_a_request_each_and_few_of_them(
+    place: Place, monkeypatch: pytest.MonkeyPatch, requests: int, found: list[str]
+):
+    table = Table(place.store, "audio_table", schema.AUDIO_TABLE)
+    for name in ("a b", "p1", "p2", "p3"):
+        for minute in range(3):
+            write(table, at(name, minute), row(f"{name}/a.flac"))
+    scan = place.store.scan
+    monkeypatch.setattr(place.store, "scan", lambda *asked: by_two(scan(*asked)))
+    monkeypatch.setattr("audio_assets.read.open_audio_table", lambda: table)
+    monkeypatch.setattr("audio_assets.cli.command.use_settings", lambda: None)
+    monkeypatch.setattr(completion, "REQUESTS", requests)
+    assert completion.folders("") == found
+    assert completion.folders("p") == [name for name in found if name.startswith("p")]
+
+
+def by_two(pages: Iterator[tuple[str, list[ObjectInfo]]]) -> Iterator[tuple[str, list[ObjectInfo]]]:
+    """A listing in pages of two objects."""
+    listed = [info for _, page in pages for info in page]
+    for first in range(0, len(listed), 2):
+        page = listed[first : first + 2]
+        yield page[-1].key, page
+
+
+# --- read -----------------------------------------------------------------------------------------------
 
 
 def test_read_gives_csv_to_a_pipe_with_every_value_in_full(folder: pathlib.Path):

@@ -11,8 +11,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from audio_assets.cli import export, report, transcribe, worst
-from audio_assets.cli.command import FAILED, complain, examples, go_to_settings, in_words, use_settings
+from audio_assets.cli import completion, export, report, transcribe, worst
+from audio_assets.cli.command import (
+    FAILED,
+    End,
+    FolderArgument,
+    Start,
+    complain,
+    examples,
+    go_to_settings,
+    in_words,
+    use_settings,
+)
 
 # Dagster takes seconds to import, and nobody waits for it to read a help text.
 
@@ -21,7 +31,6 @@ app = typer.Typer(
     help="Audio in a bucket becomes a Parquet training table. Settings come from the environment and from"
     " .env, in the working directory or else in the project's folder.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -134,12 +143,15 @@ def status(
     )
 )
 def read(
-    folder: Annotated[str | None, typer.Argument(help="A FolderName; all by default.")] = None,
-    start: Annotated[str | None, typer.Option(help="First minute, UTC if no zone is given.")] = None,
-    end: Annotated[str | None, typer.Option(help="The minute after the last.")] = None,
+    folder: FolderArgument = None,
+    start: Start = None,
+    end: End = None,
     columns: Annotated[
         str | None,
-        typer.Option(help="Their names, with commas between; a terminal shows the most telling by default."),
+        typer.Option(
+            help="Their names, with commas between; a terminal shows the most telling by default.",
+            autocompletion=completion.columns,
+        ),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(min=0, help="Rows at most, 0 for all; 100 in a terminal by default.")

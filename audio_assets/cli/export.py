@@ -9,6 +9,9 @@ import typer
 
 from audio_assets.cli.command import (
     FAILED,
+    End,
+    FolderArgument,
+    Start,
     as_moment,
     as_path,
     as_uri,
@@ -53,9 +56,9 @@ class SplitBy(enum.StrEnum):
 # Long because each option is a parameter with its help.
 def export(
     to: Annotated[str, typer.Option(help="Where it goes: a path, or s3://bucket/prefix.", metavar="PLACE")],
-    folder: Annotated[str | None, typer.Argument(help="A FolderName; all by default.")] = None,
-    start: Annotated[str | None, typer.Option(help="First minute, UTC if no zone is given.")] = None,
-    end: Annotated[str | None, typer.Option(help="The minute after the last.")] = None,
+    folder: FolderArgument = None,
+    start: Start = None,
+    end: End = None,
     format: Annotated[
         Format,
         typer.Option(

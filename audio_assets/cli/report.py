@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audio_assets.cli.command import (
+    End,
+    FolderOption,
+    Start,
     as_moment,
     as_path,
     as_uri,
@@ -39,9 +42,9 @@ class Audio(enum.StrEnum):
 
 def report(
     out: Annotated[str, typer.Argument(help="The page's folder: a path, or s3://bucket/prefix.")],
-    folder: Annotated[str | None, typer.Option(help="A FolderName; all by default.")] = None,
-    start: Annotated[str | None, typer.Option(help="First minute, UTC if no zone is given.")] = None,
-    end: Annotated[str | None, typer.Option(help="The minute after the last.")] = None,
+    folder: FolderOption = None,
+    start: Start = None,
+    end: End = None,
     audio: Annotated[
         Audio,
         typer.Option(

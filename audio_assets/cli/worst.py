@@ -4,7 +4,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audio_assets.cli.command import as_moment, examples, in_words, use_settings
+from audio_assets.cli.command import (
+    End,
+    FolderOption,
+    Start,
+    as_moment,
+    examples,
+    in_words,
+    use_settings,
+)
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -24,9 +32,9 @@ PARTITIONS_AT_A_TIME = 64
 
 def worst(
     n: Annotated[int, typer.Option("-n", "--rows", min=1, help="How many.")] = 10,
-    folder: Annotated[str | None, typer.Option(help="A FolderName; all by default.")] = None,
-    start: Annotated[str | None, typer.Option(help="First minute, UTC if no zone is given.")] = None,
-    end: Annotated[str | None, typer.Option(help="The minute after the last.")] = None,
+    folder: FolderOption = None,
+    start: Start = None,
+    end: End = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV; the default where output is a pipe.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
