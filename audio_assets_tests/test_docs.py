@@ -263,7 +263,9 @@ def test_training_md_lists_every_column_of_a_shard_with_its_type() -> None:
 
 
 def test_the_ddl_of_athena_names_every_column_of_a_shard() -> None:
-    [snippet] = [snippet for snippet in snippets("hiveql") if "TABLE training_shards" in snippet.text]
+    [snippet] = [
+        snippet for snippet in snippets("hiveql") if "EXTERNAL TABLE training_shards" in snippet.text
+    ]
 
     assert re.findall(r"^  (\w+) [a-z<>:,]+?,?$", snippet.text, re.MULTILINE) == SCHEMA.names
 
