@@ -2,6 +2,7 @@
 
     __main__.py      the commands and their options
     command.py       what commands share: settings, examples, errors, exit codes
+    options.py       arguments and options that several commands have
     completion.py    what a shell completes: folders of the table, columns
     project.py       what a command works with: settings, definitions, the Dagster instance
     sync.py          look, register, execute, wait, until bucket and table agree

@@ -14,15 +14,13 @@ from rich.console import Console
 from audio_assets.cli import completion, export, report, transcribe, worst
 from audio_assets.cli.command import (
     FAILED,
-    End,
-    FolderArgument,
-    Start,
     complain,
     examples,
     go_to_settings,
     in_words,
     use_settings,
 )
+from audio_assets.cli.options import End, FolderArgument, Start
 
 # Dagster takes seconds to import, and nobody waits for it to read a help text.
 

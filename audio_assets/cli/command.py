@@ -11,11 +11,9 @@ import pathlib
 import sys
 import urllib.parse
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
-
-from audio_assets.cli.completion import folders
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -25,12 +23,6 @@ if TYPE_CHECKING:
 FAILED = 1
 WRONG = 2
 INTERRUPTED = 130
-
-_FOLDER = "A FolderName; all by default."
-FolderArgument = Annotated[str | None, typer.Argument(help=_FOLDER, autocompletion=folders)]
-FolderOption = Annotated[str | None, typer.Option(help=_FOLDER, autocompletion=folders)]
-Start = Annotated[str | None, typer.Option(help="First minute, UTC if no zone is given.")]
-End = Annotated[str | None, typer.Option(help="The minute after the last.")]
 
 
 def examples(*lines: str) -> str:

@@ -9,9 +9,6 @@ import typer
 
 from audio_assets.cli.command import (
     FAILED,
-    End,
-    FolderArgument,
-    Start,
     as_moment,
     as_path,
     as_uri,
@@ -22,6 +19,7 @@ from audio_assets.cli.command import (
     progress,
     use_settings,
 )
+from audio_assets.cli.options import End, FolderArgument, Start
 
 if TYPE_CHECKING:
     from audio_assets.read import Term

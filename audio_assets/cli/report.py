@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audio_assets.cli.command import (
-    End,
-    FolderOption,
-    Start,
     as_moment,
     as_path,
     as_uri,
@@ -19,6 +16,7 @@ from audio_assets.cli.command import (
     progress,
     use_settings,
 )
+from audio_assets.cli.options import End, FolderOption, Start
 
 if TYPE_CHECKING:
     from audio_assets.listening import Made

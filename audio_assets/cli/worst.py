@@ -5,14 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audio_assets.cli.command import (
-    End,
-    FolderOption,
-    Start,
     as_moment,
     examples,
     in_words,
     use_settings,
 )
+from audio_assets.cli.options import End, FolderOption, Start
 
 if TYPE_CHECKING:
     import datetime as dt
