@@ -1,17 +1,21 @@
 """Threads that work ahead of a consumer, held back by how far they may get (backpressure).
 
 `map_ahead` bounds what is known before the work: the number of items and what each weighs. `MemoryBudget`
-bounds what only shows during the work. What the threads do is decided elsewhere.
+bounds what only shows during the work, `Share` how much is worked on at the same time. What the threads do is
+decided elsewhere.
 """
 
 import collections
 import concurrent.futures
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_SETTING_THREADS = threading.Lock()
 
 
 def map_ahead(
@@ -52,6 +56,65 @@ def map_ahead(
     finally:
         for future, _ in running:
             future.cancel()
+
+
+def threads_of_torch(
+    name: str, start: Callable[[], object] = lambda: None
+) -> concurrent.futures.ThreadPoolExecutor:
+    """As many threads as PyTorch uses on the CPU, each of which runs PyTorch's operations alone.
+
+    So no thread waits for others after every operation, and a sum is taken in the same order on any machine.
+
+    Args:
+        name: of the threads.
+        start: called in each of them first.
+    """
+    import torch
+
+    # set_num_threads acts on its thread, but also sets what threads that start later begin with.
+    with _SETTING_THREADS:
+        threads = torch.get_num_threads()
+        ready = threading.Barrier(threads + 1)
+
+        def begin() -> None:
+            torch.set_num_threads(1)
+            # PyTorch gives each thread the common number at its first operation: at this one, which is 1 now.
+            torch.get_num_threads()
+            start()
+            ready.wait()
+
+        pool = concurrent.futures.ThreadPoolExecutor(threads, name)
+        for _ in range(threads):
+            pool.submit(begin)
+        ready.wait()
+        torch.set_num_threads(threads)
+    return pool
+
+
+class Share:
+    """How much may be worked on at the same time, in any unit; more than that is worked on alone.
+
+    Args:
+        size: of all that is under way together.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._held = 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def of(self, size: int) -> Iterator[None]:
+        """Wait until there is room for so much, and hold it."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._held or self._held + size <= self._size)
+            self._held += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= size
+                self._changed.notify_all()
 
 
 class MemoryBudget:

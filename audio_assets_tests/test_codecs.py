@@ -1,12 +1,14 @@
 """Neural audio codecs as tokenisers: real ones of transformers, small and with random weights."""
 
 import concurrent.futures
+import contextlib
 import io
 import itertools
 import pathlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dagster as dg
@@ -45,14 +47,23 @@ def noise(seconds: float, rate: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.1, round(seconds * rate)).astype(np.float32)
 
 
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """PyTorch works on one core meanwhile: on more, EnCodec takes its sums in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def by_the_library(folder: str, audio: np.ndarray, **options: Any) -> np.ndarray:
-    """The codes [codebooks, frames] as the documentation of transformers makes them."""
+    """The codes [codebooks, frames] as the documentation of transformers makes them, on one core."""
     features = AutoFeatureExtractor.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder).eval()
     inputs = features(audio, sampling_rate=features.sampling_rate, return_tensors="pt")
     if model.config.model_type == "dac":
         inputs.pop("padding_mask")
-    with torch.no_grad():
+    with torch.no_grad(), one_core():
         codes = model.encode(**inputs, **options).audio_codes
     return codes.reshape(codes.shape[-2:]).numpy()
 
@@ -78,7 +89,7 @@ def test_codes_are_those_of_the_librarys_own_call(codecs: dict[str, str], family
     for seed, length in enumerate(seconds):
         audio = noise(length, rate, seed)
         inputs = features(audio, sampling_rate=rate, return_tensors="pt")
-        with torch.no_grad():
+        with torch.no_grad(), one_core():
             theirs = model.encode(inputs["input_values"]).audio_codes
         ours = tokens.unflatten(row_of(tokeniser, audio))
         np.testing.assert_array_equal(ours, theirs.reshape(theirs.shape[-2:]).numpy())
@@ -129,6 +140,33 @@ def test_the_same_tokens_whatever_goes_through_the_codec_beside_them(codecs: dic
         together = list(threads.map(lambda clip: tokeniser(clip, "etag"), reversed(clips)))
     for one, other in zip(alone, reversed(together), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture
+def cores() -> Iterator[Callable[[int], None]]:
+    """Sets how many cores PyTorch uses from here on, as if the machine had so many."""
+    before = torch.get_num_threads()
+
+    def set_cores(count: int) -> None:
+        torch.set_num_threads(count)
+        codec._loaded.clear()
+
+    yield set_cores
+    set_cores(before)
+
+
+def test_the_same_tokens_on_a_machine_with_other_cores(cores: Callable[[int], None], tmp_path: pathlib.Path):
+    # The published shape: a small one hides it, and so does any other codec here.
+    folder = make_codec("encodec", tmp_path, small=False)
+    clips = [noise(1.7 + 0.4 * i, RATES_HZ["encodec"], i) for i in range(3)]
+    made: dict[int, list[np.ndarray]] = {}
+    for count in (1, 2):
+        cores(count)
+        tokeniser = load_tokeniser(f"{folder}?bandwidth=6")
+        made[count] = [tokens.unflatten(row_of(tokeniser, clip)) for clip in clips]
+    for clip, on_one, on_two in zip(clips, made[1], made[2], strict=True):
+        np.testing.assert_array_equal(on_one, on_two)
+        np.testing.assert_array_equal(on_one, by_the_library(folder, clip, bandwidth=6.0))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -252,7 +290,7 @@ def test_the_identity_names_weights_and_options(codecs: dict[str, str], tmp_path
 
     first = identity(codecs["encodec"])
     assert first.startswith("encodec sha256=")
-    assert first.endswith(" layout=interleaved encoder=1")
+    assert first.endswith(" layout=interleaved encoder=2")
     assert " bandwidth=6 codebooks=2 layout=metavoice " in identity(
         codecs["encodec"], "?layout=metavoice&codebooks=2&bandwidth=6.0"
     )
@@ -288,7 +326,7 @@ def hub(codecs: dict[str, str], tmp_path: pathlib.Path, monkeypatch: pytest.Monk
 
 def test_a_codec_of_a_model_hub_is_known_by_its_commit(hub: str, codecs: dict[str, str]):
     tokeniser = load_tokeniser(f"{hub}?bandwidth=6")
-    assert tokeniser.identity == f"{hub} revision={COMMIT[:12]} bandwidth=6 layout=interleaved encoder=1"
+    assert tokeniser.identity == f"{hub} revision={COMMIT[:12]} bandwidth=6 layout=interleaved encoder=2"
     audio = noise(0.3, 24_000)
     row = row_of(tokeniser, audio)
     np.testing.assert_array_equal(

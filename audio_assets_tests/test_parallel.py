@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audio_assets.parallel import MemoryBudget, map_ahead
+from audio_assets.parallel import MemoryBudget, Share, map_ahead, threads_of_torch
 
 
 class Window:
@@ -130,3 +130,51 @@ def test_who_waits_for_memory_is_let_go_when_the_budget_closes():
         assert not any(w.done() for w in waiting)
         budget.close()
     assert [type(w.exception()) for w in waiting] == [concurrent.futures.CancelledError] * 2
+
+
+def test_a_share_is_never_exceeded_but_by_what_is_worked_on_alone():
+    share = Share(10)
+    under_way: list[int] = []
+    seen: list[list[int]] = []
+    changing = threading.Lock()
+
+    def work(size: int) -> None:
+        with share.of(size):
+            with changing:
+                under_way.append(size)
+                seen.append(list(under_way))
+            time.sleep(0.002)
+            with changing:
+                under_way.remove(size)
+
+    sizes = [1, 4, 11, 5, 10, 3, 7, 25, 2] * 4
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, sizes))
+    assert len(seen) == len(sizes)
+    assert all(sum(at_once) <= 10 or len(at_once) == 1 for at_once in seen)
+    assert max(map(len, seen)) > 1
+
+
+def test_what_fails_gives_its_share_back():
+    share = Share(1)
+    with pytest.raises(ZeroDivisionError), share.of(1):
+        raise ZeroDivisionError
+    with share.of(1):
+        pass
+
+
+def test_each_thread_of_a_pool_works_alone_and_others_as_before():
+    import torch
+
+    before = torch.get_num_threads()
+    pool = threads_of_torch("test")
+    ready = threading.Barrier(before)
+
+    def own_threads(_: int) -> int:
+        ready.wait(10)
+        return torch.get_num_threads()
+
+    assert list(pool.map(own_threads, range(before))) == [1] * before
+    assert torch.get_num_threads() == before
+    with concurrent.futures.ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == before

@@ -6,7 +6,7 @@
 The codecs have the published shapes and random weights: speed depends on the shape alone. Each way of running
 takes its turn in each round; figures are medians over the rounds.
 
-one by one   the loop of the library's documentation: features, `encode`, the next clip
+one by one   the loop of the library's documentation, on all cores: features, `encode`, the next clip
 batches      the same on batches of clips of like length, padded as the library pads, without a mask
 tokeniser    this project's, called by the threads of a pass
 """
@@ -141,9 +141,8 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
         for way, run in ways.items():
             taken, made[way] = timed(args.device, run)
             seconds[way].append(taken)
-    equal = [
-        np.array_equal(a.T.reshape(-1), b) for a, b in zip(made["one by one"], made["tokeniser"], strict=True)
-    ]
+    alone = on_one_core(lambda: one_by_one(loaded, options, clips))
+    equal = [np.array_equal(a.T.reshape(-1), b) for a, b in zip(alone, made["tokeniser"], strict=True)]
     result = {
         "audio_s": round(audio_s, 1),
         "seconds": {way: round(statistics.median(taken), 3) for way, taken in seconds.items()},
@@ -155,7 +154,19 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
         on_cpu = LoadedCodec(options, "cpu")
         few = clips[:ON_BOTH]
         result["cpu_differs"] = differing(one_by_one(on_cpu, options, few), made["one by one"][:ON_BOTH])
+    else:
+        result["cores_differ"] = differing(alone, made["one by one"])
     return result
+
+
+def on_one_core(run: Callable[[], Codes]) -> Codes:
+    """What PyTorch gives where it works on one core of the CPU; on a GPU it makes no difference."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return run()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def whole_pass(shape: str, names: dict[str, str], args: argparse.Namespace) -> dict[str, float]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from audio_assets.errors import ArgumentError, CodecError
+from audio_assets.parallel import Share, threads_of_torch
 from audio_assets.tokenisation import layouts
 from audio_assets.tokenisation.codec_name import (
     CodecName,
@@ -72,10 +73,7 @@ class CodecTokeniser:
         self._device = device
         self.identity = identity_of(codec)
 
-    @property
-    def thread_safe(self) -> bool:
-        """On a CPU one clip uses all cores; on CUDA each thread has a stream of its own."""
-        return _device(self._device).startswith("cuda")
+    thread_safe = True
 
     @property
     def sample_rate_hz(self) -> int:
@@ -142,8 +140,12 @@ class LoadedCodec:
         self._frame = self._family.frame_samples(config)
         self._piece_frames = PIECE_S * self._rate_hz // self._frame
         self._rest_frames = SHORTEST_PIECE_S * self._rate_hz // self._frame
-        self._threads = threading.local()
         self._device = torch.device(device)
+        self._streams = threading.local()
+        # A clip goes through on one core: several side by side are faster than one on all cores, and EnCodec
+        # gives other tokens on other numbers of cores.
+        self._cores = threads_of_torch("codec") if self._device.type == "cpu" else None
+        self._samples = Share(PIECE_S * self._rate_hz)
         # A bar for each file is no line of a run's log.
         transformers.utils.logging.disable_progress_bar()
         try:
@@ -162,10 +164,18 @@ class LoadedCodec:
         A piece knows nothing of the one before it, so that its first frames are a little different.
         """
         pieces = list(_pieces(len(audio), self._piece_frames * self._frame, self._rest_frames * self._frame))
-        codes = [self.encode(audio[piece], options) for piece in pieces]
+        codes = [self._encode_piece(audio[piece], options) for piece in pieces]
         # Some codecs give a frame more for padding, which belongs to the last piece alone.
         codes[:-1] = [found[:, : self._piece_frames] for found in codes[:-1]]
         return np.concatenate(codes, axis=1)
+
+    def _encode_piece(self, audio: np.ndarray, options: CodecName) -> np.ndarray:
+        """As `encode`, called by any number of threads."""
+        if self._cores is None:
+            return self.encode(audio, options)
+        # What a codec holds meanwhile grows with the audio: 120 s of it take a gigabyte.
+        with self._samples.of(len(audio)):
+            return self._cores.submit(self.encode, audio, options).result()
 
     def decode_pieces(self, codes: np.ndarray) -> np.ndarray:
         """The audio of what `encode_pieces` gives, decoded piece by piece."""
@@ -211,9 +221,9 @@ class LoadedCodec:
 
         if self._device.type != "cuda":
             return contextlib.nullcontext()
-        if not hasattr(self._threads, "stream"):
-            self._threads.stream = torch.cuda.Stream(self._device)
-        return torch.cuda.stream(self._threads.stream)
+        if not hasattr(self._streams, "own"):
+            self._streams.own = torch.cuda.Stream(self._device)
+        return torch.cuda.stream(self._streams.own)
 
 
 def _without_overhead(model: Any) -> Any:

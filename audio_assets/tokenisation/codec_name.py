@@ -17,7 +17,7 @@ from audio_assets.errors import ArgumentError
 from audio_assets.tokenisation.layouts import INTERLEAVED, LAYOUTS
 
 # Raised when this code changes in a way that can change tokens.
-ENCODER_VERSION = 1
+ENCODER_VERSION = 2
 CONFIG_FILE = "config.json"
 _FILES = (CONFIG_FILE, "preprocessor_config.json", "*.safetensors", "pytorch_model*.bin")
 _OPTIONS = ("bandwidth", "codebooks", "layout")

@@ -4,12 +4,12 @@ A window's activations then fit a core's cache, and no thread waits for another 
 costs dearly when other programs want the cores too.
 """
 
-import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+
+from audio_assets.parallel import threads_of_torch
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,21 +23,9 @@ class Workers:
     """
 
     def __init__(self) -> None:
-        self.threads = threads = torch.get_num_threads()
-        ready = threading.Barrier(threads + 1)
-
-        def start() -> None:
-            torch.set_num_threads(1)
-            # Numbers too small for a normal exponent make x86 processors many times slower.
-            torch.set_flush_denormal(True)
-            ready.wait()
-
-        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="transcription")
-        for _ in range(threads):
-            self.pool.submit(start)
-        ready.wait()
-        # set_num_threads acts on its thread, but also sets what threads that start later begin with.
-        torch.set_num_threads(threads)
+        self.threads = torch.get_num_threads()
+        # Numbers too small for a normal exponent make x86 processors many times slower.
+        self.pool = threads_of_torch("transcription", lambda: torch.set_flush_denormal(True))
 
     def map(self, work: Callable[..., R], *items: Iterable) -> list[R]:
         """work(a, b, ...) for each a, b, ... of `items`, in order, in inference mode."""
