@@ -91,7 +91,8 @@ def test_the_best_tokens_are_those_that_the_rules_leave(seed: int, said: list[tu
     sampler = Sampler(Whisper(DIMS), tokenizer)
     zero = tokenizer.timestamp_begin
     last, before_last, stamp = (torch.tensor(column) for column in zip(*said, strict=True))
-    stamp = torch.where(stamp < zero, -1, stamp)
+    # Who has said nothing yet has said no timestamp either.
+    stamp = torch.where((stamp < zero) | (last < 0), -1, stamp)
     logits = torch.randn(len(said), DIMS.n_vocab, generator=torch.Generator().manual_seed(seed))
     logits[:, zero:] += 2
     token, logprob = sampler.best(logits.clone(), last, before_last, stamp, 6)
