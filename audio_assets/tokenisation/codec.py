@@ -142,8 +142,8 @@ class LoadedCodec:
         self._rest_frames = SHORTEST_PIECE_S * self._rate_hz // self._frame
         self._device = torch.device(device)
         self._streams = threading.local()
-        # A clip goes through on one core: several side by side are faster than one on all cores, and EnCodec
-        # gives other tokens on other numbers of cores.
+        # A clip goes through on one core, others beside it: EnCodec gives other tokens on other numbers of
+        # cores, and a short clip has no work for many.
         self._cores = threads_of_torch("codec") if self._device.type == "cpu" else None
         self._samples = Share(PIECE_S * self._rate_hz)
         # A bar for each file is no line of a run's log.
@@ -173,7 +173,7 @@ class LoadedCodec:
         """As `encode`, called by any number of threads."""
         if self._cores is None:
             return self.encode(audio, options)
-        # What a codec holds meanwhile grows with the audio: 120 s of it take a gigabyte.
+        # What a codec holds meanwhile grows with the audio.
         with self._samples.of(len(audio)):
             return self._cores.submit(self.encode, audio, options).result()
 
