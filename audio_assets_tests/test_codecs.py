@@ -1,7 +1,6 @@
 """Neural audio codecs as tokenisers: real ones of transformers, small and with random weights."""
 
 import concurrent.futures
-import contextlib
 import io
 import itertools
 import pathlib
@@ -27,7 +26,7 @@ from audio_assets import tokens
 from audio_assets.errors import ArgumentError, CodecError
 from audio_assets.tokenisation import TokenFormat, code_version, codec, layouts, load_tokeniser
 from audio_assets_tests.support.audio import flac
-from audio_assets_tests.support.codecs import FAMILIES, RATES_HZ, make_codec
+from audio_assets_tests.support.codecs import FAMILIES, RATES_HZ, make_codec, one_core
 from audio_assets_tests.support.project import Project
 
 KEY = "p225@2023-08-24-00:21"
@@ -45,15 +44,6 @@ def codecs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def noise(seconds: float, rate: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.1, round(seconds * rate)).astype(np.float32)
-
-
-@contextlib.contextmanager
-def one_core() -> Iterator[None]:
-    """PyTorch works on one core meanwhile: on more, EnCodec takes its sums in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def by_the_library(folder: str, audio: np.ndarray, **options: Any) -> np.ndarray:

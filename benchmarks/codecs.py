@@ -18,7 +18,6 @@ import json
 import pathlib
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,7 +34,7 @@ from audio_assets.table import THREADS
 from audio_assets.tokenisation import Tokeniser, load_tokeniser
 from audio_assets.tokenisation.codec import LoadedCodec, load_codec
 from audio_assets.tokenisation.codec_name import CodecName, parse
-from audio_assets_tests.support.codecs import make_codec
+from audio_assets_tests.support.codecs import make_codec, one_core
 from benchmarks.common import RESULTS, machine, transcripts
 from benchmarks.peers import our_transcriber
 from benchmarks.scripted import SHAPES, scripted_whisper
@@ -95,8 +94,7 @@ def _encode(model: Any, values: torch.Tensor, options: CodecName) -> torch.Tenso
 
 
 def by_tokeniser(tokeniser: Tokeniser, clips: Sequence[np.ndarray]) -> Codes:
-    threads = THREADS if tokeniser.thread_safe else 1
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(lambda clip: tokeniser(clip, ""), clips))
 
 
@@ -141,7 +139,8 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
         for way, run in ways.items():
             taken, made[way] = timed(args.device, run)
             seconds[way].append(taken)
-    alone = on_one_core(lambda: one_by_one(loaded, options, clips))
+    with one_core():
+        alone = one_by_one(loaded, options, clips)
     equal = [np.array_equal(a.T.reshape(-1), b) for a, b in zip(alone, made["tokeniser"], strict=True)]
     result = {
         "audio_s": round(audio_s, 1),
@@ -157,16 +156,6 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     else:
         result["cores_differ"] = differing(alone, made["one by one"])
     return result
-
-
-def on_one_core(run: Callable[[], Codes]) -> Codes:
-    """What PyTorch gives where it works on one core of the CPU; on a GPU it makes no difference."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return run()
-    finally:
-        torch.set_num_threads(threads)
 
 
 def whole_pass(shape: str, names: dict[str, str], args: argparse.Namespace) -> dict[str, float]:
@@ -190,16 +179,11 @@ def whole_pass(shape: str, names: dict[str, str], args: argparse.Namespace) -> d
 
 
 def _pass(transcriber: Any, bodies: Sequence[bytes], tokeniser: Tokeniser | None) -> None:
-    one_at_a_time = threading.Lock()
-
     def load(body: bytes) -> np.ndarray:
         rates = {tokeniser.sample_rate_hz} - {SAMPLE_RATE_HZ} if tokeniser else set()
         audio = decode(read_flac, body, rates_hz=sorted(rates))
-        if tokeniser and tokeniser.thread_safe:
+        if tokeniser:
             tokeniser(audio.at(tokeniser.sample_rate_hz), "")
-        elif tokeniser:
-            with one_at_a_time:
-                tokeniser(audio.at(tokeniser.sample_rate_hz), "")
         return audio.samples
 
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:

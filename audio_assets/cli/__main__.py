@@ -20,7 +20,7 @@ from audio_assets.cli.command import (
     in_words,
     use_settings,
 )
-from audio_assets.cli.options import End, FolderArgument, Start
+from audio_assets.cli.options import AsCsv, AsJson, End, FolderArgument, Start, refuse_both
 
 # Dagster takes seconds to import, and nobody waits for it to read a help text.
 
@@ -154,8 +154,8 @@ def read(
     limit: Annotated[
         int | None, typer.Option(min=0, help="Rows at most, 0 for all; 100 in a terminal by default.")
     ] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV; the default where output is a pipe.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_csv: AsCsv = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print a slice of the table, with every text in full.
 
@@ -163,7 +163,7 @@ def read(
     table has no rows, or none of the folder.
     """
     with in_words():
-        _refuse_both(csv=as_csv, json=as_json)
+        refuse_both(csv=as_csv, json=as_json)
         use_settings()
         from audio_assets.cli import rows as shown
         from audio_assets.read import open_audio_table, read_rows, what_it_lacks
@@ -190,11 +190,6 @@ def read(
             shown.print_json(kept)
         else:
             shown.print_csv(kept)
-
-
-def _refuse_both(**options: bool) -> None:
-    if all(options.values()):
-        raise ValueError(f"{' and '.join(f'--{name}' for name in options)} exclude each other")
 
 
 # --- retire ---------------------------------------------------------------------------------------------

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 
 REQUESTS = 20
 """Each gives the folders of some hundred partitions."""
-LAST = "\U0010ffff"
-"""Behind all that may follow in a key."""
 
 
 def folders(incomplete: str) -> list[str]:
@@ -24,6 +22,7 @@ def _folders(incomplete: str) -> list[str]:
     from audio_assets.cli.command import use_settings
     from audio_assets.partitions import FolderMinute
     from audio_assets.read import open_audio_table
+    from audio_assets.storage.types import LAST
 
     use_settings()
     table = open_audio_table()

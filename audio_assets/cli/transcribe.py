@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from audio_assets.cli.command import FAILED, complain, examples, go_to_settings, in_words
+from audio_assets.cli.options import AsJson
 from audio_assets.errors import AudioError, renaming
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def transcribe(
     language: Annotated[
         str | None, typer.Option(help="A code such as en; WHISPER_LANGUAGE by default.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: AsJson = False,
     words: Annotated[
         bool, typer.Option("--words", help="Say when each word was said; WHISPER_WORD_TIMESTAMPS by default.")
     ] = False,

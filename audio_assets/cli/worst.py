@@ -10,7 +10,7 @@ from audio_assets.cli.command import (
     in_words,
     use_settings,
 )
-from audio_assets.cli.options import End, FolderOption, Start
+from audio_assets.cli.options import AsCsv, AsJson, End, FolderOption, Start, refuse_both
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -33,16 +33,15 @@ def worst(
     folder: FolderOption = None,
     start: Start = None,
     end: End = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV; the default where output is a pipe.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_csv: AsCsv = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the rows of which Whisper was least sure, by avg_logprob, the least sure first.
 
     Failed rows have no text to be sure of; `audio-assets status` lists them.
     """
     with in_words():
-        if as_csv and as_json:
-            raise ValueError("--csv and --json exclude each other")
+        refuse_both(csv=as_csv, json=as_json)
         since = as_moment("start", start)
         until = as_moment("end", end)
         use_settings()

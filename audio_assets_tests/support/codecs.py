@@ -3,9 +3,10 @@
 Their codebooks are spread over what their encoders give, so that tokens differ from frame to frame.
 """
 
+import contextlib
 import functools
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +23,17 @@ from transformers import (
 
 FAMILIES = ("encodec", "dac", "mimi")
 RATES_HZ = {"encodec": 24_000, "dac": 16_000, "mimi": 24_000}
+
+
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """PyTorch works on one core meanwhile: on more, EnCodec takes its sums in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def make_codec(family: str, folder: pathlib.Path, *, seed: int = 0, small: bool = True) -> str:

@@ -46,7 +46,7 @@
     }
   }
 
-  function category(name, title, values, labels, extra) {
+  function add(name, title, values, labels, extra) {
     return new Dimension(name, title, values, labels, extra);
   }
 
@@ -81,7 +81,7 @@
   }
 
   page.filters = {
-    dimensions, category, apply, find, sortBy,
+    dimensions, add, apply, find, sortBy,
     start: (rows) => { mask = new Uint8Array(rows); },
     passes: (row, but = 0) => !(mask[row] & ~but),
     onChange: (listener) => changed.push(listener),

@@ -62,7 +62,7 @@
       bins[i] = lines[columns.FolderName[i]] * width + unit.at(columns.LastModified[i]);
     }
     const labels = {length: folders.names.length * width};
-    dimension = page.filters.category("coverage", "Folder and time", bins, labels, {labelOf: words});
+    dimension = page.filters.add("coverage", "Folder and time", bins, labels, {labelOf: words});
     whole = sums();
     for (const [folder, day, rows, failed, duration] of meta.coverage) {
       if (all) break;

@@ -42,7 +42,7 @@
       labels.push(`${from} to ${bound(low + (b + 1) * step, step)}${unit}`);
     }
     labels.push("none");
-    return page.filters.category(name, title, bins, labels, {numeric: true, low, step, n});
+    return page.filters.add(name, title, bins, labels, {numeric: true, low, step, n});
   }
 
   function group(dimension, unit) {

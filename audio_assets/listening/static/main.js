@@ -35,7 +35,7 @@
     const codes = page.store.columns[column];
     const bins = new Uint16Array(codes.length);
     for (let i = 0; i < bins.length; i++) bins[i] = Math.min(codes[i], list.length);
-    return page.filters.category(name, title, bins, [...list, "none"], extra);
+    return page.filters.add(name, title, bins, [...list, "none"], extra);
   }
 
   /* The same reason with other figures in it is the same reason. */
@@ -55,7 +55,7 @@
       bins[i] = at.get(text) || 0;
     });
     if (labels.length === 1) return;
-    const made = page.filters.category("reason", "Why objects failed", bins, labels, {tone: () => "reason"});
+    const made = page.filters.add("reason", "Why objects failed", bins, labels, {tone: () => "reason"});
     made.all[0] = 0;
     const group = page.histograms.group(made);
     group.id = "reasons";
