@@ -1,6 +1,7 @@
 """Neural audio codecs as tokenisers: real ones of transformers, small and with random weights."""
 
 import concurrent.futures
+import functools
 import io
 import itertools
 import pathlib
@@ -46,10 +47,15 @@ def noise(seconds: float, rate: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.1, round(seconds * rate)).astype(np.float32)
 
 
+@functools.cache
+def loaded_by_the_library(folder: str) -> tuple[Any, Any]:
+    """The feature extractor and the model."""
+    return AutoFeatureExtractor.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+
+
 def by_the_library(folder: str, audio: np.ndarray, **options: Any) -> np.ndarray:
     """The codes [codebooks, frames] as the documentation of transformers makes them, on one core."""
-    features = AutoFeatureExtractor.from_pretrained(folder)
-    model = AutoModel.from_pretrained(folder).eval()
+    features, model = loaded_by_the_library(folder)
     inputs = features(audio, sampling_rate=features.sampling_rate, return_tensors="pt")
     if model.config.model_type == "dac":
         inputs.pop("padding_mask")
@@ -72,8 +78,7 @@ def test_codes_are_those_of_the_librarys_own_call(codecs: dict[str, str], family
     folder = codecs[family]
     rate = RATES_HZ[family]
     assert tokeniser.sample_rate_hz == rate
-    features = AutoFeatureExtractor.from_pretrained(folder)
-    model = AutoModel.from_pretrained(folder).eval()
+    features, model = loaded_by_the_library(folder)
     seconds = np.random.default_rng(1).uniform(0.02, 0.8, clips)
     seen = set()
     for seed, length in enumerate(seconds):
@@ -191,7 +196,7 @@ def test_tokens_decode_to_what_the_library_decodes(codecs: dict[str, str], famil
     tokeniser = load_tokeniser(codecs[family])
     audio = noise(0.5, tokeniser.sample_rate_hz)
     row = row_of(tokeniser, audio)
-    model = AutoModel.from_pretrained(codecs[family]).eval()
+    _, model = loaded_by_the_library(codecs[family])
     codes = torch.from_numpy(tokens.unflatten(row))[None]
     with torch.no_grad():
         if family == "encodec":
