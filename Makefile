@@ -33,7 +33,7 @@ dev: .venv/installed $(DAGSTER_HOME)/dagster.yaml
 
 # More than there are cores: the tests of services, of the UI and of Ray wait more than they work.
 test: lint
-	$(BIN)/python -m pytest -n 6 --dist loadgroup
+	$(BIN)/python -m pytest -n 4 --dist loadgroup
 
 torture: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 $(addprefix audio_assets_tests/,faults test_services.py test_speech.py test_codecs.py \
