@@ -19,7 +19,7 @@ help:
 	@echo "make demo    install, process the sample speech, show the table"
 	@echo "make dev     the Dagster UI with sensor and daemon (your bucket: see .env.example; PORT=3001)"
 	@echo "make test    install, lint, type-check, test"
-	@echo "make torture 200 plans of faults, 100 killed runs, 100 races; about half an hour"
+	@echo "make torture 200 plans of faults, 100 killed runs, 30 power cuts; about an hour"
 	@echo "make torture-fleet  nodes, actors, runs and the head of a Ray cluster killed at random"
 	@echo "make bench   the benchmarks; writes the figures that docs/ quotes"
 	@echo "make clean   remove the demo's bucket and its Dagster instance"
