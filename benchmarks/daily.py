@@ -51,11 +51,27 @@ FIRST = dt.datetime(2023, 8, 24, tzinfo=dt.UTC)
 FOLDER = "p001"
 BODIES = 20
 S3_DELAY_S = 0.03
-SLICES = ("a day", "a day's texts", "a folder", "everything")
-TEXTS = ("Key", "transcribed_text", "avg_logprob", "duration_s", "status")
-"""What is read of a day's texts."""
 COPIES = ("days", "minutes")
 DAY_COLUMN = schema.PARTITION_SCHEMA.field(schema.DAY_COLUMN)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """What is read: of the first day or of all, of one folder or of all; no columns for all."""
+
+    day: bool = False
+    folder: bool = False
+    columns: tuple[str, ...] = ()
+
+
+SLICES = {
+    "a day": Slice(day=True),
+    "a day's texts": Slice(
+        day=True, columns=("Key", "transcribed_text", "avg_logprob", "duration_s", "status")
+    ),
+    "a folder": Slice(folder=True),
+    "everything": Slice(),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,15 +151,6 @@ def write(table: Table, size: Size) -> None:
 # --- a process of its own: one reader, or the compaction ------------------------------------------------
 
 
-def _columns(slice_: str) -> list[str] | None:
-    """Those that are read of a slice; None for all."""
-    return list(TEXTS) if slice_ == "a day's texts" else None
-
-
-def _is_day(slice_: str) -> bool:
-    return slice_ in {"a day", "a day's texts"}
-
-
 def _filesystem(uri: str) -> tuple[Any, str]:
     """pyarrow's filesystem and the path there."""
     import pyarrow.fs
@@ -154,20 +161,20 @@ def _filesystem(uri: str) -> tuple[Any, str]:
     return pyarrow.fs.S3FileSystem(endpoint_override=endpoint, scheme="http"), uri.removeprefix("s3://")
 
 
-def _pyarrow(uri: str, copy: str, slice_: str) -> int:
+def _pyarrow(uri: str, copy: str, wanted: Slice) -> int:
     filesystem, path = _filesystem(uri)
     columns = schema.PARTITION_SCHEMA if copy == "minutes" else pa.schema([DAY_COLUMN])
     partitioning = ds.partitioning(columns, flavor="hive")
     found = ds.dataset(path, filesystem=filesystem, partitioning=partitioning)
     condition = None
-    if _is_day(slice_):
+    if wanted.day:
         condition = ds.field(schema.DAY_COLUMN) == FIRST.date()
-    if slice_ == "a folder":
+    if wanted.folder:
         condition = ds.field("FolderName") == FOLDER
-    return len(found.to_table(_columns(slice_), filter=condition))
+    return len(found.to_table(list(wanted.columns) or None, filter=condition))
 
 
-def _polars(uri: str, copy: str, slice_: str) -> int:
+def _polars(uri: str, copy: str, wanted: Slice) -> int:
     import polars as pl
 
     minutes = {
@@ -184,12 +191,12 @@ def _polars(uri: str, copy: str, slice_: str) -> int:
         endpoint = os.environ["AWS_ENDPOINT_URL"]
         options["storage_options"] = {"aws_endpoint_url": endpoint, "aws_allow_http": "true"}
     scan = pl.scan_parquet(path, hive_schema=hive, **options)
-    if _is_day(slice_):
+    if wanted.day:
         scan = scan.filter(pl.col("LastModifiedDate") == FIRST.date())
-    if slice_ == "a folder":
+    if wanted.folder:
         scan = scan.filter(pl.col("FolderName") == FOLDER)
-    if columns := _columns(slice_):
-        scan = scan.select(columns)
+    if wanted.columns:
+        scan = scan.select(wanted.columns)
     return scan.collect().height
 
 
@@ -216,36 +223,36 @@ def _duckdb_connection() -> Any:
     return connection
 
 
-def _duckdb(uri: str, copy: str, slice_: str) -> int:
+def _duckdb(uri: str, copy: str, wanted: Slice) -> int:
     types = "'LastModifiedDate': DATE"
     if copy == "minutes":
         types += ", 'FolderName': VARCHAR, 'LastModifiedHour': INTEGER, 'LastModifiedMinute': INTEGER"
     where = ""
-    if _is_day(slice_):
+    if wanted.day:
         where = f"WHERE LastModifiedDate = DATE '{FIRST.date()}'"
-    if slice_ == "a folder":
+    if wanted.folder:
         where = f"WHERE FolderName = '{FOLDER}'"
-    columns = ", ".join(_columns(slice_) or ["*"])
+    columns = ", ".join(wanted.columns) or "*"
     path = uri.removeprefix("file://")
     files = f"read_parquet('{path}/**/*.parquet', hive_partitioning = true, hive_types = {{{types}}})"
     relation = _duckdb_connection().sql(f"SELECT {columns} FROM {files} {where}")
     return relation.to_arrow_table().num_rows
 
 
-def _read_table(uri: str, copy: str, slice_: str) -> int:
+def _read_table(uri: str, copy: str, wanted: Slice) -> int:
     # By a number that no day reaches, the minute files alone are read.
     daily_read.MINUTES_WORTH_A_DAY = 8 if copy == "days" else sys.maxsize
     table = table_at(uri.rpartition("/")[0])
     end = FIRST + dt.timedelta(days=1)
-    arguments: dict[str, Any] = {"columns": _columns(slice_)}
-    if _is_day(slice_):
+    arguments: dict[str, Any] = {"columns": wanted.columns or None}
+    if wanted.day:
         arguments |= {"start": FIRST, "end": end}
-    if slice_ == "a folder":
+    if wanted.folder:
         arguments |= {"folder": FOLDER}
     return len(read_rows(table, **arguments))
 
 
-READERS: dict[str, Callable[[str, str, str], int]] = {
+READERS: dict[str, Callable[[str, str, Slice], int]] = {
     "pyarrow": _pyarrow,
     "Polars": _polars,
     "DuckDB": _duckdb,
@@ -264,11 +271,11 @@ def read(reader: str, uri: str, copy: str, rounds: int) -> None:
     for module in IMPORTED.get(reader, ()):
         importlib.import_module(module)
     # The first reading starts threads and fills the disk's cache.
-    READERS[reader](path, copy, "a folder")
-    for slice_ in SLICES:
-        taken = [timed(functools.partial(READERS[reader], path, copy, slice_)) for _ in range(rounds)]
+    READERS[reader](path, copy, SLICES["a folder"])
+    for name, wanted in SLICES.items():
+        taken = [timed(functools.partial(READERS[reader], path, copy, wanted)) for _ in range(rounds)]
         wall, cpu = (statistics.median(one[at] for one in taken) for at in (1, 2))
-        print(json.dumps([slice_, {"rows": taken[0][0], "wall_s": wall, "cpu_s": cpu}]), flush=True)
+        print(json.dumps([name, {"rows": taken[0][0], "wall_s": wall, "cpu_s": cpu}]), flush=True)
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float, float]:
