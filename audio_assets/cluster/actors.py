@@ -203,6 +203,16 @@ class Actors:
 
     # --- the end --------------------------------------------------------------------------------------
 
+    def withdraw(self) -> None:
+        """Ask no more for a place for the actors that have none yet.
+
+        They outlive the run: one that got its place later would keep it from the runs that have work, and an
+        autoscaler would bring a node for it.
+        """
+        for actor in self._actors.values():
+            if actor.worker is None and not ray.wait([actor.described], timeout=0)[0]:
+                self._end(actor)
+
     def stop(self, seconds: float) -> int:
         """End all chunks under way and leave the actors; gives how many had to be ended for that.
 

@@ -125,9 +125,12 @@ class ClusterPass:
             except BaseException:
                 self._stop(actors)
                 raise
+            with contextlib.suppress(RayError):
+                actors.withdraw()
 
     def _stop(self, actors: Actors) -> None:
         with contextlib.suppress(RayError):
+            actors.withdraw()
             if ended := actors.stop(SECONDS_TO_STOP):
                 self._log.warning(f"{ended} actors did not come to an end of their object and were ended")
 
@@ -195,8 +198,7 @@ class ClusterPass:
                 chunks.ended(chunk)
             case Lost(chunk, why):
                 self.fleet.left(actor.name)
-                where = f" on {actor.worker.node} (process {actor.worker.pid})" if actor.worker else ""
-                self._log.warning(f"{actor.name}{where} died: {why}")
+                self._log.warning(f"{_where(actor)} died: {why}")
                 if chunk is not None:
                     chunks.lost(chunk, why, actor.touched)
 
@@ -218,7 +220,7 @@ class ClusterPass:
         )
         self.fleet.add(actor.name, dataclasses.replace(report, finished=new))
         if report.load_s is not None:
-            self._log.info(f"{actor.name}: the model is on {report.device} after {report.load_s:.1f} s")
+            self._log.info(f"{_where(actor)}: the model is on {report.device} after {report.load_s:.1f} s")
         self._done += len(new)
         yield from new
 
@@ -248,6 +250,12 @@ class ClusterPass:
             f" {fleet.audio_s / 3600:.2f} h of audio in {fleet.gpu_hours:.3f} hours of"
             f" {'a GPU' if self._options.gpus else 'an actor'}, {fleet.audio_hours_per_gpu_hour:.0f} an hour"
         )
+
+
+def _where(actor: Actor) -> str:
+    """The name of an actor, and its node and process once it has a place."""
+    worker = actor.worker
+    return f"{actor.name} on {worker.node} (process {worker.pid})" if worker else actor.name
 
 
 def _given_up(chunks: Chunks) -> str:

@@ -21,6 +21,7 @@ from audio_assets_tests.support.ray_cluster import TOKEN, RayCluster
 from audio_assets_tests.support.stand_in import TOKENISER, StandInWhisper, definitions
 
 MINUTES = 12
+GPUS = 2
 SPEECH = ["transcripts", "tokens"]
 
 
@@ -29,7 +30,7 @@ def ray_cluster() -> Iterator[RayCluster]:
     """A head with two logical GPUs."""
     if importlib.util.find_spec("ray") is None:
         pytest.skip("needs Ray: pip install 'audio-assets[ray]'")
-    with RayCluster.running(gpus=2) as cluster:
+    with RayCluster.running(gpus=GPUS) as cluster:
         yield cluster
 
 

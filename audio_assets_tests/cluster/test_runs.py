@@ -1,5 +1,6 @@
 """Runs on a cluster: the table of a run without one, whatever dies meanwhile."""
 
+import logging
 import os
 import re
 import signal
@@ -10,8 +11,9 @@ from collections.abc import Callable
 import pyarrow.parquet as pq
 import pytest
 
+from audio_assets.cluster.connection import connected
 from audio_assets.partitions import FolderMinute
-from audio_assets_tests.cluster.conftest import Backfill, metadata
+from audio_assets_tests.cluster.conftest import GPUS, Backfill, metadata
 from audio_assets_tests.support.audio import flac
 from audio_assets_tests.support.ray_cluster import RayCluster
 from audio_assets_tests.support.stand_in import StandInWhisper
@@ -33,6 +35,24 @@ def models_loaded(backfill: Backfill) -> int:
     return int(found[1])
 
 
+def that_loaded(backfill: Backfill) -> set[int]:
+    """The process ids of the actors that loaded a model in the last run.
+
+    A cluster holds others too: one of an earlier test that got no work ends by itself within a minute, and
+    may not even have begun yet.
+    """
+    lines = said(backfill, "the model is on")
+    return {int(pid) for line in lines for pid in re.findall(r"\(process (\d+)\)", line)}
+
+
+def asked_for(ray_cluster: RayCluster) -> list[str]:
+    """The names of the actors that have a place in the cluster or wait for one."""
+    import ray
+
+    with connected(ray_cluster.address, logging.getLogger(__name__)):
+        return ray.util.list_named_actors()
+
+
 def test_a_cluster_makes_the_tables_of_a_run_without_one_and_a_second_run_loads_nothing(
     backfill: Backfill, ray_cluster: RayCluster
 ) -> None:
@@ -41,14 +61,16 @@ def test_a_cluster_makes_the_tables_of_a_run_without_one_and_a_second_run_loads_
     assert backfill.files() == backfill.expected
     loads = models_loaded(backfill)
     assert loads >= 1
-    actors = ray_cluster.actors()
+    warm = that_loaded(backfill)
+    assert len(warm) == loads
 
     backfill.forget()
     assert backfill.run(slow).success
     assert backfill.files() == backfill.expected
-    assert ray_cluster.actors() == actors
+    assert warm <= set(ray_cluster.actors())
     # One that had nothing to do in the first run, being slow to start, loads in the second.
-    assert loads + models_loaded(backfill) <= len(actors)
+    assert not warm & that_loaded(backfill)
+    assert loads + models_loaded(backfill) <= GPUS
 
     shown = metadata(backfill, backfill.keys[-1])
     assert "| worker | node | device | partitions | audio s/s |" in str(shown["workers"].value)
@@ -62,7 +84,7 @@ def test_an_actor_that_is_killed_costs_no_row(
     killed: list[int] = []
 
     def kill() -> None:
-        killed.append(ray_cluster.actors()[0])
+        killed.append(ray_cluster.at_work()[0])
         os.kill(killed[0], signal.SIGKILL)
 
     once_done(3, kill)
@@ -101,21 +123,37 @@ def test_an_object_that_kills_its_process_is_a_failed_row_and_costs_no_other_par
 def test_an_idle_actor_of_other_settings_makes_room_and_never_works_for_a_run(
     backfill: Backfill, ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert backfill.run().success
-    before = set(ray_cluster.actors())
+    # A recogniser of its own, so that whoever works loads it.
+    assert backfill.run(StandInWhisper(seconds=0.01)).success
+    before = that_loaded(backfill)
+    assert before
     backfill.forget()
     monkeypatch.setenv("RAY_ACTOR_IDLE_MINUTES", "0.05")
     assert backfill.run(StandInWhisper(batch_size="7")).success
     assert backfill.files() == backfill.expected
-    assert said(backfill, "the model is on")
+    new = that_loaded(backfill)
+    assert new
+    assert not new & before
     assert before - set(ray_cluster.actors())
-    # One of the new ones that has worked ends by itself after three seconds.
-    new = set(ray_cluster.actors()) - before
+    # Those that have worked end by themselves after three seconds.
     # Patience for a machine that runs other tests beside this one.
     deadline = time.monotonic() + 90
-    while new <= set(ray_cluster.actors()):
+    while new & set(ray_cluster.actors()):
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+def test_a_run_that_ends_asks_for_no_place_any_more(
+    backfill: Backfill, ray_cluster: RayCluster, once_done: OnceDone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_MAX_ACTORS", str(GPUS + 1))
+    slow = StandInWhisper(seconds=0.2)
+    once_done(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert not backfill.run(slow).success
+    assert len(asked_for(ray_cluster)) <= GPUS
+    assert backfill.run(slow).success
+    assert len(asked_for(ray_cluster)) <= GPUS
+    assert backfill.files() == backfill.expected
 
 
 def test_terminate_frees_the_work_within_five_seconds_and_leaves_the_actors(
@@ -128,17 +166,15 @@ def test_terminate_frees_the_work_within_five_seconds_and_leaves_the_actors(
         threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
 
     slow = StandInWhisper(seconds=0.5)
-    # One of an earlier test that got no work ends by itself, within a minute.
-    others = set(ray_cluster.actors())
     assert backfill.run(slow).success
-    warm = set(ray_cluster.actors()) - others
+    warm = that_loaded(backfill)
     backfill.forget()
     once_done(2, terminate)
     assert not backfill.run(slow).success
     assert time.monotonic() - sent[0] < 5
-    # An actor that is still being started ends with the run that waits for it.
-    warm &= set(ray_cluster.actors())
     assert warm
+    assert warm <= set(ray_cluster.actors())
     assert backfill.run(slow).success
+    assert not warm & that_loaded(backfill)
     assert warm <= set(ray_cluster.actors())
     assert backfill.files() == backfill.expected

@@ -104,6 +104,10 @@ class RayCluster:
         """The process ids of the actors, oldest first."""
         return sorted(pid for pid, command in self.processes().items() if command.startswith(ACTOR))
 
+    def at_work(self) -> list[int]:
+        """The process ids of those that work on a chunk, as Ray titles them."""
+        return sorted(pid for pid, line in self.processes().items() if line.startswith(ACTOR + b".process"))
+
     def until_ended(self, node: int) -> None:
         """Wait until a node's raylet has ended; what it leaves behind is killed, as with a container."""
         deadline = time.monotonic() + 180
