@@ -18,6 +18,7 @@ from audio_assets.cluster.messages import ActorOptions, OpenPass, Report, Worker
 _CONTROL_THREADS = 4
 # Idle actors of other groups may be between two chunks of a run.
 _SECONDS_IDLE_TO_MAKE_ROOM = 10.0
+_SECONDS_TO_CONFIRM = 1.0
 
 
 @dataclasses.dataclass
@@ -209,9 +210,15 @@ class Actors:
         They outlive the run: one that got its place later would keep it from the runs that have work, and an
         autoscaler would bring a node for it.
         """
-        for actor in self._actors.values():
-            if actor.worker is None and not ray.wait([actor.described], timeout=0)[0]:
-                self._end(actor)
+        asked = {actor.described: actor for actor in self._actors.values() if actor.worker is None}
+        if not asked:
+            return
+        _, waiting = ray.wait(list(asked), num_returns=len(asked), timeout=0)
+        for described in waiting:
+            self._end(asked[described])
+        # The connection ends next: what the cluster has not confirmed may not have been sent.
+        if waiting:
+            ray.wait(waiting, num_returns=len(waiting), timeout=_SECONDS_TO_CONFIRM)
 
     def stop(self, seconds: float) -> int:
         """End all chunks under way and leave the actors; gives how many had to be ended for that.
