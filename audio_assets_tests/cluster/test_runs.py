@@ -84,10 +84,14 @@ def test_an_actor_that_is_killed_costs_no_row(
     killed: list[int] = []
 
     def kill() -> None:
-        killed.append(ray_cluster.at_work()[0])
-        os.kill(killed[0], signal.SIGKILL)
+        deadline = time.monotonic() + 90
+        while not (busy := ray_cluster.at_work()):
+            assert time.monotonic() < deadline
+        killed.append(busy[0])
+        os.kill(busy[0], signal.SIGKILL)
 
-    once_done(3, kill)
+    # Beside the run, which gives an actor between two chunks its next one.
+    once_done(3, threading.Thread(target=kill).start)
     assert backfill.run(StandInWhisper(seconds=0.05)).success
     assert backfill.files() == backfill.expected
     assert said(backfill, r"\(process \d+\) died")
