@@ -204,7 +204,26 @@ class Actors:
 
     # --- the end --------------------------------------------------------------------------------------
 
-    def withdraw(self) -> None:
+    def stop(self, seconds: float) -> int:
+        """End all chunks under way, ask for no further place, and leave the actors that have one.
+
+        Gives how many had to be ended for that.
+
+        Args:
+            seconds: how long an actor may take to come to the end of an object; then its process is ended.
+        """
+        busy = [actor for actor in self._actors.values() if actor.chunk is not None]
+        for actor in busy:
+            assert actor.chunk is not None
+            actor.handle.stop.remote(self._run, actor.chunk.number)
+        deadline = time.monotonic() + seconds
+        self._withdraw()
+        late = [actor for actor in busy if not self._ends_until(actor, deadline)]
+        for actor in late:
+            self._end(actor)
+        return len(late)
+
+    def _withdraw(self) -> None:
         """Ask no more for a place for the actors that have none yet.
 
         They outlive the run: one that got its place later would keep it from the runs that have work, and an
@@ -219,22 +238,6 @@ class Actors:
         # The connection ends next: what the cluster has not confirmed may not have been sent.
         if waiting:
             ray.wait(waiting, num_returns=len(waiting), timeout=_SECONDS_TO_CONFIRM)
-
-    def stop(self, seconds: float) -> int:
-        """End all chunks under way and leave the actors; gives how many had to be ended for that.
-
-        Args:
-            seconds: how long an actor may take to come to the end of an object; then its process is ended.
-        """
-        busy = [actor for actor in self._actors.values() if actor.chunk is not None]
-        for actor in busy:
-            assert actor.chunk is not None
-            actor.handle.stop.remote(self._run, actor.chunk.number)
-        deadline = time.monotonic() + seconds
-        late = [actor for actor in busy if not self._ends_until(actor, deadline)]
-        for actor in late:
-            self._end(actor)
-        return len(late)
 
     def _ends_until(self, actor: Actor, deadline: float) -> bool:
         try:

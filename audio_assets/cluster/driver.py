@@ -125,12 +125,10 @@ class ClusterPass:
             except BaseException:
                 self._stop(actors)
                 raise
-            with contextlib.suppress(RayError):
-                actors.withdraw()
+            self._stop(actors)
 
     def _stop(self, actors: Actors) -> None:
         with contextlib.suppress(RayError):
-            actors.withdraw()
             if ended := actors.stop(SECONDS_TO_STOP):
                 self._log.warning(f"{ended} actors did not come to an end of their object and were ended")
 
