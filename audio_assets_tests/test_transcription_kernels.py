@@ -1,9 +1,14 @@
-"""Attention of one query, and sums over stretches of the vocabulary, against the same in float64."""
+"""Attention of one query, softmax, and sums over stretches of the vocabulary, against the same in float64."""
 
 import pytest
 import torch
 
-from audio_assets.transcription.kernels import attend_with_one_query, best_and_sum
+from audio_assets.transcription.kernels import (
+    attend_with_one_query,
+    best_and_sum,
+    softmax_in_place,
+    split_heads,
+)
 
 # What rounding costs, relative: of the scores in float32, of the output in bfloat16.
 ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 2**-8}
@@ -54,6 +59,39 @@ def test_scores_that_lie_far_apart_neither_overflow_nor_vanish():
     v = torch.randn(1, 1, 16, 3).mT
     got = attend_with_one_query(q, k, v, torch.tensor([3]))
     assert torch.equal(got, v[:, 0, 2])
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize("n", [1, 2, 63, 1500])
+@pytest.mark.parametrize(("scale", "above"), [(0.0, 0.0), (1.0, -200.0), (10.0, 0.0), (100.0, 30.0)])
+def test_softmax_of_each_row(dtype: torch.dtype, n: int, scale: float, above: float):
+    torch.manual_seed(0)
+    scores = (torch.randn(7, n) * scale + above).to(dtype)
+    wanted = scores.double().softmax(-1)
+    got = softmax_in_place(scores)
+    assert got.data_ptr() == scores.data_ptr()
+    # The exponential adds its own error; what is smaller than the last bound counts for nothing in a sum.
+    torch.testing.assert_close(got.double(), wanted, rtol=ROUNDING[dtype] + 2e-4, atol=1e-30)
+
+
+def test_softmax_finds_the_highest_of_numbers_of_either_sign():
+    scores = torch.tensor([[-3e38, 3e38, 0.0], [-3e38, -1e38, -2e38], [-0.0, 0.0, -1e-40]])
+    for dtype in ROUNDING:
+        got = softmax_in_place(scores.to(dtype, copy=True))
+        wanted = torch.tensor([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [1 / 3, 1 / 3, 1 / 3]])
+        torch.testing.assert_close(got.float(), wanted, rtol=ROUNDING[dtype], atol=1e-30)
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize("time", [1, 31, 32, 100])
+def test_heads_are_split_and_values_transposed(dtype: torch.dtype, time: int):
+    qkv = torch.randn(time, 3 * 2 * 24).to(dtype)
+    q, k, v = split_heads(qkv, 2)
+    each = qkv.view(time, 3, 2, 24).permute(1, 2, 0, 3)
+    assert torch.equal(q, each[0])
+    assert torch.equal(k, each[1])
+    assert torch.equal(v, each[2].mT)
+    assert all(x.is_contiguous() for x in (q, k, v))
 
 
 @pytest.mark.parametrize("dtype", ROUNDING)

@@ -73,8 +73,5 @@ class EncoderBlock:
 
     def __call__(self, x: Tensor) -> None:
         """x: float32 [batch, time, n_state], changed in place."""
-        batch, time, _ = x.shape
-        # [batch, time, 3, heads, head_dim] -> 3 x [batch, heads, time, head_dim]
-        q, k, v = self.qkv(self.norm(x)).view(batch, time, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        x += self.out(attend_to_all(q, k, v))
+        x += self.out(attend_to_all(self.qkv(self.norm(x)), self.heads))
         x += self.mlp(x)

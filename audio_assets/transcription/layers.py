@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from whisper.model import MultiHeadAttention, ResidualAttentionBlock
 
-from audio_assets.transcription.kernels import attend_with_one_query
+from audio_assets.transcription.kernels import attend_with_one_query, softmax_in_place, split_heads
 
 # Scores of this many queries against all 1,500 keys stay in a core's cache until they are used.
 QUERIES_AT_ONCE = 500
@@ -103,31 +103,31 @@ def fused_projection(attention: MultiHeadAttention, names: str, dtype: torch.dty
     return Linear(torch.cat(weights), torch.cat(biases), dtype, rows)
 
 
-def attend_to_all(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of many queries without a mask; queries come scaled.
+def attend_to_all(qkv: Tensor, heads: int) -> Tensor:
+    """Attention of every position to every position; queries come scaled.
 
     Args:
-        q, k, v: [batch, heads, time, head_dim], of one type.
+        qkv: queries, keys and values side by side, [batch, time, 3 * heads * head_dim], contiguous.
 
     Returns:
         [batch, time, heads * head_dim], contiguous.
     """
-    if not has_onednn(q.device, q.dtype) or has_amx():
+    if not has_onednn(qkv.device, qkv.dtype) or has_amx():
+        q, k, v = qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
         return F.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2).flatten(2)
     # A head's keys serve as the weight of a linear layer, and its values as that of another: oneDNN's
     # products are twice as fast as those inside PyTorch's attention on processors without AMX. On those with
     # it PyTorch's are as fast, and write no scores to memory.
     product = torch.ops.mkldnn._linear_pointwise
-    batch, heads, time, head_dim = q.shape
-    out = q.new_empty(batch, time, heads, head_dim)
+    batch, time, width = qkv.shape
+    out = qkv.new_empty(batch, time, heads, width // (3 * heads))
     for i in range(batch):
+        q, k, v = split_heads(qkv[i], heads)
         for h in range(heads):
-            keys = k[i, h].contiguous()
-            values = v[i, h].t().contiguous()
             for start in range(0, time, QUERIES_AT_ONCE):
                 some = slice(start, start + QUERIES_AT_ONCE)
-                weights = product(q[i, h, some], keys, None, "none", [], "").softmax(-1)
-                out[i, some, h] = product(weights, values, None, "none", [], "")
+                weights = softmax_in_place(product(q[h, some], k[h], None, "none", [], ""))
+                out[i, some, h] = product(weights, v[h], None, "none", [], "")
     return out.flatten(2)
 
 
