@@ -363,7 +363,7 @@ WHISPER_BATCH_SIZE = Setting(
 WHISPER_TASK = Setting(
     name="WHISPER_TASK",
     meaning="`transcribe`, or `translate` into English."
-    " [What this and the next thirteen do](docs/transcription.md#options-of-whispertranscribe).",
+    " [What this and the next fourteen do](docs/transcription.md#options-of-whispertranscribe).",
     default="transcribe",
     example="translate",
     parse=_one_of("transcribe", "translate"),
@@ -479,6 +479,16 @@ WHISPER_SECOND_MODEL = Setting(
     example="tiny.en",
     parse=lambda text: text or None,
 )
+WHISPER_LOGIT_MARGIN_THRESHOLD = Setting(
+    name="WHISPER_LOGIT_MARGIN_THRESHOLD",
+    meaning="Everything is transcribed in half precision, and once more at float32 where a choice between"
+    " tokens was closer than this, in logits. `none` to transcribe at one precision, on a CPU float32:"
+    " [what it gains and costs](docs/transcription.md#close-choices).",
+    default="none",
+    example="0.05",
+    parse=_threshold,
+    rule="is a number or none",
+)
 WHISPER_OPTIONS: dict[str, Setting[Any]] = {
     "task": WHISPER_TASK,
     "initial_prompt": WHISPER_INITIAL_PROMPT,
@@ -494,6 +504,7 @@ WHISPER_OPTIONS: dict[str, Setting[Any]] = {
     "hallucination_silence_threshold": WHISPER_HALLUCINATION_SILENCE_THRESHOLD,
     "language_detection_threshold": WHISPER_LANGUAGE_DETECTION_THRESHOLD,
     "second_model": WHISPER_SECOND_MODEL,
+    "logit_margin_threshold": WHISPER_LOGIT_MARGIN_THRESHOLD,
 }
 """The options of `whisper.transcribe`, by the name of the argument that takes the value."""
 

@@ -191,7 +191,7 @@ def test_metadata_tells_of_the_file_first_and_of_the_run_after_it(made: Project)
     ]
     assert {name for name, _ in transcripts[11:]} == {
         *("audio_s_per_s", "device", "windows", "fallbacks", "halvings"),
-        *("mel_s", "encode_s", "language_s", "decode_s", "align_s", "second_s"),
+        *("mel_s", "encode_s", "language_s", "decode_s", "align_s", "second_s", "float32_s"),
     }
     tokens = list(shown(made, "tokens").items())
     assert [(name, value.value) for name, value in tokens[:11]] == [

@@ -175,7 +175,7 @@ def test_with_any_options_the_rules_are_those_of_transcribe(
     if not words:
         options = dataclasses.replace(options, word_timestamps=False, hallucination_silence_threshold=None)
     # Those of a beam are the model's business, compared in `test_transcription_beam.py`.
-    ours_alone = {"temperatures", "language_detection_threshold", "second_model"}
+    ours_alone = {"temperatures", "language_detection_threshold", "second_model", "logit_margin_threshold"}
     ours_alone |= {"beam_size", "patience", "best_of"}
     arguments = {name: getattr(options, name) for name in set(NAMES) - ours_alone}
     script = Script(seed)
@@ -219,6 +219,7 @@ def test_defaults_are_those_of_transcribe():
     for name in ("beam_size", "patience", "best_of"):
         assert getattr(DEFAULTS, name) is getattr(DecodingOptions(), name) is None
     elsewhere = {"task", "language_detection_threshold", "second_model", "beam_size", "patience", "best_of"}
+    elsewhere |= {"logit_margin_threshold"}
     for name in set(NAMES) - elsewhere:
         assert getattr(DEFAULTS, name) == defaults[renamed.get(name, name)], name
     assert DEFAULTS.task == DecodingOptions().task
@@ -240,6 +241,7 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
     ({"word_timestamps": True}, "word_timestamps=true"),
     ({"language_detection_threshold": None}, "language_detection_threshold=none"),
     ({"second_model": "tiny.en"}, "second_model=tiny.en:d3dd57d32acc"),
+    ({"logit_margin_threshold": 0.05}, "logit_margin_threshold=0.05"),
     (
         {"word_timestamps": True, "hallucination_silence_threshold": 2.0},
         "word_timestamps=true hallucination_silence_threshold=2.0",
@@ -251,9 +253,9 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
 def test_an_option_is_part_of_the_identity_where_it_differs_from_its_default(
     given: dict[str, Any], words: str
 ):
-    plain = model_identity("tiny", language="en", precision="float32")
+    plain = model_identity("tiny", language="en", precision="bfloat16")
     options = TranscribeOptions(**given)
-    identity = model_identity("tiny", language="en", precision="float32", transcribe=options)
+    identity = model_identity("tiny", language="en", precision="bfloat16", transcribe=options)
     added = set(identity.split(" ")) - set(plain.split(" "))
     assert added == set(words.split(" "))
     assert set(plain.split(" ")) - set(identity.split(" ")) <= {"temperatures=0.0-1.0"}

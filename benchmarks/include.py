@@ -437,6 +437,35 @@ def real_speed() -> str:
     return table([*head, "times as fast", "texts that differ"], rows)
 
 
+def real_margins() -> str:
+    """A row for each checkpoint and threshold: clips heard again at float32, and what that gains."""
+    rows = []
+    for name, results in _real_results():
+        got = results["short"]
+        margins = got.get("margins", [])
+        half = next((p for p in results["settings"]["precisions"] if p != "float32"), None)
+        if not margins or half is None:
+            continue
+        ways = [(f"{half} alone", got[half])]
+        ways += [(str(row["threshold"]), row) for row in margins]
+        ways += [("float32 alone", got["float32"])]
+        for way, found in ways:
+            low, high = found["texts"]["interval"]
+            rows.append(
+                [
+                    name,
+                    way,
+                    f"{found['float32_files']} of {got['clips']}",
+                    seconds(found["seconds"]),
+                    f"{got['float32']['seconds'] / found['seconds']:.2f}",
+                    f"{found['texts']['differ']} of {found['texts']['of']}",
+                    f"{percent(low, 1)} to {percent(high, 1)}",
+                ]
+            )
+    head = ["weights and device", "threshold", "clips heard again", "s", "times as fast as float32"]
+    return table([*head, "texts that differ", "95 % interval of their share"], rows)
+
+
 def real_words() -> str:
     """A row for each checkpoint: words and their times against `whisper.transcribe(word_timestamps=True)`."""
     rows = []
@@ -756,6 +785,7 @@ INCLUDES: dict[str, Callable[[], str]] = {
             real_agreement,
             real_languages,
             real_speed,
+            real_margins,
             real_words,
         ),
     )

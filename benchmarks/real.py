@@ -16,6 +16,9 @@ numbers. Rates are told with their 95 % interval (Wilson 1927).
 With --languages, the detected language alone is compared: that of the window which is transcribed, and
 that of the window which Whisper takes, for clips under 30 s. With --beam, both sides search with a beam of
 five, as the command `whisper` does.
+
+With --margins, clips are also heard in half precision first, and at float32 again where a choice was closer
+than each of these thresholds (`logit_margin_threshold`).
 """
 
 import argparse
@@ -203,37 +206,49 @@ class Comparison:
 
     def engines(
         self, clips: Sequence[np.ndarray], precision: str, **options: Any
-    ) -> tuple[list[Heard], float, int]:
-        """What the engine hears, its seconds, and how many windows it sampled."""
+    ) -> tuple[list[Heard], float, dict[str, int]]:
+        """What the engine hears, its seconds, how many windows it sampled, and how many clips it heard again
+        at float32."""
         language = self.args.language
         transcriber = Transcriber.load(
             self.args.model, device=self.device, language=language, precision=precision, **options
         )
         # What is compiled, or captured as a graph, is so in the first batch.
         transcripts(transcriber, clips[: self.args.warm_up])
-        before = transcriber.stats.fallbacks
+        before = dataclasses.replace(transcriber.stats)
         started = time.perf_counter()
         said = transcripts(transcriber, clips)
         taken = seconds_of(self.device, started)
-        return [by_engine(s) for s in said], taken, transcriber.stats.fallbacks - before
+        counts = {
+            "fallbacks": transcriber.stats.fallbacks - before.fallbacks,
+            "float32_files": transcriber.stats.float32_files - before.float32_files,
+        }
+        return [by_engine(s) for s in said], taken, counts
 
-    def of(self, clips: Sequence[np.ndarray], **options: Any) -> dict[str, Any]:
+    def of(
+        self, clips: Sequence[np.ndarray], margins: Sequence[float] = (), **options: Any
+    ) -> dict[str, Any]:
         theirs, stock_s = self.whispers(clips, **options)
         found: dict[str, Any] = {
             "clips": len(clips),
             "audio_s": round(sum(map(len, clips)) / 16_000, 1),
             "whisper_s": round(stock_s, 2),
         }
-        for precision in self.args.precisions:
-            ours, taken, fallbacks = self.engines(clips, precision, **options)
-            found[precision] = {
-                "seconds": round(taken, 2),
-                "times_whisper": round(stock_s / taken, 2),
-                "fallbacks": fallbacks,
-                **compared(theirs, ours),
-            }
-            brief = {k: v for k, v in found[precision].items() if k != "texts_that_differ"}
-            print(f"{len(clips)} recordings, {precision}: {json.dumps(brief)}", flush=True)
+
+        def engines(name: str, precision: str, **options: Any) -> dict[str, Any]:
+            ours, taken, counts = self.engines(clips, precision, **options)
+            of = {"seconds": round(taken, 2), "times_whisper": round(stock_s / taken, 2), **counts}
+            of |= compared(theirs, ours)
+            brief = {k: v for k, v in of.items() if k != "texts_that_differ"}
+            print(f"{len(clips)} recordings, {name}: {json.dumps(brief)}", flush=True)
+            return of
+
+        found |= {precision: engines(precision, precision, **options) for precision in self.args.precisions}
+        if margins:
+            found["margins"] = [
+                {"threshold": m, **engines(f"margin {m}", "auto", logit_margin_threshold=m, **options)}
+                for m in margins
+            ]
         return found
 
     def of_languages(self, clips: Sequence[np.ndarray], precision: str) -> dict[str, Any]:
@@ -281,6 +296,7 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=20, help="clips whose word times are compared")
     parser.add_argument("--languages", type=int, default=0, help="clips whose language alone is compared")
     parser.add_argument("--beam", type=int, default=0, help="clips that both sides search with a beam of 5")
+    parser.add_argument("--margins", type=float, nargs="*", default=[0.02, 0.05, 0.1], help="in logits")
     parser.add_argument("--warm-up", type=int, default=2, help="clips that are heard before time is taken")
     args = parser.parse_args()
     if args.model is None or args.speech is None:
@@ -294,7 +310,8 @@ def main() -> None:
     settings = {k: v for k, v in vars(args).items() if k not in ("model", "speech")} | {"model": name}
     if args.clips:
         clips = speech(args.speech, args.clips, args.shortest)
-        found |= {"machine": machine(), "settings": settings, "short": comparison.of(clips)}
+        short = comparison.of(clips, margins=args.margins)
+        found |= {"machine": machine(), "settings": settings, "short": short}
         if args.recordings:
             found["long"] = comparison.of(recordings(clips, args.long, args.recordings))
         if args.words:

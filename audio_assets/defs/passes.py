@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_PROGRESS = 5
 _COUNTS = ("windows", "fallbacks", "halvings")
-_SECONDS = ("mel_s", "encode_s", "language_s", "decode_s", "align_s", "second_s")
+_SECONDS = ("mel_s", "encode_s", "language_s", "decode_s", "align_s", "second_s", "float32_s")
 # What an actor goes by as the run does. All else of the environment is that of its node: credentials, too.
 _OF_THE_RUN = (settings.AUDIO_FORMATS, settings.S3_ATTEMPTS, settings.S3_STALL_SECONDS)
 

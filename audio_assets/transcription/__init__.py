@@ -9,6 +9,7 @@ What users call, and what the rest of the package may know of it:
     transcriber.py  `Transcriber`: options in, transcripts out
     recogniser.py   `Recogniser`: what the pipeline asks of a recogniser; `Transcriber` is one
     transcript.py   `Transcript`, `Segment`, `Word`, `Stats`: what comes out
+    close_choices.py   half precision first, float32 again where a choice was close
     second_opinion.py  a second model's text beside each transcript, and how far the two agree
     options.py      `Options`: model, device, language, batch size, precision; checked and resolved
     transcribe_options.py  `TranscribeOptions`: the options of `whisper.transcribe`
@@ -38,7 +39,7 @@ What these stand on:
 
     checkpoint.py   the weights, checked and loaded
     layers.py       what encoder and decoder are made of
-    kernels.py      four loops on a CPU, compiled by numba
+    kernels.py      loops on a CPU, compiled by numba
     workers.py      a CPU's threads, one window each
     graphs.py       decode steps as CUDA graphs
     memory.py       how much memory is free, and whether it has run out

@@ -152,6 +152,7 @@ class DecodeBatch:
         state.begin.copy_(length)
         state.last_timestamp.fill_(-1)
         state.sum_logprob.zero_()
+        state.margin.fill_(torch.inf)
         state.temperature.copy_(torch.tensor([r.temperature for r in requests]))
         state.done.fill_(False)
         samples: Counter[Decode] = Counter()
@@ -285,10 +286,12 @@ class DecodeBatch:
             best = self.sampler.best(logits, *recent, self.candidates)
             state.best.copy_(best[0])
             state.best_logprob.copy_(best[1])
-        chosen, logprob = self.sampler.choose(
+        chosen, logprob, margin = self.sampler.choose(
             logits, *recent, temperature, uniform, self.decoder.logit_factors(hidden)
         )
         state.sum_logprob.add_(torch.where(state.done, 0.0, logprob))
+        if margin is not None:
+            state.margin.copy_(torch.where(state.done, state.margin, state.margin.minimum(margin)))
         stamped = (chosen >= self.tokenizer.timestamp_begin) & ~state.done
         state.last_timestamp.copy_(torch.where(stamped, chosen, state.last_timestamp))
         place = state.length.clamp(max=self.text_ctx)[:, None]
@@ -305,17 +308,20 @@ class DecodeBatch:
             return []
         lengths = self.state.length[:count].tolist()
         sums = self.state.sum_logprob[:count].tolist()
+        margins = self.state.margin[:count].tolist()
         # From the end, so that the row that fills a gap is never one that leaves too.
         leaving = [row for row in reversed(self.rows) if all(done[other.slot] for other in row.decode.rows)]
         decodes = dict.fromkeys(row.decode for row in leaving)
-        finished = [(decode.owner, self._result(decode, lengths, sums)) for decode in decodes]
+        finished = [(decode.owner, self._result(decode, lengths, sums, margins)) for decode in decodes]
         for row in leaving:
             self._close_gap(row.slot, lengths)
         self.longest = max(lengths[: len(self.rows)], default=0)
         return finished
 
-    def _result(self, decode: Running, lengths: list[int], sums: list[float]) -> Decoded:
-        """The best text of a decode; lengths, sums: of each slot."""
+    def _result(
+        self, decode: Running, lengths: list[int], sums: list[float], margins: list[float]
+    ) -> Decoded:
+        """The best text of a decode; lengths, sums, margins: of each slot."""
         if decode.search is not None:
             results = decode.search.results()
         else:
@@ -327,6 +333,7 @@ class DecodeBatch:
             avg_logprob=sum_logprob / (len(tokens) + 1),
             no_speech_prob=decode.no_speech_prob,
             temperature=decode.temperature,
+            margin=min(margins[row.slot] for row in decode.rows),
         )
 
     def _text(self, row: Row, length: int, sum_logprob: float) -> tuple[tuple[int, ...], float]:

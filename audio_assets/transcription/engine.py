@@ -74,7 +74,8 @@ class Engine:
         self.encoder = Encoder(model.encoder, dtype, workers)
         self.decoder = Decoder(model.decoder, dtype, most_slots, workers)
         self.detect_languages = LanguageDetector(self.decoder, self.tokenizer)
-        self.sampler = Sampler(model, self.tokenizer)
+        margins = self.options.logit_margin_threshold is not None
+        self.sampler = Sampler(model, self.tokenizer, margins=margins)
         self.aligner = Aligner(model)
         share = free_bytes(self.device) // CACHE_SHARE[self.device.type]
         slots = min(most_slots, share // self.decoder.slot_bytes(self.dims.n_audio_ctx))

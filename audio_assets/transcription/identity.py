@@ -56,7 +56,7 @@ def identity_of(options: Options) -> str:
         "sha256": weights_digest(options.model),
         "language": language_code(options.language) or "detected",
         "temperatures": DEFAULT_TEMPERATURES.partition("=")[2],
-        "precision": resolve_precision(options.precision, device),
+        "precision": resolve_precision(options.precision, device, options.transcribe),
         "openai-whisper": importlib.metadata.version("openai-whisper"),
         "engine": ENGINE_VERSION,
         **_option_parts(options.transcribe),

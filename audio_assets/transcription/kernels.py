@@ -83,7 +83,11 @@ def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def best_and_sum(
-    logits: Tensor, begin: Tensor, end: Tensor, factors: tuple[Tensor, Tensor] | None = None
+    logits: Tensor,
+    begin: Tensor,
+    end: Tensor,
+    factors: tuple[Tensor, Tensor] | None = None,
+    runner_up: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For some stretches of each row: the highest logit, where it is, and the log of the sum of exponentials.
 
@@ -92,6 +96,8 @@ def best_and_sum(
         begin, end: int64 [rows, stretches]; a stretch may be empty.
         factors: whose product the logits are, float32 [rows, n_state] and [n_vocab, n_state]. The logits that
             may be the highest but for the rounding of bfloat16 are then computed anew from them.
+        runner_up: gets the second-highest logits, float32 [rows, stretches]; left as it is where there is
+            none.
 
     Returns:
         float32, int64 and float32 [rows, stretches]; -inf, `begin`, -inf where nothing is above -inf.
@@ -100,7 +106,8 @@ def best_and_sum(
     token = torch.empty_like(begin)
     row, column = (np.empty((0, 0), np.float32),) * 2 if factors is None else [f.numpy() for f in factors]
     given = _array(logits), begin.numpy(), end.numpy(), row, column
-    _best_and_sum(*given, best.numpy(), token.numpy(), total.numpy())
+    second = np.empty((0, 0), np.float32) if runner_up is None else runner_up.numpy()
+    _best_and_sum(*given, best.numpy(), token.numpy(), total.numpy(), second)
     return best, token, total
 
 
@@ -350,9 +357,19 @@ def _compute_anew(values, n, top, first, row, columns):
     return top
 
 
+@numba.njit
+def _place_of(values, n, value):
+    """Where a number that is in values[:n] is first."""
+    for j in range(n):
+        if values[j] == value:
+            return j
+    return 0
+
+
 @numba.njit(fastmath=ANY_ORDER, nogil=True, cache=True)
-def _best_and_sum(logits, begin, end, rows_of, columns, best, token, total):
-    """As `best_and_sum`, with `rows_of` and `columns` for `factors`; writes `best`, `token` and `total`."""
+def _best_and_sum(logits, begin, end, rows_of, columns, best, token, total, runner_up):
+    """As `best_and_sum`, with `rows_of` and `columns` for `factors`; writes `best`, `token` and `total`, and
+    `runner_up` if that has rows."""
     rows, stretches = begin.shape
     values = np.empty(logits.shape[1], np.float32)
     highest = np.empty(COLUMNS, np.float32)
@@ -371,11 +388,13 @@ def _best_and_sum(logits, begin, end, rows_of, columns, best, token, total):
                 continue
             if len(columns) > 0:
                 top = _compute_anew(values, n, top, first, rows_of[row], columns)
-            for j in range(n):
-                if values[j] == top:
-                    token[row, stretch] = first + j
-                    break
+            at = _place_of(values, n, top)
+            token[row, stretch] = first + at
             best[row, stretch] = top
+            if len(runner_up) > 0:
+                values[at] = LOWEST
+                runner_up[row, stretch] = _highest(values, n, highest)
+                values[at] = top
             total[row, stretch] = top + np.log(_exponentials(values, n, top))
 
 

@@ -78,6 +78,8 @@ class DecodeState:
         sum_logprob: float32 [slots], sum of the sampled tokens' log-probabilities.
         temperature: float32 [slots].
         uniform: float64 [slots, n_text_ctx / 2] in [0, 1), which pick the tokens above temperature 0.
+        margin: float32 [slots], the least of the sampled tokens' margins, as `Sampler.choose` gives them;
+            infinity where it gives none.
         done: bool [slots], whether the row's text has ended.
         best: int64 [slots, candidates], the most probable tokens of the latest step, for a beam search.
         best_logprob: float32 [slots, candidates].
@@ -90,6 +92,7 @@ class DecodeState:
     sum_logprob: Tensor
     temperature: Tensor
     uniform: Tensor
+    margin: Tensor
     done: Tensor
     best: Tensor
     best_logprob: Tensor
@@ -107,6 +110,7 @@ class DecodeState:
             sum_logprob=zeros(dtype=torch.float32),
             temperature=zeros(dtype=torch.float32),
             uniform=zeros(text_ctx // 2, dtype=torch.float64),
+            margin=zeros(dtype=torch.float32),
             done=zeros(dtype=torch.bool),
             best=zeros(candidates),
             best_logprob=zeros(candidates, dtype=torch.float32),

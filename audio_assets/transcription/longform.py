@@ -109,13 +109,19 @@ class Align:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Sampled tokens without end-of-text, and Whisper's figures for them (`whisper.DecodingResult`)."""
+    """Sampled tokens without end-of-text, and Whisper's figures for them (`whisper.DecodingResult`).
+
+    Attributes:
+        margin: the least of the tokens' margins, as `Sampler.choose` gives them; infinity where there are
+            none.
+    """
 
     tokens: tuple[int, ...]
     text: str
     avg_logprob: float
     no_speech_prob: float
     temperature: float
+    margin: float = math.inf
 
     @property
     def compression_ratio(self) -> float:
@@ -151,7 +157,7 @@ def transcribe_windows(
     tokens = list(given)
     prompt_start = 0
     segments: list[Segment] = []
-    figures = _Figures()
+    figures = _Figures(options)
     seek = 0
     silence_s = options.hallucination_silence_threshold
     spoken_s = 0.0
@@ -329,6 +335,7 @@ def _end_of_only_segment(tokens: tuple[int, ...], size: int, zero: int) -> float
 class _Figures:
     """Gathers the windows' figures into the file's; `Transcript` says how."""
 
+    options: TranscribeOptions
     windows: list[tuple[Decoded, int, bool]] = field(default_factory=list)
 
     def add(self, result: Decoded, frames: int, *, skipped: bool) -> None:
@@ -337,7 +344,22 @@ class _Figures:
     def transcript(
         self, text: str, language: str, segments: tuple[Segment, ...], detected: Detected | None
     ) -> Transcript:
-        return Transcript(text, language, **self._of_file(), segments=segments, **_of_language(detected))
+        return Transcript(
+            text,
+            language,
+            **self._of_file(),
+            segments=segments,
+            **_of_language(detected),
+            logit_margin=self._margin(detected),
+        )
+
+    def _margin(self, detected: Detected | None) -> float:
+        if self.options.logit_margin_threshold is None:
+            return math.inf
+        margins = [_margin(result, self.options) for result, _, _ in self.windows]
+        if detected is not None and detected.runner_up is not None:
+            margins.append(math.log(detected.probability / detected.runner_up_probability))
+        return min(margins, default=math.inf)
 
     def _of_file(self) -> dict[str, float]:
         all_windows = [result for result, _, _ in self.windows]
@@ -352,6 +374,20 @@ class _Figures:
             "worst_no_speech_prob": max((r.no_speech_prob for r in all_windows), default=math.nan),
             "sampled_share": _mean([(float(r.temperature > 0), 1) for r in all_windows]),
         }
+
+
+def _margin(result: Decoded, options: TranscribeOptions) -> float:
+    """How close a window came to another text: by its tokens, or by a threshold of its figures."""
+    if result.temperature > 0:
+        # What is drawn at random may change with any rounding.
+        return 0.0
+    margins = [result.margin]
+    if options.logprob_threshold is not None:
+        margins.append(abs(result.avg_logprob - options.logprob_threshold))
+        improbable = result.avg_logprob < options.logprob_threshold
+        if improbable and options.no_speech_threshold is not None:
+            margins.append(abs(result.no_speech_prob - options.no_speech_threshold))
+    return min(margins)
 
 
 def _of_language(detected: Detected | None) -> dict[str, Any]:

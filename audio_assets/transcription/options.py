@@ -46,7 +46,7 @@ class Options:
             self,
             device=device,
             language=language_code(self.language),
-            precision=resolve_precision(self.precision, device),
+            precision=resolve_precision(self.precision, device, self.transcribe),
         )
 
     @property
@@ -54,7 +54,11 @@ class Options:
         """The options of the second model, which there must be: the same, without words."""
         assert self.transcribe.second_model is not None
         transcribe = dataclasses.replace(
-            self.transcribe, second_model=None, word_timestamps=False, hallucination_silence_threshold=None
+            self.transcribe,
+            second_model=None,
+            word_timestamps=False,
+            hallucination_silence_threshold=None,
+            logit_margin_threshold=None,
         )
         return dataclasses.replace(
             self,
@@ -62,6 +66,12 @@ class Options:
             batch_size=self.batch_size or SECOND_BATCH_SIZE,
             transcribe=transcribe,
         )
+
+    @property
+    def at_float32(self) -> "Options":
+        """The options of what transcribes files again that have close choices."""
+        transcribe = dataclasses.replace(self.transcribe, second_model=None, logit_margin_threshold=None)
+        return dataclasses.replace(self, precision="float32", transcribe=transcribe)
 
 
 def language_code(language: str | None) -> str | None:
@@ -101,14 +111,21 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def resolve_precision(precision: str, device: str) -> str:
+def resolve_precision(precision: str, device: str, transcribe: TranscribeOptions = DEFAULTS) -> str:
     """`auto` -> what `whisper.transcribe` itself uses on the device: float16 on CUDA, float32 on a CPU.
 
+    With `logit_margin_threshold` it is bfloat16 on a CPU.
+
     Raises:
-        ArgumentError: unknown, or float16 on a CPU, where PyTorch is slower with it than with float32.
+        ArgumentError: unknown, or float16 on a CPU, where PyTorch is slower with it than with float32, or
+            float32 where files are to be transcribed at float32 again.
     """
+    again = transcribe.logit_margin_threshold is not None
     if precision == "auto":
-        return "float32" if device == "cpu" else "float16"
+        return "float16" if device != "cpu" else "bfloat16" if again else "float32"
+    if precision == "float32" and again:
+        problem = " float32 leaves nothing to logit_margin_threshold, which transcribes again at float32"
+        raise ArgumentError("precision", problem)
     if precision not in PRECISIONS:
         raise ArgumentError("precision", f" {precision!r} is not one of auto, {', '.join(PRECISIONS)}")
     if precision == "float16" and device == "cpu":

@@ -48,7 +48,9 @@ class Allowed:
 class Sampler:
     """The rules for one model."""
 
-    def __init__(self, model: Whisper, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: Whisper, tokenizer: Tokenizer, *, margins: bool = False) -> None:
+        """margins: whether `choose` says how close each choice is."""
+        self.margins = margins
         self.eot = tokenizer.eot
         self.zero = tokenizer.timestamp_begin
         suppressed = DecodingTask(model, DecodingOptions(language="en", fp16=False))._get_suppress_tokens()
@@ -64,7 +66,7 @@ class Sampler:
         temperature: Tensor | None = None,
         uniform: Tensor | None = None,
         factors: tuple[Tensor, Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """The next token of each row and its log-probability after the rules, at temperature 1.
 
         Args:
@@ -76,26 +78,31 @@ class Sampler:
             factors: as `Decoder.logit_factors` gives them.
 
         Returns:
-            int64 [rows] and float32 [rows].
+            int64 [rows] and float32 [rows]; and if `margins`, float32 [rows], how much higher the logit of
+            the best token is than that of any other, or what a rule compared in its place; else None.
         """
         logits.index_fill_(1, self.suppressed, -torch.inf)
         allowed = self._allowed(last, before_last, last_timestamp, logits.shape[1])
         stretches = None
+        runner_up = None
         if logits.device.type == "cpu":
-            token, best, total, only_timestamps = _pick(*self._sums_on_cpu(logits, allowed, factors))
+            runner_up = torch.full((len(logits), 3), -torch.inf) if self.margins else None
+            sums = self._sums_on_cpu(logits, allowed, factors, runner_up)
         else:
             stretches = self._stretches(logits.float(), allowed)
-            token, best, total, only_timestamps = _pick(
-                [s.best for s in stretches], [s.token for s in stretches], [s.sum for s in stretches]
-            )
+            sums = [s.best for s in stretches], [s.token for s in stretches], [s.sum for s in stretches]
+            if self.margins:
+                runner_up = torch.stack([s.runner_up() for s in stretches], dim=1)
+        token, best, total, only_timestamps = _pick(*sums)
+        margin = None if runner_up is None else _margin(sums[0], sums[2], runner_up, only_timestamps)
         if temperature is None or uniform is None:
-            return token, best - total
+            return token, best - total, margin
         # A row at temperature 0 beside others that are not keeps its best token.
         logits = _only_allowed(stretches or self._stretches(logits.float(), allowed), only_timestamps)
         hot = temperature > 0
         drawn = draw(logits / torch.where(hot, temperature, 1.0)[:, None], uniform)
         of_drawn = logits.gather(1, drawn[:, None])[:, 0]
-        return torch.where(hot, drawn, token), torch.where(hot, of_drawn, best) - total
+        return torch.where(hot, drawn, token), torch.where(hot, of_drawn, best) - total, margin
 
     def best(
         self, logits: Tensor, last: Tensor, before_last: Tensor, last_timestamp: Tensor, count: int
@@ -143,10 +150,14 @@ class Sampler:
         )
 
     def _sums_on_cpu(
-        self, logits: Tensor, allowed: Allowed, factors: tuple[Tensor, Tensor] | None = None
+        self,
+        logits: Tensor,
+        allowed: Allowed,
+        factors: tuple[Tensor, Tensor] | None = None,
+        runner_up: Tensor | None = None,
     ) -> tuple[Sequence[Tensor], ...]:
         """As the arguments of `_pick`, by a kernel that reads only what is allowed."""
-        best, token, total = best_and_sum(logits, *self._ranges(allowed), factors)
+        best, token, total = best_and_sum(logits, *self._ranges(allowed), factors, runner_up)
         return best.unbind(1), token.unbind(1), total.unbind(1)
 
     def _ranges(self, allowed: Allowed) -> tuple[Tensor, Tensor]:
@@ -195,6 +206,23 @@ def _pick(
     )
 
 
+def _margin(
+    best: Sequence[Tensor], total: Sequence[Tensor], runner_up: Tensor, only_timestamps: Tensor
+) -> Tensor:
+    """How close the choice of each row is, float32 [rows]; best, total, only_timestamps: as those of `_pick`.
+
+    Args:
+        runner_up: float32 [rows, 3], the second-highest logit of each stretch.
+    """
+    text_best = torch.maximum(best[0], best[1])
+    text_runner_up = torch.where(best[0] >= best[1], runner_up[:, 0], runner_up[:, 1])
+    text_runner_up = torch.maximum(text_runner_up, torch.minimum(best[0], best[1]))
+    of_token = torch.where(only_timestamps, best[2] - runner_up[:, 2], text_best - text_runner_up)
+    # Where a stretch is not allowed, it is -inf below -inf.
+    of_rule = (total[2] - text_best).abs()
+    return torch.minimum(of_token.nan_to_num(nan=torch.inf), of_rule.nan_to_num(nan=torch.inf))
+
+
 class _Stretch:
     """Of a stretch of the vocabulary, each [rows]: the best token, its logit, and the log of the sum of
     exponentials; -inf where the stretch is not allowed."""
@@ -208,6 +236,11 @@ class _Stretch:
         self.token = token + begin
         self.best = best if allowed is None else best.masked_fill(~allowed, -torch.inf)
         self.sum = total if allowed is None else total.masked_fill(~allowed, -torch.inf)
+
+    def runner_up(self) -> Tensor:
+        """The second-highest logit, float32 [rows]."""
+        second = self.logits.topk(2, dim=1).values[:, 1]
+        return second if self.allowed is None else second.masked_fill(~self.allowed, -torch.inf)
 
 
 def _only_allowed(stretches: "Sequence[_Stretch]", only_timestamps: Tensor) -> Tensor:

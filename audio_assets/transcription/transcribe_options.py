@@ -19,7 +19,7 @@ TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 @dataclass(frozen=True)
 class TranscribeOptions:
     """As the arguments of `whisper.transcribe` (openai-whisper 20250625), which has `temperature` for
-    `temperatures`, and neither `language_detection_threshold` nor `second_model`.
+    `temperatures`, and no `language_detection_threshold`, `second_model` or `logit_margin_threshold`.
 
     Attributes:
         task: `transcribe`, or `translate` into English; a model for English alone only transcribes.
@@ -45,6 +45,9 @@ class TranscribeOptions:
             what was measured to differ.
         second_model: a name or a checkpoint's path, as for the model itself. It hears the same audio with the
             same options, but for words; each `Transcript` then has a `second_opinion`.
+        logit_margin_threshold: all files are transcribed in half precision, and those whose
+            `Transcript.logit_margin` is lower once more at float32; None to transcribe all of them in one
+            precision. Not for a beam search, which compares whole texts.
     """
 
     task: str = "transcribe"
@@ -61,6 +64,7 @@ class TranscribeOptions:
     beam_size: int | None = None
     patience: float | None = None
     best_of: int | None = None
+    logit_margin_threshold: float | None = None
 
     def __post_init__(self) -> None:
         """See that each option is right.
@@ -85,6 +89,9 @@ class TranscribeOptions:
         if silence_s is not None and not self.word_timestamps:
             problem = f"={silence_s} needs word_timestamps, which tell where silence is"
             raise ArgumentError("hallucination_silence_threshold", problem)
+        if self.logit_margin_threshold is not None and self.beam_size is not None:
+            problem = f"={self.logit_margin_threshold} needs greedy decoding, and beam_size={self.beam_size}"
+            raise ArgumentError("logit_margin_threshold", problem)
 
     def _check_beam(self) -> None:
         for name in ("beam_size", "best_of"):
@@ -130,6 +137,7 @@ class TranscribeArguments(TypedDict, total=False):
     beam_size: int | None
     patience: float | None
     best_of: int | None
+    logit_margin_threshold: float | None
 
 
 _THRESHOLDS = (
@@ -138,6 +146,7 @@ _THRESHOLDS = (
     "no_speech_threshold",
     "hallucination_silence_threshold",
     "language_detection_threshold",
+    "logit_margin_threshold",
 )
 NAMES = tuple(field.name for field in dataclasses.fields(TranscribeOptions))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar, Unpack
 import numpy as np
 
 from audio_assets.errors import renaming
+from audio_assets.transcription.close_choices import with_close_choices_again
 from audio_assets.transcription.identity import identity_of
 from audio_assets.transcription.options import Options
 from audio_assets.transcription.second_opinion import with_second_opinion
@@ -27,10 +28,22 @@ class Transcriber:
         stats: what it has done so far.
     """
 
-    def __init__(self, engine: "Engine", identity: str, second: "Engine | None" = None) -> None:
-        """second: what runs the second model, where there is one."""
+    def __init__(
+        self,
+        engine: "Engine",
+        identity: str,
+        second: "Engine | None" = None,
+        float32: "Engine | None" = None,
+        logit_margin_threshold: float = 0.0,
+    ) -> None:
+        """Args:
+        second: what runs the second model, where there is one.
+        float32: what transcribes the files again that have a choice closer than `logit_margin_threshold`.
+        """
         self._engine = engine
         self._second = second
+        self._float32 = float32
+        self._logit_margin_threshold = logit_margin_threshold
         self.identity = identity
 
     @classmethod
@@ -53,7 +66,8 @@ class Transcriber:
                 (`language_detection_threshold`), at the price of a second pass of the encoder over each
                 file's first 30 s.
             batch_size: how many windows are decoded at a time; None takes what the device's memory holds.
-            precision: `float32`, `bfloat16`, `float16`, or `auto` for what Whisper itself uses on the device.
+            precision: `float32`, `bfloat16`, `float16`, or `auto` for what Whisper itself uses on the device,
+                which with `logit_margin_threshold` is half precision on a CPU too.
             transcribe: the options of `whisper.transcribe`, as `TranscribeOptions` describes them, such as
                 `word_timestamps=True`.
 
@@ -71,7 +85,10 @@ class Transcriber:
         if options.transcribe.second_model is not None:
             with renaming({"model": "second_model"}):
                 second = Engine.load(options.of_second_model)
-        return cls(first, identity, second)
+        threshold = options.transcribe.logit_margin_threshold
+        if threshold is None:
+            return cls(first, identity, second)
+        return cls(first, identity, second, Engine.load(options.at_float32), threshold)
 
     @property
     def device(self) -> str:
@@ -85,9 +102,13 @@ class Transcriber:
 
     @property
     def stats(self) -> Stats:
-        if self._second is None:
-            return self._engine.stats
-        return dataclasses.replace(self._engine.stats, second_s=self._second.stats.busy_s)
+        stats = self._engine.stats
+        if self._second is not None:
+            stats = dataclasses.replace(stats, second_s=self._second.stats.busy_s)
+        if self._float32 is not None:
+            again = self._float32.stats
+            stats = dataclasses.replace(stats, float32_s=again.busy_s, float32_files=again.files)
+        return stats
 
     def transcribe(self, audio: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, Transcript | Exception]]:
         """Transcribe files, each as soon as its turn comes, in any order, every one exactly once.
@@ -104,5 +125,12 @@ class Transcriber:
             Exception: whatever `audio` itself raises, and faults of the device.
         """
         if self._second is None:
+            return self._first(audio)
+        return with_second_opinion(audio, self._first, self._second.transcribe)
+
+    def _first(self, audio: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, Transcript | Exception]]:
+        """As `transcribe`, without the second model."""
+        if self._float32 is None:
             return self._engine.transcribe(audio)
-        return with_second_opinion(audio, self._engine.transcribe, self._second.transcribe)
+        engines = self._engine.transcribe, self._float32.transcribe
+        return with_close_choices_again(audio, *engines, self._logit_margin_threshold)

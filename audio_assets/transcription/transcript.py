@@ -76,6 +76,10 @@ class Transcript:
         worst_no_speech_prob: the highest of a window.
         sampled_share: share of the windows whose text was sampled, above temperature 0.
         second_opinion: None where no second model was asked.
+        logit_margin: how close the text came to being another. The least lead of a token that was chosen over
+            the next one, in logits; or of the language, as the logarithm of both probabilities' ratio; or the
+            least distance of a window's figures from the thresholds that they passed or failed. 0.0 where a
+            window's text was sampled, infinity where it was not asked for (`logit_margin_threshold`).
 
     A file of less than one frame (10 ms) has no window: empty text, and NaN for the figures.
     """
@@ -94,6 +98,7 @@ class Transcript:
     worst_no_speech_prob: float = math.nan
     sampled_share: float = math.nan
     second_opinion: SecondOpinion | None = None
+    logit_margin: float = math.inf
 
     @property
     def words(self) -> tuple[Word, ...] | None:
@@ -122,8 +127,13 @@ class Stats:
     """where word timestamps are asked for"""
     second_s: float = 0.0
     """of the second model, where there is one"""
+    float32_s: float = 0.0
+    """of the files that were transcribed once more at float32, where `logit_margin_threshold` asks for it"""
+    float32_files: int = 0
+    """how many they were"""
 
     @property
     def busy_s(self) -> float:
         """Seconds inside the engine, waiting for audio not included."""
-        return self.mel_s + self.encode_s + self.language_s + self.decode_s + self.align_s + self.second_s
+        own_s = self.mel_s + self.encode_s + self.language_s + self.decode_s + self.align_s
+        return own_s + self.second_s + self.float32_s
