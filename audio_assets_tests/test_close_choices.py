@@ -201,7 +201,7 @@ def test_the_identity_has_both_the_precision_and_the_threshold():
     ("given", "problem"),
     [
         ({"precision": "float32"}, "precision float32 leaves nothing to logit_margin_threshold"),
-        ({"beam_size": 5}, "logit_margin_threshold=0.05 needs greedy decoding, and beam_size=5"),
+        ({"beam_size": 5}, "logit_margin_threshold=0.05 needs greedy decoding, without beam_size"),
         ({"logit_margin_threshold": math.nan}, "logit_margin_threshold=nan is neither a finite number"),
     ],
 )

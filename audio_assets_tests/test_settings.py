@@ -128,6 +128,7 @@ def test_what_is_not_set_or_empty_has_its_default(monkeypatch: pytest.MonkeyPatc
         "WHISPER_HALLUCINATION_SILENCE_THRESHOLD": None,
         "WHISPER_LANGUAGE_DETECTION_THRESHOLD": 0.9,
         "WHISPER_SECOND_MODEL": None,
+        "WHISPER_LOGIT_MARGIN_THRESHOLD": None,
         "TOKENISER": "simulated",
         "SETTLE_SECONDS": dt.timedelta(seconds=60),
         "DAILY_INTERVAL_MINUTES": dt.timedelta(hours=1),

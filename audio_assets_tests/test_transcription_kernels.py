@@ -83,15 +83,17 @@ def test_softmax_finds_the_highest_of_numbers_of_either_sign():
 
 
 @pytest.mark.parametrize("dtype", ROUNDING)
-@pytest.mark.parametrize("time", [1, 31, 32, 100])
-def test_heads_are_split_and_values_transposed(dtype: torch.dtype, time: int):
-    qkv = torch.randn(time, 3 * 2 * 24).to(dtype)
-    q, k, v = split_heads(qkv, 2)
-    each = qkv.view(time, 3, 2, 24).permute(1, 2, 0, 3)
-    assert torch.equal(q, each[0])
-    assert torch.equal(k, each[1])
-    assert torch.equal(v, each[2].mT)
-    assert all(x.is_contiguous() for x in (q, k, v))
+@pytest.mark.parametrize(("begin", "end"), [(0, 100), (0, 1), (31, 64), (67, 100)])
+def test_heads_are_split_and_values_transposed(dtype: torch.dtype, begin: int, end: int):
+    qkv = torch.randn(end - begin, 3 * 2 * 24).to(dtype)
+    q, k = torch.zeros(2, 2, 100, 24, dtype=dtype)
+    v = torch.zeros(2, 24, 100, dtype=dtype)
+    split_heads(qkv, q[:, begin:end], k[:, begin:end], v[..., begin:end])
+    each = qkv.view(-1, 3, 2, 24).permute(1, 2, 0, 3)
+    for whole, wanted in ((q, each[0]), (k, each[1]), (v.mT, each[2])):
+        assert torch.equal(whole[:, begin:end], wanted)
+        assert not whole[:, :begin].any()
+        assert not whole[:, end:].any()
 
 
 @pytest.mark.parametrize("dtype", ROUNDING)

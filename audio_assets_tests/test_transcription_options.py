@@ -96,7 +96,7 @@ def theirs(script: Script, frames: int, monkeypatch: pytest.MonkeyPatch, **argum
     def decode(_: object, options: DecodingOptions) -> DecodingResult:
         assert isinstance(options.prompt, list)
         heard = script.decode(tuple(options.prompt), options.temperature)
-        values = {name: value for name, value in vars(heard).items() if name != "tokens"}
+        values = {name: value for name, value in vars(heard).items() if name not in ("tokens", "margin")}
         ratio = compression_ratio(heard.text)
         return DecodingResult(
             torch.empty(0), "en", tokens=list(heard.tokens), compression_ratio=ratio, **values

@@ -5,6 +5,7 @@ once for a window, and those of self-attention so far. Active rows lie in slots 
 decode step reads contiguous memory. Rows may be at different positions.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -22,7 +23,7 @@ class Decoder:
     def __init__(
         self, stock: TextDecoder, dtype: torch.dtype, rows: int, workers: Workers | None = None
     ) -> None:
-        """rows: how many rows a step has at most; workers: what a CPU prepares windows with, one each."""
+        """rows: how many rows a step has at most; workers: what a CPU prepares windows with."""
         self.dtype = dtype
         self.workers = workers
         self.embedding = stock.token_embedding.weight.detach().float()
@@ -58,23 +59,24 @@ class Decoder:
 
         features: `dtype` [1500, n_state] each.
         """
-        slots = range(first, first + len(features))
+        # A thread takes a layer of a window, so that a single window keeps several of them busy.
+        of = itertools.product(enumerate(features, first), range(len(self.blocks)))
+        places = [(layer, slot, f) for (slot, f), layer in of]
         if self.workers is not None:
-            self.workers.map(lambda slot, f: self._fill_cross_slot(cache, slot, f), slots, features)
+            self.workers.map(lambda place: self._fill_cross_layer(cache, *place), places)
             return
-        for slot, f in zip(slots, features, strict=True):
-            self._fill_cross_slot(cache, slot, f)
+        for place in places:
+            self._fill_cross_layer(cache, *place)
 
-    def _fill_cross_slot(self, cache: KVCache, slot: int, features: Tensor) -> None:
-        for layer, block in enumerate(self.blocks):
-            kv = block.cross_kv(features)
-            if kv.device.type == "cpu":
-                # The cache's order there. Laid out as a whole, it is copied in several times faster.
-                kv = kv.t().contiguous().t()
-            # [1500, 2, heads, head_dim] -> 2 x [heads, 1500, head_dim]
-            k, v = kv.view(len(features), 2, self.heads, -1).permute(1, 2, 0, 3)
-            cache.cross_k[layer, slot].copy_(k)
-            cache.cross_v[layer, slot].copy_(v)
+    def _fill_cross_layer(self, cache: KVCache, layer: int, slot: int, features: Tensor) -> None:
+        kv = self.blocks[layer].cross_kv(features)
+        if kv.device.type == "cpu":
+            # The cache's order there. Laid out as a whole, it is copied in several times faster.
+            kv = kv.t().contiguous().t()
+        # [1500, 2, heads, head_dim] -> 2 x [heads, 1500, head_dim]
+        k, v = kv.view(len(features), 2, self.heads, -1).permute(1, 2, 0, 3)
+        cache.cross_k[layer, slot].copy_(k)
+        cache.cross_v[layer, slot].copy_(v)
 
     def prefill(
         self, cache: KVCache, first: int, tokens: Tensor, queries: list[Tensor] | None = None

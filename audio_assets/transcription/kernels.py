@@ -65,21 +65,16 @@ def softmax_in_place(scores: Tensor) -> Tensor:
     return scores
 
 
-def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and transposed values of each head, from the product that gives all of them.
+def split_heads(qkv: Tensor, q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Lay out queries, keys and transposed values by heads, from the product that gives all of them.
 
     Args:
         qkv: [time, 3 * heads * head_dim], float32 or bfloat16, contiguous.
-
-    Returns:
-        [heads, time, head_dim] twice, and [heads, head_dim, time], contiguous.
+        q, k: get theirs, [heads, time, head_dim].
+        v: gets its own, [heads, head_dim, time].
     """
-    time, width = qkv.shape
-    head_dim = width // (3 * heads)
-    q, k = (qkv.new_empty(heads, time, head_dim) for _ in range(2))
-    v = qkv.new_empty(heads, head_dim, time)
+    heads, time, head_dim = q.shape
     _split_heads(_array(qkv.view(time, 3, heads, head_dim)), _array(q), _array(k), _array(v))
-    return q, k, v
 
 
 def best_and_sum(

@@ -103,32 +103,61 @@ def fused_projection(attention: MultiHeadAttention, names: str, dtype: torch.dty
     return Linear(torch.cat(weights), torch.cat(biases), dtype, rows)
 
 
-def attend_to_all(qkv: Tensor, heads: int) -> Tensor:
-    """Attention of every position to every position; queries come scaled.
+class SelfAttention:
+    """Attention of each position of some windows to all positions of its window; queries come scaled.
 
-    Args:
-        qkv: queries, keys and values side by side, [batch, time, 3 * heads * head_dim], contiguous.
-
-    Returns:
-        [batch, time, heads * head_dim], contiguous.
+    Threads may share the positions: each puts its own, and when all have, each attends from its own.
     """
-    if not has_onednn(qkv.device, qkv.dtype) or has_amx():
-        q, k, v = qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-        return F.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2).flatten(2)
-    # A head's keys serve as the weight of a linear layer, and its values as that of another: oneDNN's
-    # products are twice as fast as those inside PyTorch's attention on processors without AMX. On those with
-    # it PyTorch's are as fast, and write no scores to memory.
-    product = torch.ops.mkldnn._linear_pointwise
-    batch, time, width = qkv.shape
-    out = qkv.new_empty(batch, time, heads, width // (3 * heads))
-    for i in range(batch):
-        q, k, v = split_heads(qkv[i], heads)
+
+    def __init__(
+        self, batch: int, time: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.time = time
+        self.heads = heads
+        self.by_products = has_onednn(device, dtype) and not has_amx()
+
+        def empty(*shape: int) -> Tensor:
+            return torch.empty(batch, *shape, dtype=dtype, device=device)
+
+        if self.by_products:
+            self.q, self.k = (empty(heads, time, head_dim) for _ in range(2))
+            self.v = empty(heads, head_dim, time)
+        elif device.type == "cpu":
+            self.qkv = empty(time, 3 * heads * head_dim)
+
+    def put(self, qkv: Tensor, rows: slice) -> None:
+        """qkv: queries, keys and values of positions `rows`, [batch, rows, 3 * heads * head_dim]."""
+        if self.by_products:
+            for i, window in enumerate(qkv):
+                split_heads(window, self.q[i, :, rows], self.k[i, :, rows], self.v[i, :, :, rows])
+        elif qkv.shape[1] == self.time:
+            self.qkv = qkv
+        else:
+            self.qkv[:, rows] = qkv
+
+    def attend(self, rows: slice) -> Tensor:
+        """What positions `rows` get, [batch, rows, heads * head_dim], contiguous."""
+        if self.by_products:
+            return torch.stack([self._attend_by_products(i, rows) for i in range(len(self.q))])
+        q, k, v = self.qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(q[:, :, rows], k, v, scale=1.0).transpose(1, 2).flatten(2)
+
+    def _attend_by_products(self, window: int, rows: slice) -> Tensor:
+        """A head's keys serve as the weight of a linear layer, and its values as that of another.
+
+        oneDNN's products are twice as fast as those inside PyTorch's attention on processors without AMX. On
+        those with it PyTorch's are as fast, and write no scores to memory.
+        """
+        product = torch.ops.mkldnn._linear_pointwise
+        queries = self.q[window, :, rows]
+        heads, count, head_dim = queries.shape
+        out = queries.new_empty(count, heads, head_dim)
         for h in range(heads):
-            for start in range(0, time, QUERIES_AT_ONCE):
+            for start in range(0, count, QUERIES_AT_ONCE):
                 some = slice(start, start + QUERIES_AT_ONCE)
-                weights = softmax_in_place(product(q[h, some], k[h], None, "none", [], ""))
-                out[i, some, h] = product(weights, v[h], None, "none", [], "")
-    return out.flatten(2)
+                scores = product(queries[h, some], self.k[window, h], None, "none", [], "")
+                out[some, h] = product(softmax_in_place(scores), self.v[window, h], None, "none", [], "")
+        return out.flatten(1)
 
 
 def attend_to_cache(

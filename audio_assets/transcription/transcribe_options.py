@@ -89,15 +89,15 @@ class TranscribeOptions:
         if silence_s is not None and not self.word_timestamps:
             problem = f"={silence_s} needs word_timestamps, which tell where silence is"
             raise ArgumentError("hallucination_silence_threshold", problem)
-        if self.logit_margin_threshold is not None and self.beam_size is not None:
-            problem = f"={self.logit_margin_threshold} needs greedy decoding, and beam_size={self.beam_size}"
-            raise ArgumentError("logit_margin_threshold", problem)
 
     def _check_beam(self) -> None:
         for name in ("beam_size", "best_of"):
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise ArgumentError(name, f"={number} is not at least 1")
+        if self.logit_margin_threshold is not None and self.beam_size is not None:
+            problem = f"={self.logit_margin_threshold} needs greedy decoding, without beam_size"
+            raise ArgumentError("logit_margin_threshold", problem)
         if self.patience is None:
             return
         if self.beam_size is None:
