@@ -13,18 +13,18 @@ from audio_assets.transcription.workers import Workers
 from audio_assets_tests.support.random_whisper import DIMS
 
 ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 0.1}
-WIDE = dataclasses.replace(DIMS, n_audio_state=128, n_audio_head=2, n_audio_layer=2)
+DEEP = dataclasses.replace(DIMS, n_audio_layer=2)
 
 
 @pytest.fixture
 def stock() -> AudioEncoder:
     torch.manual_seed(0)
     return AudioEncoder(
-        WIDE.n_mels, WIDE.n_audio_ctx, WIDE.n_audio_state, WIDE.n_audio_head, WIDE.n_audio_layer
+        DEEP.n_mels, DEEP.n_audio_ctx, DEEP.n_audio_state, DEEP.n_audio_head, DEEP.n_audio_layer
     ).eval()
 
 
-@pytest.fixture(params=[1, 2, 3, 7])
+@pytest.fixture(params=[1, 2, 3])
 def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
     threads = torch.get_num_threads()
     torch.set_num_threads(request.param)
@@ -33,12 +33,12 @@ def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
 
 
 def windows(count: int) -> list[torch.Tensor]:
-    return list(torch.randn(count, WIDE.n_mels, 3000, generator=torch.Generator().manual_seed(1)))
+    return list(torch.randn(count, DEEP.n_mels, 3000, generator=torch.Generator().manual_seed(1)))
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("dtype", ROUNDING)
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [1, 4])
 def test_features_are_the_same_to_the_bit_however_many_threads_there_are(
     stock: AudioEncoder, workers: Workers, dtype: torch.dtype, count: int
 ):

@@ -9,6 +9,8 @@ Numbers that accumulate (residual sums, layer norms, logits) stay float32 at eve
 of the factors of matrix products.
 """
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -138,26 +140,34 @@ class SelfAttention:
     def attend(self, rows: slice) -> Tensor:
         """What positions `rows` get, [batch, rows, heads * head_dim], contiguous."""
         if self.by_products:
-            return torch.stack([self._attend_by_products(i, rows) for i in range(len(self.q))])
+            queries = self.q[:, :, rows]
+            batch, heads, count, head_dim = queries.shape
+            out = queries.new_empty(batch, count, heads, head_dim)
+            for window, head in itertools.product(range(batch), range(heads)):
+                of_head = queries[window, head], self.k[window, head], self.v[window, head]
+                _attend_by_products(*of_head, out[window, :, head])
+            return out.flatten(2)
         q, k, v = self.qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return F.scaled_dot_product_attention(q[:, :, rows], k, v, scale=1.0).transpose(1, 2).flatten(2)
 
-    def _attend_by_products(self, window: int, rows: slice) -> Tensor:
-        """A head's keys serve as the weight of a linear layer, and its values as that of another.
 
-        oneDNN's products are twice as fast as those inside PyTorch's attention on processors without AMX. On
-        those with it PyTorch's are as fast, and write no scores to memory.
-        """
-        product = torch.ops.mkldnn._linear_pointwise
-        queries = self.q[window, :, rows]
-        heads, count, head_dim = queries.shape
-        out = queries.new_empty(count, heads, head_dim)
-        for h in range(heads):
-            for start in range(0, count, QUERIES_AT_ONCE):
-                some = slice(start, start + QUERIES_AT_ONCE)
-                scores = product(queries[h, some], self.k[window, h], None, "none", [], "")
-                out[some, h] = product(softmax_in_place(scores), self.v[window, h], None, "none", [], "")
-        return out.flatten(1)
+def _attend_by_products(queries: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
+    """Attention of one head: its keys serve as the weight of a linear layer, its values as that of another.
+
+    oneDNN's products are twice as fast as those inside PyTorch's attention on processors without AMX. On
+    those with it PyTorch's are as fast, and write no scores to memory.
+
+    Args:
+        queries: [queries, head_dim], scaled.
+        keys: [time, head_dim].
+        values: [head_dim, time].
+        out: gets the result, [queries, head_dim].
+    """
+    product = torch.ops.mkldnn._linear_pointwise
+    for start in range(0, len(queries), QUERIES_AT_ONCE):
+        some = slice(start, start + QUERIES_AT_ONCE)
+        scores = product(queries[some], keys, None, "none", [], "")
+        out[some] = product(softmax_in_place(scores), values, None, "none", [], "")
 
 
 def attend_to_cache(

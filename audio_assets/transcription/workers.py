@@ -1,7 +1,7 @@
 """Work on a CPU's windows side by side: a thread for each, rather than all threads for each operation.
 
 A window's activations then fit a core's cache, and no thread waits for another after every operation, which
-costs dearly when other programs want the cores too.
+costs dearly when other programs want the cores too. Who has fewer windows than threads shares out a window.
 """
 
 from collections.abc import Callable, Iterable
