@@ -485,7 +485,7 @@ WHISPER_LOGIT_MARGIN_THRESHOLD = Setting(
     " tokens was closer than this, in logits. `none` to transcribe at one precision, on a CPU float32:"
     " [what it gains and costs](docs/transcription.md#close-choices).",
     default="none",
-    example="0.05",
+    example="0.02",
     parse=_threshold,
     rule="is a number or none",
 )
