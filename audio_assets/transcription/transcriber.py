@@ -36,9 +36,11 @@ class Transcriber:
         float32: "Engine | None" = None,
         logit_margin_threshold: float = 0.0,
     ) -> None:
-        """Args:
-        second: what runs the second model, where there is one.
-        float32: what transcribes the files again that have a choice closer than `logit_margin_threshold`.
+        """A transcriber of loaded engines.
+
+        Args:
+            second: what runs the second model, where there is one.
+            float32: what transcribes the files again that have a choice closer than `logit_margin_threshold`.
         """
         self._engine = engine
         self._second = second
