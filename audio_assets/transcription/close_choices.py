@@ -6,16 +6,15 @@ ask a dearer model where a cheaper one is unsure is a *cascade* (for language mo
 "FrugalGPT", https://arxiv.org/abs/2305.05176).
 """
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
 
+from audio_assets.transcription.second_opinion import Transcribe
 from audio_assets.transcription.transcript import Transcript
 
 K = TypeVar("K")
-Transcribe = Callable[[Iterable[tuple[int, np.ndarray]]], Iterator[tuple[int, Transcript | Exception]]]
 # What is heard again at a time: enough to fill a batch, and 38 MB of samples.
 FILES_AT_ONCE = 64
 SAMPLES_AT_ONCE = 600 * 16_000
@@ -29,12 +28,11 @@ def with_close_choices_again(
 
     A file's samples are held until it is clear that nobody hears them again.
     """
-    turns = itertools.count()
     held: dict[int, tuple[K, np.ndarray]] = {}
     close: dict[int, np.ndarray] = {}
 
     def heard() -> Iterator[tuple[int, np.ndarray]]:
-        for turn, (key, samples) in zip(turns, audio, strict=False):
+        for turn, (key, samples) in enumerate(audio):
             held[turn] = key, samples
             yield turn, samples
 
